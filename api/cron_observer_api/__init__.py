@@ -1,0 +1,1 @@
+"""The face of Cron Observer: JSON API, worker protocol and pages."""

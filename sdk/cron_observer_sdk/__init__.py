@@ -1,0 +1,3 @@
+"""Worker SDK of Cron Observer."""
+
+__version__ = "0.1.0"
