@@ -1,0 +1,97 @@
+"""Connections, transactions and the clock: the only door to the database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from cron_observer.errors import DatabaseError
+
+#: Seconds that a caller waits for a connection of the pool before it is told 503.
+POOL_WAIT: Final = 2.0
+
+
+def role_url(url: str, role: str) -> tuple[URL, bool]:
+    """Return the URL that `role` connects with, and whether it still has to be assumed inside each transaction.
+
+    A server on a private socket without a password is ours: the role logs in by itself. On any other server the
+    credentials of `url` are used and every transaction says ``SET LOCAL ROLE``, unless they are the role's own.
+    """
+    parsed = make_url(url).set(drivername="postgresql+psycopg")
+    host = parsed.query.get("host") or parsed.host or ""
+    ours = parsed.password is None and str(host).startswith("/")
+    if ours:
+        return parsed.set(username=role), False
+    return parsed, parsed.username != role
+
+
+class Database:
+    """A pool of connections that act as one role."""
+
+    def __init__(self, url: str, role: str, *, pool_size: int = 4, application: str | None = None) -> None:
+        """`url` is any PostgreSQL URL; `role` one of cron_observer_api, _reconciler, _scheduler."""
+        target, assume = role_url(url, role)
+        self.role = role
+        self._prefix = f"SET LOCAL ROLE {role}; " if assume else ""
+        self.engine = create_async_engine(
+            target,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=POOL_WAIT,
+            pool_pre_ping=False,
+            connect_args={
+                "application_name": application or role,
+                # Prepared statements are session state: a transaction pooler would mix them up.
+                "prepare_threshold": None,
+                "connect_timeout": 5,
+                "keepalives_idle": 10,
+                "tcp_user_timeout": 10_000,
+            },
+        )
+
+    @asynccontextmanager
+    async def transaction(self, tenants: Iterable[UUID], **settings: str) -> AsyncIterator[AsyncConnection]:
+        """Open one transaction that sees exactly the rows of `tenants`; commit at the end, roll back on any error.
+
+        `settings` are further ``app.*`` settings of the transaction (hexadecimal or plain words only). Raises
+        `DatabaseError` when the server cannot be reached or no connection of the pool comes free in time.
+        """
+        names = ",".join(sorted(str(UUID(str(tenant))) for tenant in tenants))
+        opening = f"{self._prefix}SET LOCAL app.tenant_ids = '{names}'"
+        for name, value in settings.items():
+            if not (name.isidentifier() and value.isalnum()):
+                raise ValueError(f"app.{name} must be alphanumeric")
+            opening += f"; SET LOCAL app.{name} = '{value}'"
+        try:
+            async with self.engine.begin() as connection:
+                await connection.exec_driver_sql(opening, execution_options={"no_parameters": True})
+                yield connection
+        except PoolTimeout as error:
+            raise DatabaseError("every database connection is busy", hint="try again in a moment") from error
+        except OperationalError as error:
+            if error.connection_invalidated or error.orig is None or getattr(error.orig, "sqlstate", None) is None:
+                raise DatabaseError("the database cannot be reached", hint="try again in a moment") from error
+            raise
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise DatabaseError("the database went away", hint="try again in a moment") from error
+            raise
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+
+async def clock(connection: AsyncConnection) -> datetime:
+    """Return the database's clock at this moment, as aware UTC."""
+    value: Any = (await connection.exec_driver_sql("SELECT clock_timestamp()")).scalar_one()
+    assert isinstance(value, datetime)  # noqa: S101  PostgreSQL says so
+    return value

@@ -1,0 +1,524 @@
+"""The tables, as the migrations leave them; a test compares the two.
+
+Every primary, unique and foreign key begins with ``tenant_id``. Constraints are named as sentences, so that an
+error message reads. Every index says which query it serves. No foreign key points into `executions`: its
+partitions are dropped whole.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import (
+    TIMESTAMP,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Computed,
+    Double,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+from sqlalchemy.types import TypeEngine
+
+from cron_observer.lifecycle import FINAL, Reason, Status, Trigger
+
+metadata: Final = MetaData()
+
+_INSTANT: Final = TIMESTAMP(timezone=True)
+_LABEL: Final = TIMESTAMP(timezone=False)
+
+
+def _column(name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]], default: str | None = None) -> Column[Any]:
+    """Make a column that is never null."""
+    return Column(name, kind, nullable=False, server_default=None if default is None else text(default))
+
+
+def _tenant() -> Column[Any]:
+    return _column("tenant_id", UUID)
+
+
+def _words(values: Any) -> str:
+    return ", ".join(f"'{value}'" for value in values)
+
+
+tenants = Table(
+    "tenants",
+    metadata,
+    _tenant(),
+    _column("name", Text),
+    _column("created_at", _INSTANT),
+    PrimaryKeyConstraint("tenant_id", name="a_tenant_is_its_id"),
+)
+
+projects = Table(
+    "projects",
+    metadata,
+    _tenant(),
+    _column("project_id", UUID),
+    _column("name", Text),
+    _column("created_at", _INSTANT),
+    PrimaryKeyConstraint("tenant_id", "project_id", name="a_project_is_its_id"),
+    UniqueConstraint("tenant_id", "name", name="a_project_name_is_used_once"),
+    ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"], name="a_project_has_a_tenant"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    _tenant(),
+    _column("key_id", Text),
+    _column("secret_hash", LargeBinary),
+    _column("name", Text),
+    _column("scopes", ARRAY(Text)),
+    _column("created_at", _INSTANT),
+    Column("created_by", Text),
+    Column("last_used_at", _INSTANT),
+    Column("revoked_at", _INSTANT),
+    PrimaryKeyConstraint("tenant_id", "key_id", name="a_key_is_its_prefix"),
+    ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"], name="a_key_has_a_tenant"),
+    CheckConstraint(
+        "scopes <@ ARRAY['read', 'report', 'trigger', 'tasks:write', 'admin']::text[]", name="scopes_are_known"
+    ),
+    # authentication: who has this secret (keys.find)
+    Index("api_keys_by_secret", "secret_hash"),
+)
+
+sources = Table(
+    "sources",
+    metadata,
+    _tenant(),
+    _column("source_id", UUID),
+    _column("project_id", UUID),
+    _column("name", Text),
+    _column("kind", Text),
+    _column("url", Text),
+    Column("ref", Text),
+    _column("paths", ARRAY(Text), "'{}'"),
+    _column("ignore", ARRAY(Text), "'{}'"),
+    Column("environment", Text),
+    _column("mode", Text, "'enforce'"),
+    _column("poll_seconds", Double),
+    _column("requested_seq", BigInteger, "0"),
+    _column("handled_seq", BigInteger, "0"),
+    Column("observed_commit", Text),
+    Column("observed_at", _INSTANT),
+    Column("applied_commit", Text),
+    _column("applied_seq", BigInteger, "0"),
+    Column("applied_at", _INSTANT),
+    Column("validator_version", Text),
+    _column("next_poll_at", _INSTANT),
+    _column("failures", Integer, "0"),
+    Column("lease_owner", Text),
+    _column("lease_epoch", BigInteger, "0"),
+    Column("lease_until", _INSTANT),
+    Column("first_pass_at", _INSTANT),
+    _column("conditions", JSONB, "'{}'"),
+    _column("counts", JSONB, "'{}'"),
+    _column("created_at", _INSTANT),
+    PrimaryKeyConstraint("tenant_id", "source_id", name="a_source_is_its_id"),
+    UniqueConstraint("tenant_id", "name", name="a_source_name_is_used_once"),
+    ForeignKeyConstraint(
+        ["tenant_id", "project_id"], ["projects.tenant_id", "projects.project_id"], name="a_source_has_a_project"
+    ),
+    CheckConstraint("kind IN ('git', 'folder')", name="a_source_is_git_or_a_folder"),
+    CheckConstraint("mode IN ('enforce')", name="a_source_mode_is_known"),
+)
+
+manifest_files = Table(
+    "manifest_files",
+    metadata,
+    _tenant(),
+    _column("source_id", UUID),
+    _column("path", Text),
+    _column("blob", Text),
+    _column("state", Text),
+    _column("documents", Integer),
+    Column("commit", Text),
+    Column("good_blob", Text),
+    Column("good_text", Text),
+    Column("good_commit", Text),
+    PrimaryKeyConstraint("tenant_id", "source_id", "path", name="a_file_is_its_path"),
+    ForeignKeyConstraint(
+        ["tenant_id", "source_id"], ["sources.tenant_id", "sources.source_id"], name="a_file_has_a_source"
+    ),
+    CheckConstraint("state IN ('ok', 'invalid', 'unparseable')", name="a_file_state_is_known"),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    _tenant(),
+    _column("task_uid", UUID),
+    _column("project_id", UUID),
+    _column("name", Text),
+    _column("seed", Text),
+    _column("owner", Text),
+    Column("source_id", UUID),
+    Column("path", Text),
+    Column("document", Integer),
+    Column("line", Integer),
+    Column("commit", Text),
+    Column("author", Text),
+    Column("subject", Text),
+    Column("committed_at", _INSTANT),
+    _column("spec", JSONB),
+    _column("spec_hash", LargeBinary),
+    _column("generation", Integer),
+    _column("labels", JSONB, "'{}'"),
+    _column("annotations", JSONB, "'{}'"),
+    Column("sync", Text),
+    Column("quarantine", Text),
+    Column("removed_at", _INSTANT),
+    Column("deleting_at", _INSTANT),
+    Column("deleted_at", _INSTANT),
+    _column("created_at", _INSTANT),
+    _column("updated_at", _INSTANT),
+    Column(
+        "live_name",
+        Text,
+        Computed("CASE WHEN deleted_at IS NULL THEN name END", persisted=True),
+    ),
+    PrimaryKeyConstraint("tenant_id", "task_uid", name="a_task_is_its_uid"),
+    UniqueConstraint("tenant_id", "project_id", "live_name", name="a_live_name_is_used_once"),
+    ForeignKeyConstraint(
+        ["tenant_id", "project_id"], ["projects.tenant_id", "projects.project_id"], name="a_task_has_a_project"
+    ),
+    ForeignKeyConstraint(
+        ["tenant_id", "source_id"], ["sources.tenant_id", "sources.source_id"], name="an_owned_task_has_a_source"
+    ),
+    CheckConstraint("owner IN ('manifest', 'api')", name="an_owner_is_a_manifest_or_the_api"),
+    CheckConstraint("(owner = 'manifest') = (source_id IS NOT NULL)", name="manifest_owned_iff_it_has_a_source"),
+    CheckConstraint("(owner = 'manifest') = (path IS NOT NULL)", name="manifest_owned_iff_it_has_a_path"),
+    CheckConstraint("sync IN ('SYNCED', 'KEPT_LAST_GOOD', 'HELD')", name="sync_is_known"),
+    # reconcile: the tasks that a source owns, by file (tasks.inventory)
+    Index("tasks_by_source", "tenant_id", "source_id", "path"),
+    # scheduler: deletions to carry out (tasks.deleting)
+    Index("tasks_deleting", "tenant_id", "deleting_at", postgresql_where=text("deleting_at IS NOT NULL AND deleted_at IS NULL")),
+    # lists: one label of a project (views.tasks)
+    Index("tasks_by_label", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),
+)
+
+task_revisions = Table(
+    "task_revisions",
+    metadata,
+    _tenant(),
+    _column("task_uid", UUID),
+    _column("generation", Integer),
+    _column("owner", Text),
+    _column("action", Text),
+    _column("spec", JSONB),
+    Column("source", Text),
+    Column("commit", Text),
+    Column("author", Text),
+    Column("subject", Text),
+    Column("committed_at", _INSTANT),
+    Column("path", Text),
+    Column("line", Integer),
+    _column("created_at", _INSTANT),
+    PrimaryKeyConstraint("tenant_id", "task_uid", "generation", name="a_revision_is_its_generation"),
+    ForeignKeyConstraint(
+        ["tenant_id", "task_uid"], ["tasks.tenant_id", "tasks.task_uid"], name="a_revision_has_a_task"
+    ),
+)
+
+task_plan = Table(
+    "task_plan",
+    metadata,
+    _tenant(),
+    _column("task_uid", UUID),
+    _column("project_id", UUID),
+    _column("owner", Text),
+    _column("generation", BigInteger),
+    _column("active", Boolean),
+    _column("schedule", JSONB),
+    _column("queue", Text),
+    _column("priority", SmallInteger),
+    Column("start_deadline_seconds", Double),
+    _column("effective_from", _INSTANT),
+    _column("planned_until", _INSTANT),
+    Column("plan_due_at", _INSTANT),
+    Column("next_fire_at", _INSTANT),
+    Column("tzdata_version", Text),
+    PrimaryKeyConstraint("tenant_id", "task_uid", name="a_task_has_one_plan"),
+    ForeignKeyConstraint(["tenant_id", "task_uid"], ["tasks.tenant_id", "tasks.task_uid"], name="a_plan_has_a_task"),
+    # planning: whose slots run out next (plans.due)
+    Index("task_plan_due", "tenant_id", "plan_due_at", postgresql_where=text("plan_due_at IS NOT NULL")),
+    postgresql_with={"fillfactor": "80"},
+)
+
+executions = Table(
+    "executions",
+    metadata,
+    _tenant(),
+    _column("id", UUID),
+    _column("project_id", UUID),
+    _column("task_uid", UUID),
+    _column("status", Text),
+    Column("reason", Text),
+    _column("trigger", Text),
+    Column("nominal_at", _INSTANT),
+    Column("nominal_local", _LABEL),
+    Column("nominal_fold", SmallInteger),
+    Column("timezone", Text),
+    Column("tzdata_version", Text),
+    _column("fire_at", _INSTANT),
+    _column("available_at", _INSTANT),
+    Column("start_deadline", _INSTANT),
+    _column("queue", Text),
+    _column("priority", SmallInteger),
+    Column("plan_generation", BigInteger),
+    Column("generation", Integer),
+    _column("forced", Boolean, "false"),
+    _column("attempt", Integer, "0"),
+    _column("fence", BigInteger, "0"),
+    _column("lease_losses", SmallInteger, "0"),
+    _column("event_seq", Integer, "0"),
+    Column("worker", Text),
+    Column("protocol", Text),
+    Column("claimed_at", _INSTANT),
+    Column("started_at", _INSTANT),
+    Column("finished_at", _INSTANT),
+    Column("lease_until", _INSTANT),
+    Column("lease_seconds", Double),
+    Column("run_deadline", _INSTANT),
+    Column("check_at", _INSTANT),
+    _column("late", Boolean, "false"),
+    Column("cancel_requested_at", _INSTANT),
+    Column("cancel_by", Text),
+    Column("cancel_reason", Text),
+    Column("cancel_deadline", _INSTANT),
+    Column("progress", Double),
+    Column("message", Text),
+    Column("checkpoint", JSONB),
+    Column("payload", JSONB),
+    Column("result", JSONB),
+    Column("exit_code", Integer),
+    Column("error", JSONB),
+    _column("created_at", _INSTANT),
+    PrimaryKeyConstraint("tenant_id", "id", name="an_execution_is_its_id"),
+    CheckConstraint(f"status IN ({_words(Status)})", name="a_status_is_known"),
+    CheckConstraint(f"reason IN ({_words(Reason)})", name="a_reason_is_known"),
+    CheckConstraint(f"trigger IN ({_words(Trigger)})", name="a_trigger_is_known"),
+    CheckConstraint("(lease_until IS NOT NULL) = (status = 'RUNNING')", name="leased_iff_running"),
+    CheckConstraint("(check_at IS NOT NULL) = (status = 'RUNNING')", name="watched_iff_running"),
+    CheckConstraint(f"(finished_at IS NOT NULL) = (status IN ({_words(sorted(FINAL))}))", name="finished_iff_final"),
+    CheckConstraint("priority BETWEEN 0 AND 9", name="a_priority_is_0_to_9"),
+    CheckConstraint("fence >= 0 AND attempt >= 0", name="fence_and_attempt_count_up"),
+    # claims: what is due in a queue, most urgent first (executions.claims)
+    Index(
+        "executions_to_claim",
+        "tenant_id",
+        "queue",
+        text("priority DESC"),
+        "available_at",
+        postgresql_where=text("status = 'PENDING'"),
+    ),
+    # settling and planning: the waiting slots of a task (executions.settle, plans)
+    Index(
+        "executions_waiting_of_task",
+        "tenant_id",
+        "task_uid",
+        "available_at",
+        postgresql_where=text("status = 'PENDING'"),
+    ),
+    # expiry: whose lease, deadline or grace may have run out (executions.expire); heartbeats leave it alone
+    Index("executions_to_check", "tenant_id", "check_at", postgresql_where=text("status = 'RUNNING'")),
+    # the last runs of a task (views)
+    Index("executions_of_task", "tenant_id", "task_uid", text("fire_at DESC"), text("id DESC")),
+    # lists and days: newest first (views)
+    Index("executions_by_fire_time", "tenant_id", text("fire_at DESC"), text("id DESC")),
+    postgresql_partition_by="RANGE (id)",
+)
+
+active_runs = Table(
+    "active_runs",
+    metadata,
+    _tenant(),
+    _column("scope", Text),
+    _column("n", Integer),
+    _column("execution_id", UUID),
+    _column("since", _INSTANT),
+    PrimaryKeyConstraint("tenant_id", "scope", "n", name="one_run_holds_a_place"),
+    # ending an execution gives its place back
+    Index("active_runs_of_execution", "tenant_id", "execution_id"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    _tenant(),
+    _column("execution_id", UUID),
+    _column("fence", BigInteger),
+    _column("attempt", Integer),
+    Column("worker", Text),
+    _column("claimed_at", _INSTANT),
+    Column("started_at", _INSTANT),
+    Column("ended_at", _INSTANT),
+    Column("outcome", Text),
+    Column("reason", Text),
+    Column("exit_code", Integer),
+    Column("error", JSONB),
+    Column("digest", LargeBinary),
+    Column("late_outcome", JSONB),
+    _column("log_base", Integer, "0"),
+    _column("log_lines", Integer, "0"),
+    _column("log_bytes", BigInteger, "0"),
+    PrimaryKeyConstraint("tenant_id", "execution_id", "fence", name="an_attempt_is_its_fence"),
+    CheckConstraint("(outcome IS NULL) = (ended_at IS NULL)", name="an_attempt_ends_with_an_outcome"),
+    postgresql_partition_by="RANGE (execution_id)",
+)
+
+execution_events = Table(
+    "execution_events",
+    metadata,
+    _tenant(),
+    _column("execution_id", UUID),
+    _column("seq", Integer),
+    _column("at", _INSTANT),
+    _column("type", Text),
+    _column("attempt", Integer),
+    _column("fence", BigInteger),
+    _column("status", Text),
+    Column("reason", Text),
+    Column("actor", Text),
+    Column("data", JSONB),
+    PrimaryKeyConstraint("tenant_id", "execution_id", "seq", name="an_event_is_its_number"),
+    # streams: what happened since (views.events_since)
+    Index("execution_events_by_time", "tenant_id", "at"),
+    postgresql_partition_by="RANGE (execution_id)",
+)
+
+log_chunks = Table(
+    "log_chunks",
+    metadata,
+    _tenant(),
+    _column("execution_id", UUID),
+    _column("fence", BigInteger),
+    _column("first_seq", Integer),
+    _column("lines", Integer),
+    _column("raw_bytes", Integer),
+    _column("levels", SmallInteger),
+    _column("received_at", _INSTANT),
+    _column("codec", Text),
+    _column("data", LargeBinary),
+    PrimaryKeyConstraint("tenant_id", "execution_id", "fence", "first_seq", name="a_chunk_is_its_first_line"),
+    CheckConstraint("codec IN ('zlib')", name="a_codec_is_known"),
+    CheckConstraint("lines > 0", name="a_chunk_has_lines"),
+    postgresql_partition_by="RANGE (execution_id)",
+)
+
+claims = Table(
+    "claims",
+    metadata,
+    _tenant(),
+    _column("claim_id", UUID),
+    _column("worker", Text),
+    _column("execution_ids", ARRAY(UUID)),
+    _column("fences", ARRAY(BigInteger)),
+    _column("created_at", _INSTANT),
+    _column("expires_at", _INSTANT),
+    PrimaryKeyConstraint("tenant_id", "claim_id", name="a_claim_is_answered_once"),
+    # clean-up of what nobody can repeat any more
+    Index("claims_by_expiry", "tenant_id", "expires_at"),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    _tenant(),
+    _column("scope", Text),
+    _column("key", Text),
+    _column("request_hash", LargeBinary),
+    Column("status", Integer),
+    Column("response", JSONB),
+    Column("execution_id", UUID),
+    _column("created_at", _INSTANT),
+    _column("expires_at", _INSTANT),
+    PrimaryKeyConstraint("tenant_id", "scope", "key", name="a_key_is_used_once_in_its_scope"),
+    Index("idempotency_keys_by_expiry", "tenant_id", "expires_at"),
+)
+
+sync_runs = Table(
+    "sync_runs",
+    metadata,
+    _tenant(),
+    _column("run_id", UUID),
+    _column("source_id", UUID),
+    _column("trigger", Text),
+    _column("epoch", BigInteger),
+    Column("from_commit", Text),
+    Column("to_commit", Text),
+    Column("author", Text),
+    Column("subject", Text),
+    Column("committed_at", _INSTANT),
+    _column("outcome", Text),
+    _column("counts", JSONB, "'{}'"),
+    Column("error", Text),
+    _column("started_at", _INSTANT),
+    Column("finished_at", _INSTANT),
+    PrimaryKeyConstraint("tenant_id", "run_id", name="a_run_is_its_id"),
+    ForeignKeyConstraint(
+        ["tenant_id", "source_id"], ["sources.tenant_id", "sources.source_id"], name="a_run_has_a_source"
+    ),
+    CheckConstraint(
+        "outcome IN ('running', 'applied', 'unchanged', 'failed', 'abandoned')", name="a_run_outcome_is_known"
+    ),
+    # the history of a source, newest first (views.runs)
+    Index("sync_runs_of_source", "tenant_id", "source_id", text("run_id DESC")),
+)
+
+sync_findings = Table(
+    "sync_findings",
+    metadata,
+    _tenant(),
+    _column("source_id", UUID),
+    _column("path", Text),
+    _column("n", Integer),
+    Column("run_id", UUID),
+    _column("severity", Text),
+    _column("code", Text),
+    Column("line", Integer),
+    Column("column", Integer),
+    Column("end_line", Integer),
+    Column("end_column", Integer),
+    Column("pointer", Text),
+    Column("kind", Text),
+    Column("name", Text),
+    _column("message", Text),
+    Column("hint", Text),
+    Column("excerpt", Text),
+    PrimaryKeyConstraint("tenant_id", "source_id", "path", "n", name="a_finding_is_its_place_in_a_file"),
+    ForeignKeyConstraint(
+        ["tenant_id", "source_id"], ["sources.tenant_id", "sources.source_id"], name="a_finding_has_a_source"
+    ),
+    CheckConstraint("severity IN ('error', 'warning')", name="a_severity_is_known"),
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    _tenant(),
+    _column("audit_id", UUID),
+    _column("at", _INSTANT),
+    _column("actor", Text),
+    _column("action", Text),
+    _column("target", Text),
+    Column("data", JSONB),
+    PrimaryKeyConstraint("tenant_id", "audit_id", name="an_audit_entry_is_its_id"),
+)
+
+#: Range-partitioned by execution id, week by week, made and dropped together.
+PARTITIONED: Final = ("executions", "attempts", "execution_events", "log_chunks")
