@@ -1,0 +1,125 @@
+"""A PostgreSQL data directory: made whole or not at all, and never touched by another major version."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from cron_observer.errors import DatabaseError
+from cron_observer.postgres import providers
+from cron_observer.postgres.places import SOCKET_NAME, Home
+from cron_observer.postgres.process import Account, die_with_parent, run
+from cron_observer.postgres.providers import Provider
+
+#: The bootstrap role. It owns nothing of the schema; migrations make the roles that do.
+SUPERUSER: Final = "cron_observer_admin"
+
+#: A process id beyond what any kernel gives out (Linux: 2^22).
+_NOBODYS_PID: Final = "2147483647"
+
+
+def ensure_cluster(
+    home: Home, provider: Provider, account: Account | None, lock: int, *, durable: bool
+) -> None:
+    """Make the cluster if there is none, and refuse one that these programs cannot run.
+
+    The caller holds both locks; `lock` is the descriptor of the server's, which initdb's processes share.
+    """
+    for left in home.path.glob("init-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    if not home.cluster.exists():
+        _initialise(home, provider, account, lock, durable=durable)
+    _check_version(home.cluster, provider)
+
+
+def _initialise(home: Home, provider: Provider, account: Account | None, lock: int, *, durable: bool) -> None:
+    build = Path(tempfile.mkdtemp(prefix="init-", dir=home.path))
+    if account:
+        os.chown(build, account.uid, account.gid)
+    initdb = os.fspath(provider.bin_dir / "initdb")
+    options = {"preexec_fn": die_with_parent(signal.SIGKILL), "pass_fds": (lock,), "start_new_session": True}
+    try:
+        made = run([initdb, *_init_options(provider), "-D", os.fspath(build)], account, **options)
+        if made.returncode == 0 and durable:
+            made = run([initdb, "--sync-only", "-D", os.fspath(build)], account, **options)
+        if made.returncode != 0:
+            raise DatabaseError(
+                f"PostgreSQL's data directory {home.cluster} cannot be made: {last_lines(made.stderr)}",
+                hint="mend what it says and start again; nothing was left behind",
+            )
+        build.rename(home.cluster)
+    finally:
+        shutil.rmtree(build, ignore_errors=True)
+    if durable:
+        sync_folder(home.path)
+
+
+def _init_options(provider: Provider) -> list[str]:
+    options = ["--no-sync", "--data-checksums", "--encoding=UTF8", "--no-instructions"]
+    options += ["--username", SUPERUSER, "--auth-local=trust", "--auth-host=reject"]
+    if provider.major >= 17:
+        return [*options, "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    return [*options, "--locale=C.UTF-8"]
+
+
+def _check_version(cluster: Path, provider: Provider) -> None:
+    try:
+        made_by = (cluster / "PG_VERSION").read_text().strip()
+    except OSError as error:
+        raise DatabaseError(
+            f"{cluster} is not a PostgreSQL data directory: {error.strerror} (PG_VERSION)",
+            hint=f"move it away and start again: mv {cluster} {cluster}.old",
+        ) from error
+    if made_by == str(provider.major):
+        return
+    old = next((one for one in providers.system() if str(one.major) == made_by), None)
+    get = "" if old else f"apt-get install -y --no-install-recommends postgresql-{made_by} && "
+    bin_dir = old.bin_dir if old else providers.SYSTEM_ROOT / made_by / "bin"
+    raise DatabaseError(
+        f"the data in {cluster} belongs to PostgreSQL {made_by}, and {provider.bin_dir} is PostgreSQL {provider.version}",
+        hint=(
+            f"keep the data and run it on PostgreSQL {made_by}: {get}{providers.BIN_VARIABLE}={bin_dir} ./start\n"
+            "or begin anew without it: ./start --reset"
+        ),
+    )
+
+
+def clear_stale(home: Home, socket_dir: Path) -> None:
+    """Make the lock files of a server that is gone harmless, whatever process has its number now.
+
+    The caller holds the server's lock, so no process of that server lives; but its number may have gone to another,
+    or to a zombie that nobody reaps, and PostgreSQL takes either for a living server. The number alone is replaced:
+    the rest of the file lets PostgreSQL see by the shared memory whether anyone else runs this cluster.
+    """
+    pid_file = home.cluster / "postmaster.pid"
+    try:
+        descriptor = os.open(pid_file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        pass
+    else:
+        with os.fdopen(descriptor, "r+") as file:
+            _, newline, rest = file.read().partition("\n")
+            file.seek(0)
+            file.write(_NOBODYS_PID + newline + rest)
+            file.truncate()
+    for name in (SOCKET_NAME, f"{SOCKET_NAME}.lock"):
+        (socket_dir / name).unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def last_lines(text: str, count: int = 5) -> str:
+    """Return the end of what a program printed, on one line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " · ".join(lines[-count:]) or "it said nothing"

@@ -1,0 +1,47 @@
+"""A PostgreSQL server for tests: fast, thrown away, one for each process that asks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cron_observer.postgres import Provider, Server, launch, providers
+
+#: Names the folder of the PostgreSQL programs that the whole suite runs on; the default is the wheel's.
+BIN_VARIABLE = "CRON_OBSERVER_TEST_PG_BIN"
+
+
+def test_provider() -> Provider:
+    """Return the programs that tests run on."""
+    named = os.environ.get(BIN_VARIABLE)
+    return providers.find({providers.BIN_VARIABLE: named} if named else {})
+
+
+@contextmanager
+def short_folder(prefix: str = "co-test-") -> Iterator[Path]:
+    """Make an empty folder that every account can enter, with a path short enough for a socket; remove it after."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def test_server() -> Iterator[Server]:
+    """Run an empty server without durability for the length of the block, and remove it after."""
+    with (
+        short_folder("co-test-pg-") as folder,
+        launch(folder / "pg", provider=test_provider(), fast_and_unsafe=True) as server,
+    ):
+        yield server
+
+
+# pytest would take them for tests where they are imported.
+for _helper in (test_provider, test_server):
+    _helper.__test__ = False  # type: ignore[attr-defined]
