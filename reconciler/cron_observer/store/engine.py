@@ -77,7 +77,11 @@ class Database:
         except PoolTimeout as error:
             raise DatabaseError("every database connection is busy", hint="try again in a moment") from error
         except OperationalError as error:
-            if error.connection_invalidated or error.orig is None or getattr(error.orig, "sqlstate", None) is None:
+            if (
+                error.connection_invalidated
+                or error.orig is None
+                or getattr(error.orig, "sqlstate", None) is None
+            ):
                 raise DatabaseError("the database cannot be reached", hint="try again in a moment") from error
             raise
         except DBAPIError as error:

@@ -20,7 +20,12 @@ from cron_observer.store.tables import metadata
 
 #: Nobody logs in with a password of ours: an embedded server trusts its private socket, and on a server of yours
 #: you choose (docs/how-to/use-your-own-postgresql.md).
-ROLES: Final = ("cron_observer_owner", "cron_observer_api", "cron_observer_reconciler", "cron_observer_scheduler")
+ROLES: Final = (
+    "cron_observer_owner",
+    "cron_observer_api",
+    "cron_observer_reconciler",
+    "cron_observer_scheduler",
+)
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('cron_observer.migrate', 0))"
 
@@ -44,7 +49,9 @@ _LIMITS: Final = "\n".join(
 
 def _config(connection: Connection) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(str(resources.files("cron_observer"))) / "store" / "migrations"))
+    config.set_main_option(
+        "script_location", str(Path(str(resources.files("cron_observer"))) / "store" / "migrations")
+    )
     config.attributes["connection"] = connection
     return config
 
@@ -69,7 +76,9 @@ def migrate(url: str) -> list[str]:
         with engine.begin() as connection:
             connection.exec_driver_sql(_LOCK)
             if connection.dialect.server_version_info and connection.dialect.server_version_info < (15,):
-                raise DatabaseError("PostgreSQL 15 or newer is needed", hint="use a newer server or the embedded one")
+                raise DatabaseError(
+                    "PostgreSQL 15 or newer is needed", hint="use a newer server or the embedded one"
+                )
             connection.exec_driver_sql(_MAKE_ROLES)
             connection.exec_driver_sql(_LIMITS)
             _become_owner(connection)
@@ -92,7 +101,9 @@ def _become_owner(connection: Connection) -> None:
     """Make the rest of the transaction run as the owner role, with the right to create in the schema."""
     name = connection.exec_driver_sql("SELECT quote_ident(current_user)").scalar_one()
     database = connection.exec_driver_sql("SELECT quote_ident(current_database())").scalar_one()
-    superuser = connection.exec_driver_sql("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").scalar_one()
+    superuser = connection.exec_driver_sql(
+        "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
+    ).scalar_one()
     if not superuser:
         connection.exec_driver_sql(f"GRANT {', '.join(ROLES)} TO {name}")
     connection.exec_driver_sql(f"GRANT CREATE, TEMPORARY ON DATABASE {database} TO cron_observer_owner")

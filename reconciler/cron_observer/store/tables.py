@@ -23,7 +23,6 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
-
     SmallInteger,
     Table,
     Text,
@@ -41,7 +40,9 @@ _INSTANT: Final = TIMESTAMP(timezone=True)
 _LABEL: Final = TIMESTAMP(timezone=False)
 
 
-def _column(name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]], default: str | None = None) -> Column[Any]:
+def _column(
+    name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]], default: str | None = None
+) -> Column[Any]:
     """Make a column that is never null."""
     return Column(name, kind, nullable=False, server_default=None if default is None else text(default))
 
@@ -90,7 +91,8 @@ api_keys = Table(
     PrimaryKeyConstraint("tenant_id", "key_id", name="a_key_is_its_prefix"),
     ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"], name="a_key_has_a_tenant"),
     CheckConstraint(
-        "scopes <@ ARRAY['read', 'report', 'trigger', 'tasks:write', 'admin']::text[]", name="scopes_are_known"
+        "scopes <@ ARRAY['read', 'report', 'trigger', 'tasks:write', 'admin']::text[]",
+        name="scopes_are_known",
     ),
     # authentication: who has this secret (keys.find)
     Index("api_keys_by_secret", "secret_hash"),
@@ -131,7 +133,9 @@ sources = Table(
     PrimaryKeyConstraint("tenant_id", "source_id", name="a_source_is_its_id"),
     UniqueConstraint("tenant_id", "name", name="a_source_name_is_used_once"),
     ForeignKeyConstraint(
-        ["tenant_id", "project_id"], ["projects.tenant_id", "projects.project_id"], name="a_source_has_a_project"
+        ["tenant_id", "project_id"],
+        ["projects.tenant_id", "projects.project_id"],
+        name="a_source_has_a_project",
     ),
     CheckConstraint("kind IN ('git', 'folder')", name="a_source_is_git_or_a_folder"),
     CheckConstraint("mode IN ('enforce')", name="a_source_mode_is_known"),
@@ -194,19 +198,30 @@ tasks = Table(
     PrimaryKeyConstraint("tenant_id", "task_uid", name="a_task_is_its_uid"),
     UniqueConstraint("tenant_id", "project_id", "live_name", name="a_live_name_is_used_once"),
     ForeignKeyConstraint(
-        ["tenant_id", "project_id"], ["projects.tenant_id", "projects.project_id"], name="a_task_has_a_project"
+        ["tenant_id", "project_id"],
+        ["projects.tenant_id", "projects.project_id"],
+        name="a_task_has_a_project",
     ),
     ForeignKeyConstraint(
-        ["tenant_id", "source_id"], ["sources.tenant_id", "sources.source_id"], name="an_owned_task_has_a_source"
+        ["tenant_id", "source_id"],
+        ["sources.tenant_id", "sources.source_id"],
+        name="an_owned_task_has_a_source",
     ),
     CheckConstraint("owner IN ('manifest', 'api')", name="an_owner_is_a_manifest_or_the_api"),
-    CheckConstraint("(owner = 'manifest') = (source_id IS NOT NULL)", name="manifest_owned_iff_it_has_a_source"),
+    CheckConstraint(
+        "(owner = 'manifest') = (source_id IS NOT NULL)", name="manifest_owned_iff_it_has_a_source"
+    ),
     CheckConstraint("(owner = 'manifest') = (path IS NOT NULL)", name="manifest_owned_iff_it_has_a_path"),
     CheckConstraint("sync IN ('SYNCED', 'KEPT_LAST_GOOD', 'HELD')", name="sync_is_known"),
     # reconcile: the tasks that a source owns, by file (tasks.inventory)
     Index("tasks_by_source", "tenant_id", "source_id", "path"),
     # scheduler: deletions to carry out (tasks.deleting)
-    Index("tasks_deleting", "tenant_id", "deleting_at", postgresql_where=text("deleting_at IS NOT NULL AND deleted_at IS NULL")),
+    Index(
+        "tasks_deleting",
+        "tenant_id",
+        "deleting_at",
+        postgresql_where=text("deleting_at IS NOT NULL AND deleted_at IS NULL"),
+    ),
     # lists: one label of a project (views.tasks)
     Index("tasks_by_label", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),
 )
@@ -253,7 +268,9 @@ task_plan = Table(
     Column("next_fire_at", _INSTANT),
     Column("tzdata_version", Text),
     PrimaryKeyConstraint("tenant_id", "task_uid", name="a_task_has_one_plan"),
-    ForeignKeyConstraint(["tenant_id", "task_uid"], ["tasks.tenant_id", "tasks.task_uid"], name="a_plan_has_a_task"),
+    ForeignKeyConstraint(
+        ["tenant_id", "task_uid"], ["tasks.tenant_id", "tasks.task_uid"], name="a_plan_has_a_task"
+    ),
     # planning: whose slots run out next (plans.due)
     Index("task_plan_due", "tenant_id", "plan_due_at", postgresql_where=text("plan_due_at IS NOT NULL")),
     postgresql_with={"fillfactor": "80"},
@@ -314,7 +331,9 @@ executions = Table(
     CheckConstraint(f"trigger IN ({_words(Trigger)})", name="a_trigger_is_known"),
     CheckConstraint("(lease_until IS NOT NULL) = (status = 'RUNNING')", name="leased_iff_running"),
     CheckConstraint("(check_at IS NOT NULL) = (status = 'RUNNING')", name="watched_iff_running"),
-    CheckConstraint(f"(finished_at IS NOT NULL) = (status IN ({_words(sorted(FINAL))}))", name="finished_iff_final"),
+    CheckConstraint(
+        f"(finished_at IS NOT NULL) = (status IN ({_words(sorted(FINAL))}))", name="finished_iff_final"
+    ),
     CheckConstraint("priority BETWEEN 0 AND 9", name="a_priority_is_0_to_9"),
     CheckConstraint("fence >= 0 AND attempt >= 0", name="fence_and_attempt_count_up"),
     # claims: what is due in a queue, most urgent first (executions.claims)

@@ -1,4 +1,4 @@
-"""The life of an execution: statuses, reasons, legal moves, and every decision about them. Pure.
+"""Statuses, reasons, events and the one table of legal moves.
 
 The one table of moves is `MOVES`. The SQL guards are read from it, the CHECK of the schema is compared with it by
 a test, and the diagram in ``docs/reference/states.md`` is generated from it.
