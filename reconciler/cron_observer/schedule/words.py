@@ -1,0 +1,151 @@
+"""What a schedule means, for people: words, the class of its rule for clock changes, and its next fires."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+from cron_observer.errors import ScheduleError
+from cron_observer.model import ScheduleSpec
+from cron_observer.schedule.evaluate import Slot
+from cron_observer.schedule.grammar import Cron, parse
+from cron_observer.schedule.slots import compile as compile_schedule
+from cron_observer.schedule.slots import read_crons
+from cron_observer.schedule.zones import zone
+
+FIXED = "fixed-time"
+INTERVAL = "interval-like"
+MIXED = "mixed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fire:
+    """One fire. `local` is the wall clock with its offset, as in ``2026-03-29 03:00:00+02:00``."""
+
+    local: str
+    utc: datetime
+    note: str | None = None  #: why it is not where the expression says, if it is not
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What a schedule means. `kind` is ``fixed-time``, ``interval-like``, or ``mixed`` for both in one."""
+
+    words: str
+    kind: str
+    fires: Sequence[Fire]
+    notes: Sequence[str]
+
+
+def explain(spec: ScheduleSpec, after: datetime, count: int) -> Explanation:
+    """Say what `spec` means and when it fires next behind `after`, or raise `ScheduleError`."""
+    schedule = compile_schedule(spec)
+    crons = read_crons(spec)
+    fires = []
+    for slot in schedule.next_fire_slots(after) if count > 0 else ():
+        fires.append(_fire(slot, spec.timezone))
+        if len(fires) >= count:
+            break
+    return Explanation(
+        words=describe(spec), kind=_kind(spec, crons), fires=tuple(fires), notes=tuple(_notes(spec, crons))
+    )
+
+
+@lru_cache(maxsize=16_384)
+def describe(spec: ScheduleSpec) -> str:
+    """Say in words when `spec` fires; a schedule that cannot be evaluated is quoted as it stands."""
+    parts = [_describe_cron(text, spec.seed) for text in spec.cron]
+    if spec.every is not None:
+        parts.append(f"Every {_duration(spec.every)}")
+    if spec.at:
+        shown = ", ".join(text.replace("T", " ") for text in spec.at[:3])
+        more = f" and {len(spec.at) - 3} more" if len(spec.at) > 3 else ""
+        parts.append(f"Once at {shown}{more}" if len(spec.at) == 1 else f"At {shown}{more}")
+    if not parts:
+        return "Never"
+    words = "; ".join([parts[0], *(part[0].lower() + part[1:] for part in parts[1:])])
+    return words if spec.timezone == "UTC" else f"{words} ({spec.timezone})"
+
+
+def _describe_cron(text: str, seed: str | None) -> str:
+    try:
+        cron = parse(text, seed)
+    except ScheduleError:
+        return f'"{text.strip()}"'
+    return _describe(cron)
+
+
+def _describe(cron: Cron) -> str:
+    from cron_descriptor import Options, get_description
+
+    options = Options()
+    options.use_24hour_time_format = True
+    options.locale_code = "en_US"
+    minute, hour, day, month, weekday = cron.text.split()
+    weekday = re.sub(r"L(\d)", r"\1L", weekday)
+    either = not cron.both_days and day != "*" and weekday != "*"
+
+    def said(day: str, weekday: str) -> str:
+        return str(get_description(f"{minute} {hour} {day} {month} {weekday}", options))
+
+    if not either:
+        return said(day, weekday)
+    return f"{said(day, '*')}, or {_tail(said('*', weekday), said('*', '*'))}"
+
+
+def _tail(words: str, plain: str) -> str:
+    """What `words` says beyond `plain`."""
+    if words.startswith(plain):
+        return words[len(plain) :].lstrip(", ")
+    return words[0].lower() + words[1:]
+
+
+def _duration(every: timedelta) -> str:
+    milliseconds = every // timedelta(milliseconds=1)
+    for size, unit in ((86_400_000, "day"), (3_600_000, "hour"), (60_000, "minute"), (1000, "second")):
+        if milliseconds % size == 0:
+            count = milliseconds // size
+            return unit if count == 1 else f"{count} {unit}s"
+    return f"{every.total_seconds():g} seconds"
+
+
+def _kind(spec: ScheduleSpec, crons: list[Cron]) -> str:
+    kinds = {INTERVAL if cron.interval_like else FIXED for cron in crons}
+    if spec.every is not None:
+        kinds.add(INTERVAL)
+    if spec.at:
+        kinds.add(FIXED)
+    return kinds.pop() if len(kinds) == 1 else MIXED
+
+
+def _fire(slot: Slot, timezone: str) -> Fire:
+    local = slot.fire_at.astimezone(zone(timezone).info)
+    note = None
+    if slot.fire_at != slot.nominal_at:
+        note = f"{slot.nominal_local:%Y-%m-%d %H:%M} does not exist: the clock jumps over it"
+    elif slot.fold:
+        note = f"the second {slot.nominal_local:%H:%M} of this day"
+    elif local.replace(fold=1).utcoffset() != local.utcoffset():
+        note = f"the first {slot.nominal_local:%H:%M} of this day"
+    return Fire(local=local.isoformat(sep=" "), utc=slot.fire_at.astimezone(UTC), note=note)
+
+
+def _notes(spec: ScheduleSpec, crons: list[Cron]) -> list[str]:
+    """What may surprise: the class where it matters, both day fields, hashed fields, elapsed days."""
+    notes = []
+    for text, cron in zip(spec.cron, crons, strict=True):
+        quoted = f'"{text.strip()}"'
+        if re.search(r"(^|[\s,])[Hh]([\s,(/]|$)", text.strip()):
+            notes.append(f"{quoted} is {cron.text!r} for {spec.seed}.")
+        day, weekday = cron.text.split()[2], cron.text.split()[4]
+        if day != "*" and weekday != "*":
+            how = "both day of month and day of week" if cron.both_days else "day of month or day of week"
+            notes.append(f"{quoted} fires on days that match {how}.")
+        if len(spec.cron) > 1 or spec.every is not None or spec.at:
+            notes.append(f"{quoted} is {INTERVAL if cron.interval_like else FIXED}.")
+    if spec.every is not None and spec.timezone != "UTC" and spec.every >= timedelta(hours=2):
+        notes.append("every counts elapsed time: its local times move when the clock changes.")
+    return notes
