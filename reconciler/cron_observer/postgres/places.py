@@ -1,6 +1,7 @@
 """Where the data and the socket of a server lie, so that a server without root's rights can reach them.
 
-The mode of nothing that we did not create is changed. What a demoted server cannot reach is put below `SHARED`.
+The mode of nothing that we did not create is changed. What a demoted server cannot reach is put below
+`SHARED`.
 """
 
 from __future__ import annotations
@@ -63,37 +64,39 @@ class Home:
         """Return the server's log."""
         return self.path / "postgres.log"
 
+    @property
+    def old_log(self) -> Path:
+        """Return the log before that."""
+        return self.path / "postgres.log.1"
 
-def home_for(data_dir: Path, account: Account | None, shared: Path = SHARED) -> tuple[Home, list[str]]:
+
+def home_for(data_dir: Path, account: Account | None, shared: Path) -> tuple[Home, list[str]]:
     """Return the home of `data_dir`, which is made if need be, and what to tell the user about it.
 
-    It is `data_dir` itself, unless `account` cannot enter that.
+    It is `data_dir` itself, unless `account` could not enter that when the home was made.
     """
     make_folder(data_dir)
-    if account is None or account.may_enter(data_dir):
-        return Home(data_dir), []
-    if Home(data_dir).cluster.exists():
-        raise DatabaseError(
-            f"the account {account.name}, which PostgreSQL runs as, can no longer enter {data_dir}",
-            hint="give the folders above it the mode they had (chmod o+x), or use another --data-dir",
-        )
-    home = Home(_elsewhere(data_dir, shared / "data"))
-    return home, [
-        f"PostgreSQL runs as {account.name}, who cannot enter {data_dir}: its data is in {home.path}"
-    ]
+    place = _place_of(data_dir, shared)
+    if place is None:
+        if account is None or account.may_enter(data_dir):
+            return Home(data_dir), []
+        if Home(data_dir).cluster.exists():
+            raise DatabaseError(
+                f"{account.name}, which PostgreSQL runs as, can no longer enter {data_dir}",
+                hint="give the folders above it the mode they had (chmod o+x), or use another --data-dir",
+            )
+        place = _new_place(data_dir, shared)
+    note = f"PostgreSQL's data is in {place}: its account cannot enter {data_dir}"
+    return Home(place), [note]
 
 
-def existing_home(data_dir: Path, shared: Path = SHARED) -> Home:
+def existing_home(data_dir: Path, shared: Path) -> Home:
     """Return where the home of `data_dir` is or would be, without making anything."""
-    identity = _identity(data_dir)
-    elsewhere = shared / "data" / identity if identity else data_dir
-    if Home(data_dir).cluster.exists() or not elsewhere.is_dir():
-        return Home(data_dir)
-    return Home(elsewhere)
+    return Home(_place_of(data_dir, shared) or data_dir)
 
 
 def make_folder(directory: Path) -> None:
-    """Make `directory` and what is missing above it, so that a demoted server may pass through what was made."""
+    """Make `directory` and what is missing above it, so that every account may pass through what was made."""
     if directory.is_dir():
         return
     try:
@@ -121,23 +124,32 @@ def check_ours(directory: Path) -> None:
             )
 
 
-def _elsewhere(data_dir: Path, root: Path) -> Path:
-    """Return the place below `root` that belongs to `data_dir`.
+def _place_of(data_dir: Path, shared: Path) -> Path | None:
+    """Return the place below `shared` that belongs to `data_dir`, if there is one.
 
-    The tie is a random id kept in `data_dir`, so that a new checkout at an old path starts without data; and the
-    place names its `data_dir`, so that a copy of a checkout does not share data with the original.
+    The tie is a random id kept in `data_dir`, so that a new checkout at an old path starts without data. The
+    place names its `data_dir`, so that a copy of a checkout does not share data with the original, and a
+    moved one keeps it.
     """
+    identity = _identity(data_dir)
+    if identity is None:
+        return None
+    place = shared / "data" / identity
+    owner = _read(place / "belongs-to")
+    if owner is None or (owner != str(data_dir) and _identity(Path(owner)) == identity):
+        return None
+    return place
+
+
+def _new_place(data_dir: Path, shared: Path) -> Path:
+    root = shared / "data"
     make_folder(root)
     check_ours(root)
-    identity = _identity(data_dir)
-    wanted = _read(root / identity / "belongs-to") if identity else None
-    taken = wanted is not None and wanted != str(data_dir) and _identity(Path(wanted)) == identity
-    if identity is None or taken:
-        identity = hashlib.sha256(f"{data_dir}\0{secrets.token_hex(16)}".encode()).hexdigest()[:16]
-        (data_dir / "id").write_text(identity + "\n")
+    identity = hashlib.sha256(f"{data_dir}\0{secrets.token_hex(16)}".encode()).hexdigest()[:16]
     place = root / identity
     make_folder(place)
     (place / "belongs-to").write_text(f"{data_dir}\n")
+    (data_dir / "id").write_text(f"{identity}\n")
     return place
 
 
@@ -155,9 +167,10 @@ def _read(path: Path) -> str | None:
 
 
 def socket_dir_for(home: Home, account: Account | None, temporary: Path = Path("/tmp")) -> Path:  # noqa: S108
-    """Return a folder of mode 0700 for the server's socket, made if need be: `home`/socket, or one with a short name.
+    """Return a folder of mode 0700 for the server's socket, which is made if need be.
 
-    A folder of the short name that belongs to somebody else is left alone, and another is made.
+    It is `home`/socket, or one with a short name where that does not fit. A folder of the short name that
+    belongs to somebody else is left alone, and another is made.
     """
     wanted = home.path / "socket"
     if not fits(wanted):

@@ -23,10 +23,11 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 def die_with_parent(signum: signal.Signals = signal.SIGTERM) -> Callable[[], None]:
-    """Return a `preexec_fn` by which the kernel sends `signum` to the child when this process ends, however it ends.
+    """Return a `preexec_fn` by which the kernel sends `signum` to the child when this process ends, however.
 
-    Linux ties the signal to the *thread* that starts the child, so this must be called, and the child started,
-    in the main thread; anywhere else it raises `RuntimeError`. Elsewhere than on Linux the child is left alone.
+    Linux ties the signal to the *thread* that starts the child, so this must be called, and the child
+    started, in the main thread; anywhere else it raises `RuntimeError`. Elsewhere than on Linux the child is
+    left alone.
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("a child that dies with its parent must be started in the main thread")
@@ -77,7 +78,18 @@ def account_for(cluster: Path) -> Account | None:
     except FileNotFoundError:
         owner = None
     if owner is not None and owner.st_uid != 0:
-        return Account(_name_of(owner.st_uid), owner.st_uid, owner.st_gid)
+        account = Account(_name_of(owner.st_uid), owner.st_uid, owner.st_gid)
+    else:
+        account = _first_account()
+    if not succeeds(["/bin/sh", "-c", ":"], account):
+        raise DatabaseError(
+            f"PostgreSQL does not run as root, and this root may not become {account.name}",
+            hint="start as an ordinary user, give the container SETUID and SETGID, or set DATABASE_URL",
+        )
+    return account
+
+
+def _first_account() -> Account:
     for name in ACCOUNTS:
         try:
             entry = pwd.getpwnam(name)
@@ -86,7 +98,7 @@ def account_for(cluster: Path) -> Account | None:
         if entry.pw_uid != 0:
             return Account(name, entry.pw_uid, entry.pw_gid)
     raise DatabaseError(
-        "PostgreSQL does not run as root, and none of the accounts " + ", ".join(ACCOUNTS) + " exists",
+        f"PostgreSQL does not run as root, and none of the accounts {', '.join(ACCOUNTS)} exists",
         hint="start as an ordinary user, or set DATABASE_URL",
     )
 

