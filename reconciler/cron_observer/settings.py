@@ -1,0 +1,392 @@
+"""Settings: flag > environment ``CRON_OBSERVER_*`` > ``cron-observer.toml`` > default, with their origins.
+
+Every number stands here once, with unit, default and reason. What we do not know is an error, never ignored.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Final, NamedTuple, get_origin, get_type_hints
+
+from cron_observer.errors import SettingsError
+
+#: The settings file that is read when none is named and it exists in the current folder.
+DEFAULT_FILE: Final = Path("cron-observer.toml")
+PREFIX: Final = "CRON_OBSERVER_"
+
+#: Variables with our prefix that are no settings of the server: the SDK's, the launcher's, the tests'.
+_OTHERS: Final = frozenset({"URL", "TOKEN", "PG_BIN", "CONFIG"})
+_OTHERS_PREFIXES: Final = ("TEST_", "EXECUTION_", "TASK_", "RUN_", "WORKER_", "SDK_")
+
+#: The loops' roles, as `serve --role` names them.
+ROLES: Final = ("api", "reconciler", "scheduler")
+
+
+class _WrongValueError(ValueError):
+    """A value does not fit; the message says what fits."""
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise _WrongValueError("must be a text that is not empty")
+    return value.strip()
+
+
+def _whole(low: int, high: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value.strip()):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise _WrongValueError(f"must be a whole number from {low} to {high}")
+        return value
+
+    return read
+
+
+def _number(low: float, high: float) -> Callable[[Any], float]:
+    def read(value: Any) -> float:
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", value.strip()):
+            value = float(value)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise _WrongValueError(f"must be a number from {low:g} to {high:g}")
+        return float(value)
+
+    return read
+
+
+def _choice(*words: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value not in words:
+            raise _WrongValueError(f"must be one of {', '.join(words)}")
+        return str(value)
+
+    return read
+
+
+def _several(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [part for part in (part.strip() for part in value.split(",")) if part]
+    if not isinstance(value, list | tuple) or not all(isinstance(part, str) and part for part in value):
+        raise _WrongValueError("must be a list of texts")
+    return tuple(value)
+
+
+def _path(value: Any) -> Path:
+    if isinstance(value, Path):
+        return value
+    return Path(_text(value)).expanduser()
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", value):
+        raise _WrongValueError("must be 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends")
+    return value
+
+
+def _database(value: Any) -> str:
+    match = re.fullmatch(r"postgres(?:ql)?(?:\+psycopg)?://(\S+)", _text(value))
+    if match is None:
+        raise _WrongValueError("must be a URL such as postgresql://user@host/database")
+    return f"postgresql+psycopg://{match[1]}"
+
+
+def _web(value: Any) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", _text(value)):
+        raise _WrongValueError("must be a URL such as https://cron.example.org")
+    return _text(value).rstrip("/")
+
+
+class Setting(NamedTuple):
+    """How a setting is read, and what it means."""
+
+    read: Callable[[Any], Any]
+    doc: str  #: unit, default and reason; docs/reference/settings.md repeats it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSettings:
+    """One entry of ``[[sources]]``: a place that manifests come from."""
+
+    name: Annotated[str, _name, "What the source is called, on the pages and in commands. Required."]
+    url: Annotated[
+        str,
+        _text,
+        "A Git URL, the path of a repository, or a plain folder, which is watched. Required. A relative path "
+        "counts from the settings file.",
+    ] = field(repr=False)
+    ref: Annotated[str | None, _text, "Branch or tag to follow. Default: the repository's own HEAD."] = None
+    paths: Annotated[
+        tuple[str, ...], _several, "Folders inside it to read. Default: the whole tree, dot-folders left out."
+    ] = ()
+    ignore: Annotated[tuple[str, ...], _several, "Glob patterns of files to leave out. Default: none."] = ()
+    environment: Annotated[
+        str | None, _name, "The environment that it describes, shown beside its name. Default: none."
+    ] = None
+    project: Annotated[str, _name, "Project of its tasks. Default: the setting `project`."] = "default"
+    poll_seconds: Annotated[
+        float,
+        _number(0.2, 86_400),
+        "Seconds between two looks for new commits, 0.2 to 86400. Default: 1 for a local repository (a look "
+        "reads one ref), 30 for a URL (kind to the forge; `sync` does not wait for it).",
+    ] = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an operator may set. `origins` says for each where its value came from."""
+
+    data_dir: Annotated[
+        Path,
+        _path,
+        "Folder for the embedded PostgreSQL, Git mirrors and `dev.env`. Default `.cron-observer` below the "
+        "current folder, so that a checkout is a whole. A relative path in the file counts from the file.",
+    ] = Path(".cron-observer")
+    database_url: Annotated[
+        str | None,
+        _database,
+        "PostgreSQL 15 or newer to use, such as `postgresql://user:password@host/database`. Default: the "
+        "embedded server, so that nothing has to be prepared.",
+    ] = field(default=None, repr=False)
+    database_url_api: Annotated[
+        str | None, _database, "What the API connects with. Default: `database_url`, in the API's role."
+    ] = field(default=None, repr=False)
+    database_url_reconciler: Annotated[
+        str | None, _database, "The same for the reconciler. Default: `database_url`, in its role."
+    ] = field(default=None, repr=False)
+    database_url_scheduler: Annotated[
+        str | None, _database, "The same for the scheduler. Default: `database_url`, in its role."
+    ] = field(default=None, repr=False)
+    host: Annotated[
+        str,
+        _text,
+        "Address to listen on. Default 127.0.0.1: on loopback, reading needs no key; elsewhere all does.",
+    ] = "127.0.0.1"
+    port: Annotated[
+        int, _whole(1, 65_535), "TCP port to listen on. Default 8475; `./start` takes the next free one."
+    ] = 8475
+    base_url: Annotated[
+        str | None, _web, "How people reach the pages, for links. Default: made from `host` and `port`."
+    ] = None
+    allowed_hosts: Annotated[
+        tuple[str, ...],
+        _several,
+        "Host names that a request may carry beside loopback's, `host` and that of `base_url`. Others are "
+        "refused with 400, against DNS rebinding. Default: none.",
+    ] = ()
+    log_format: Annotated[
+        str,
+        _choice("auto", "console", "json"),
+        "`json` is one object a line, `console` is for people. Default `auto`: console on a terminal, else "
+        "json.",
+    ] = "auto"
+    log_level: Annotated[
+        str,
+        _choice("debug", "info", "warning", "error"),
+        "The least severe line that is written. Default `info`.",
+    ] = "info"
+    pool_size_api: Annotated[
+        int,
+        _whole(2, 200),
+        "Connections of an API process, 2 to 200. Default 8, which keeps two cores of PostgreSQL busy; "
+        "waiting claims hold none.",
+    ] = 8
+    pool_size_reconciler: Annotated[
+        int, _whole(1, 50), "Connections of a reconciler, 1 to 50. Default 2: one applies, another looks."
+    ] = 2
+    pool_size_scheduler: Annotated[
+        int,
+        _whole(1, 50),
+        "Connections of a scheduler, 1 to 50. Default 2, its own, so that a busy API cannot starve it.",
+    ] = 2
+    retention_days: Annotated[
+        int,
+        _whole(7, 3_650),
+        "Days that executions, events and logs are kept, 7 to 3650. Default 90, so that a quarter can be "
+        "looked back on. They go in whole weeks, never while one of them is open.",
+    ] = 90
+    tenant: Annotated[
+        str, _name, "Name of the first tenant, made when it is not there. Default `default`."
+    ] = "default"
+    project: Annotated[
+        str, _name, "Name of the first project, made when it is not there. Default `default`."
+    ] = "default"
+    sources: tuple[SourceSettings, ...] = ()  #: where manifests come from: a `[[sources]]` table each
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    def database_of(self, role: str) -> str | None:
+        """Return the database URL of `role` (api, reconciler, scheduler); None means the embedded server."""
+        own: str | None = getattr(self, f"database_url_{role}")
+        return own or self.database_url
+
+    def pool_of(self, role: str) -> int:
+        """Return how many connections a process of `role` may hold."""
+        size: int = getattr(self, f"pool_size_{role}")
+        return size
+
+    def shown(self) -> list[tuple[str, str, str]]:
+        """Return (name, value, origin) of every setting, with passwords blotted out."""
+        rows = [(name, _show(self, name), self.origins.get(name, "default")) for name in _SCALARS]
+        for index, source in enumerate(self.sources):
+            where = f"sources[{index}]"
+            rows += [
+                (f"{where}.{name}", _show(source, name), self.origins.get(f"{where}.{name}", "default"))
+                for name in _SOURCE_KEYS
+            ]
+        return rows
+
+
+def declared(kind: type) -> dict[str, Setting]:
+    """Return the settings that a class of settings declares, by name."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {
+        name: Setting(*hint.__metadata__) for name, hint in hints.items() if get_origin(hint) is Annotated
+    }
+
+
+_SCALARS: Final = declared(Settings)
+_SOURCE_KEYS: Final = declared(SourceSettings)
+_REQUIRED: Final = ("name", "url")
+
+
+def redacted(url: str) -> str:
+    """Return a URL with its secrets, if any, replaced by stars."""
+    url = re.sub(r"^(https?://)[^/@\s]*@", r"\1***@", url)  # forges take a token as the user
+    url = re.sub(r"(?<=://)([^/@\s:]*):[^/@\s]*@", r"\1:***@", url)
+    return re.sub(r"(?<=password=)[^&\s]*", "***", url)
+
+
+def _show(holder: Settings | SourceSettings, name: str) -> str:
+    value = getattr(holder, name)
+    if value is None:
+        return ""
+    text = ", ".join(value) if isinstance(value, tuple) else str(value)
+    return redacted(text)
+
+
+class _Given(NamedTuple):
+    """A raw value and where it stood."""
+
+    value: Any
+    origin: str
+
+
+def _suggest(word: str, known: Iterable[str]) -> str:
+    close = get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
+
+
+def _read(given: _Given, name: str, setting: Setting) -> Any:
+    try:
+        return setting.read(given.value)
+    except _WrongValueError as error:
+        raise SettingsError(f"{given.origin}: {name} {error}", hint=setting.doc) from None
+
+
+def _from_file(path: Path) -> tuple[dict[str, _Given], list[Any]]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be read: {error.strerror}", hint="give another file, or none"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not TOML: {error}", hint="mend the file at that place") from error
+    sources = document.pop("sources", [])
+    if not isinstance(sources, list):
+        raise SettingsError(f"{path}: sources must be tables", hint="write [[sources]] with two brackets")
+    for key in document:
+        if key not in _SCALARS:
+            raise SettingsError(f"{path}: unknown setting {key}", hint=_suggest(key, [*_SCALARS, "sources"]))
+    return {key: _Given(value, str(path)) for key, value in document.items()}, sources
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
+    given = {}
+    for variable, value in environ.items():
+        if not variable.startswith(PREFIX):
+            continue
+        word = variable.removeprefix(PREFIX)
+        if word in _OTHERS or word.startswith(_OTHERS_PREFIXES):
+            continue
+        key = word.lower()
+        if key not in _SCALARS or word != key.upper():
+            hint = (
+                "sources stand in cron-observer.toml"
+                if key == "sources"
+                else _suggest(variable, [PREFIX + name.upper() for name in _SCALARS])
+            )
+            raise SettingsError(f"unknown environment variable {variable}", hint=hint)
+        given[key] = _Given(value, f"environment {variable}")
+    return given
+
+
+def _is_local(url: str) -> bool:
+    return url.startswith("file://") or ("://" not in url and not re.match(r"[^/]*:", url))
+
+
+def _source(entry: Any, where: str, origin: str, project: str, base: Path | None) -> SourceSettings:
+    if not isinstance(entry, Mapping):
+        raise SettingsError(f"{origin}: {where} must be a table", hint="write [[sources]] and its keys below")
+    for key in entry:
+        if key not in _SOURCE_KEYS:
+            raise SettingsError(f"{origin}: unknown key {where}.{key}", hint=_suggest(str(key), _SOURCE_KEYS))
+    for key in _REQUIRED:
+        if key not in entry:
+            raise SettingsError(f"{origin}: {where}.{key} is missing", hint=_SOURCE_KEYS[key].doc)
+    values = {
+        key: _read(_Given(value, origin), f"{where}.{key}", _SOURCE_KEYS[key]) for key, value in entry.items()
+    }
+    local = _is_local(values["url"])
+    if local and base is not None and not values["url"].startswith("file://"):
+        values["url"] = str(base / Path(values["url"]).expanduser())
+    values.setdefault("project", project)
+    values.setdefault("poll_seconds", 1.0 if local else 30.0)
+    return SourceSettings(**values)
+
+
+def load(flags: Mapping[str, Any], environ: Mapping[str, str], toml_path: Path | None = None) -> Settings:
+    """Read the settings: `flags` win over `environ`, that over the file, that over the defaults.
+
+    `flags` are named like the fields; one that is None was not given. ``flags["sources"]`` (mappings like the
+    tables of the file) replaces the file's sources. Raises `SettingsError` on an unknown key or variable and
+    on a value that does not fit.
+    """
+    layers: list[dict[str, _Given]] = []
+    entries: list[Any] = []
+    sources_origin, base = "default", None
+    if toml_path is not None:
+        from_file, entries = _from_file(toml_path)
+        sources_origin, base = str(toml_path), toml_path.absolute().parent
+        if "data_dir" in from_file:
+            folder = _read(from_file["data_dir"], "data_dir", _SCALARS["data_dir"])
+            from_file["data_dir"] = _Given(base / folder, str(toml_path))
+        layers.append(from_file)
+    layers.append(_from_environment(environ))
+    said = {key: value for key, value in flags.items() if value is not None}
+    if "sources" in said:
+        entries, sources_origin, base = list(said.pop("sources")), "flag", None
+    for key in said:
+        if key not in _SCALARS:
+            raise SettingsError(f"unknown flag {key}", hint=_suggest(key, [*_SCALARS, "sources"]))
+    layers.append({key: _Given(value, f"flag --{key.replace('_', '-')}") for key, value in said.items()})
+
+    chosen: dict[str, _Given] = {key: given for layer in layers for key, given in layer.items()}
+    values = {key: _read(given, key, _SCALARS[key]) for key, given in chosen.items()}
+    origins = {key: given.origin for key, given in chosen.items()}
+    project = values.get("project", "default")
+    sources = []
+    for index, entry in enumerate(entries):
+        sources.append(_source(entry, f"sources[{index}]", sources_origin, project, base))
+        origins |= {f"sources[{index}].{key}": sources_origin for key in entry}
+    names = [source.name for source in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingsError(
+                f"{sources_origin}: two sources are called {name}", hint="give each source a name of its own"
+            )
+    return Settings(**values, sources=tuple(sources), origins=origins)

@@ -1,0 +1,59 @@
+"""Fixtures and the hook that runs ``async def`` tests."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Iterator
+
+import pytest
+
+from support import databases
+from support.databases import FreshDatabase, Tenant, make_tenant
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run an ``async def`` test in a loop of its own, and close the pools that it used before that ends."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+
+    async def run() -> None:
+        try:
+            await pyfuncitem.obj(**arguments)
+        finally:
+            for value in pyfuncitem.funcargs.values():
+                if isinstance(value, FreshDatabase):
+                    await value.aclose()
+
+    with asyncio.Runner() as runner:
+        runner.run(run())
+    return True
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """URL of the administrator of this process's PostgreSQL server."""
+    with databases.server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def template_database(server_url: str) -> Iterator[str]:
+    """Name of a migrated database that each test's database is copied from."""
+    with databases.template(server_url) as name:
+        yield name
+
+
+@pytest.fixture
+def database(server_url: str, template_database: str) -> Iterator[FreshDatabase]:
+    """A fresh migrated database, dropped after the test."""
+    with databases.fresh(server_url, template_database) as made:
+        yield made
+
+
+@pytest.fixture
+def tenant(database: FreshDatabase) -> Tenant:
+    """The tenant ``default`` with the project ``default``."""
+    return make_tenant(database)

@@ -1,0 +1,1 @@
+"""Help for the tests: servers, databases, things to put into them."""
