@@ -40,6 +40,14 @@ _WEEKDAYS: Final = _names("SUN MON TUE WED THU FRI SAT", 0)
 _HASH: Final = re.compile(r"H(?:\(([0-9]{1,4})-([0-9]{1,4})\))?")
 _DIGITS: Final = re.compile(r"[0-9]+")
 
+#: Signs of other systems, and what to write instead.
+_FOREIGN: Final = (
+    ("?", re.compile(r".*\?.*"), "write * instead"),
+    ("~", re.compile(r".*~.*"), "write H(a-b): it spreads by the task's name and never changes"),
+    ("R", re.compile(r"R(\(.*\))?(/.*)?"), "write H: it spreads by the task's name and never changes"),
+    ("W", re.compile(r"[0-9]*W|LW|WL"), "write the weekdays, as in `0 9 * * 1-5`"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -319,14 +327,8 @@ def _range_hint(field: Field) -> str | None:
 
 def _no_value(field: Field, item: str, text: str) -> Exception:
     """Say what is wrong with `text`, which is neither a number nor a name of `field`."""
-    foreign = {
-        "?": "write * instead",
-        "R": "write H: it spreads by the task's name and never changes",
-        "~": "write H(a-b): it spreads by the task's name and never changes",
-        "W": "the nearest weekday is not supported: write the weekdays, as in `0 9 * * 1-5`",
-    }
-    for sign, hint in foreign.items():
-        if sign in item and not any(name in item for name in field.names):
+    for sign, pattern, hint in _FOREIGN:
+        if pattern.fullmatch(item):
             return refuse("CO3007", f"{field.name} {item!r}: {sign} is not supported.", hint)
     if field is WEEKDAY and re.fullmatch(r"[0-7]L", item):
         return refuse("CO3007", f"{field.name} {item!r} is not supported.", f"write L{item[0]}")

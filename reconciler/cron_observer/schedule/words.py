@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import Final
 
 from cron_observer.errors import ScheduleError
 from cron_observer.model import ScheduleSpec
@@ -19,6 +20,24 @@ from cron_observer.schedule.zones import zone
 FIXED = "fixed-time"
 INTERVAL = "interval-like"
 MIXED = "mixed"
+
+DAY_NAMES: Final = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+MONTH_NAMES: Final = [
+    "",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
+ORDINALS: Final = {1: "first", 2: "second", 3: "third", 4: "fourth", 5: "fifth", -1: "last"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,28 +98,76 @@ def _describe_cron(text: str, seed: str | None) -> str:
 
 
 def _describe(cron: Cron) -> str:
+    """Say the time of day with cron-descriptor, the days ourselves: it says "and" where cron means "or"."""
     from cron_descriptor import Options, get_description
 
     options = Options()
     options.use_24hour_time_format = True
     options.locale_code = "en_US"
     minute, hour, day, month, weekday = cron.text.split()
-    weekday = re.sub(r"L(\d)", r"\1L", weekday)
-    either = not cron.both_days and day != "*" and weekday != "*"
+    parts = [str(get_description(f"{minute} {hour} * * *", options))]
+    dates = "" if day == "*" else _dates(cron)
+    weekdays = "" if weekday == "*" else _weekdays(cron, "or" if cron.both_days and dates else "and")
+    if dates and weekdays and cron.both_days:
+        parts.append(f"on {dates} if it is {weekdays}")
+    elif dates and weekdays:
+        if _bits(cron.days) != list(range(1, 32)) and cron.weekdays != 0b1111111:
+            parts.append(f"on {dates} or on {weekdays}")
+    elif weekdays:
+        parts.append(weekdays if not cron.nth else f"on {weekdays}")
+    elif dates:
+        parts.append(f"on {dates}")
+    if month != "*":
+        parts.append("in " + _listed(_bits(cron.months), MONTH_NAMES))
+    return ", ".join(parts)
 
-    def said(day: str, weekday: str) -> str:
-        return str(get_description(f"{minute} {hour} {day} {month} {weekday}", options))
 
-    if not either:
-        return said(day, weekday)
-    return f"{said(day, '*')}, or {_tail(said('*', weekday), said('*', '*'))}"
+def _dates(cron: Cron) -> str:
+    """``day 1 and 15 of the month``, ``the last day of the month``."""
+    numbers = _bits(cron.days)
+    step = numbers[1] - numbers[0] if len(numbers) > 4 else 0
+    said = []
+    if step > 1 and numbers == list(range(numbers[0], numbers[-1] + 1, step)):
+        said.append(f"every {_ordinal(step)} day from day {numbers[0]} to {numbers[-1]} of the month")
+    elif numbers:
+        said.append(f"day {_listed(numbers, [str(number) for number in range(32)])} of the month")
+    if cron.last_day:
+        said.append("the last day of the month")
+    return " or ".join(said)
 
 
-def _tail(words: str, plain: str) -> str:
-    """What `words` says beyond `plain`."""
-    if words.startswith(plain):
-        return words[len(plain) :].lstrip(", ")
-    return words[0].lower() + words[1:]
+def _weekdays(cron: Cron, joined: str) -> str:
+    """``Monday through Friday``, ``the third Friday of the month``."""
+    # The week begins on Monday here, so that a weekend is one range.
+    numbers = sorted((number + 6) % 7 for number in _bits(cron.weekdays))
+    said = [_listed(numbers, DAY_NAMES, joined)] if numbers else []
+    said += [f"the {ORDINALS[n]} {DAY_NAMES[(number + 6) % 7]} of the month" for number, n in cron.nth]
+    return " or ".join(said)
+
+
+def _listed(numbers: Sequence[int], names: Sequence[str], joined: str = "and") -> str:
+    """Name `numbers`, three and more in a row as a range."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    said: list[str] = []
+    for run in runs:
+        if len(run) > 2:
+            said.append(f"{names[run[0]]} through {names[run[-1]]}")
+        else:
+            said.extend(names[number] for number in run)
+    return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} {joined} {said[-1]}"
+
+
+def _ordinal(number: int) -> str:
+    return f"{number}{ {2: 'nd', 3: 'rd', 22: 'nd', 23: 'rd', 21: 'st', 31: 'st'}.get(number, 'th') }"
+
+
+def _bits(mask: int) -> list[int]:
+    return [bit for bit in range(mask.bit_length()) if mask >> bit & 1]
 
 
 def _duration(every: timedelta) -> str:
