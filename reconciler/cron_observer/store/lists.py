@@ -1,0 +1,183 @@
+"""Executions in bulk: a page of a list, newest first, and the counts of each local day."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from cron_observer.errors import BadRequest
+from cron_observer.lifecycle import Status
+from cron_observer.schedule import id_ceil, id_floor
+from cron_observer.store import shapes
+from cron_observer.store.reads import DEFINITION_COLUMNS, DUE, ITEM_COLUMNS, JOINS, OBSOLETE
+
+#: How far the time inside an id may be from `fire_at` (jitter, gaps, foreign clocks): bounds the partitions.
+ID_SLACK: Final = timedelta(days=2)
+
+#: The first and the last instant that an id can begin with and that a list is asked for.
+_EARLIEST: Final = datetime(1970, 1, 4, tzinfo=UTC)
+_LATEST: Final = datetime(9999, 12, 1, tzinfo=UTC)
+
+#: Days that one call may ask for.
+MAX_DAYS: Final = 400
+
+_FILTERS: Final = f"""
+    e.tenant_id = :tenant_id AND e.id BETWEEN :low AND :high
+    AND e.fire_at >= :since AND e.fire_at < :until
+    AND (CAST(:project_id AS uuid) IS NULL OR e.project_id = :project_id)
+    AND (CAST(:one_task AS uuid) IS NULL OR e.task_uid = :one_task)
+    AND (CAST(:tasks AS uuid[]) IS NULL OR e.task_uid = ANY (CAST(:tasks AS uuid[])))
+    AND (:upcoming OR {DUE}) AND NOT {OBSOLETE}"""
+
+_PAGE: Final = text(f"""
+    WITH chosen AS MATERIALIZED (
+        SELECT e.tenant_id, e.id FROM executions AS e
+        WHERE {_FILTERS}
+          AND (CAST(:statuses AS text[]) IS NULL OR e.status = ANY (CAST(:statuses AS text[])))
+          AND (CAST(:reasons AS text[]) IS NULL OR e.reason = ANY (CAST(:reasons AS text[])))
+          AND (CAST(:triggers AS text[]) IS NULL OR e.trigger = ANY (CAST(:triggers AS text[])))
+          AND (CAST(:worker AS text) IS NULL OR e.worker = :worker)
+          AND (CAST(:after_id AS uuid) IS NULL OR (e.fire_at, e.id) < (:after_at, CAST(:after_id AS uuid)))
+        ORDER BY e.fire_at DESC, e.id DESC LIMIT :limit)
+    SELECT {ITEM_COLUMNS}, {DEFINITION_COLUMNS}, e.error - 'traceback' AS error
+    FROM chosen AS c JOIN executions AS e
+        ON e.tenant_id = c.tenant_id AND e.id = c.id AND e.id BETWEEN :low AND :high
+    {JOINS}
+    WHERE e.tenant_id = :tenant_id
+    ORDER BY e.fire_at DESC, e.id DESC""")  # noqa: S608  constants of this module
+
+_DAYS: Final = text(f"""
+    SELECT width_bucket(e.fire_at, CAST(:starts AS timestamptz[])) AS day, e.status, count(*) AS n
+    FROM executions AS e WHERE {_FILTERS}
+    GROUP BY 1, 2 ORDER BY 1""")  # noqa: S608  constants of this module
+
+
+class Position(NamedTuple):
+    """Where a page of executions ended."""
+
+    fire_at: datetime
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionFilter:
+    """Which executions a list shows. None means all; `since <= fire_at < until`.
+
+    `tasks` are uids; an empty tuple matches nothing. `upcoming` adds slots that are not yet due.
+    """
+
+    project_id: UUID | None = None
+    tasks: Sequence[UUID] | None = None
+    statuses: Sequence[str] | None = None
+    reasons: Sequence[str] | None = None
+    triggers: Sequence[str] | None = None
+    worker: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    upcoming: bool = False
+
+    def on(self, day: date, timezone: str) -> ExecutionFilter:
+        """Return this filter narrowed to one local date."""
+        import dataclasses
+
+        start, end = shapes.day_bounds(day, shapes.zone(timezone))
+        since = start if self.since is None else max(start, self.since)
+        until = end if self.until is None else min(end, self.until)
+        return dataclasses.replace(self, since=since, until=until)
+
+
+def _values(chosen: ExecutionFilter, now: datetime) -> dict[str, Any]:
+    """Return the parameters of the filters. Nothing that is due fires later than `now`."""
+    since = max(chosen.since or _EARLIEST, _EARLIEST)
+    until = min(chosen.until or _LATEST, _LATEST)
+    if not chosen.upcoming:
+        until = min(until, now + timedelta(seconds=1))
+    several = None if chosen.tasks is None else list(chosen.tasks)
+    return {
+        "now": now,
+        "since": since,
+        "until": until,
+        "low": id_floor(since - ID_SLACK),
+        "high": id_ceil(max(since, until) + ID_SLACK),
+        "project_id": chosen.project_id,
+        # equality is what lets the task's own index give the order
+        "one_task": several[0] if several is not None and len(several) == 1 else None,
+        "tasks": several if several is not None and len(several) != 1 else None,
+        "upcoming": chosen.upcoming,
+    }
+
+
+async def list_executions(
+    conn: AsyncConnection,
+    tenant_id: UUID,
+    chosen: ExecutionFilter,
+    *,
+    now: datetime,
+    limit: int,
+    after: Position | None = None,
+) -> tuple[list[dict[str, Any]], Position | None]:
+    """Return a page of executions, newest first, and where it ended; None when it is the last page.
+
+    Only history (what is due) unless `chosen.upcoming`; slots of a replaced plan never.
+    """
+    values = _values(chosen, now) | {
+        "tenant_id": tenant_id,
+        "statuses": _listed(chosen.statuses),
+        "reasons": _listed(chosen.reasons),
+        "triggers": _listed(chosen.triggers),
+        "worker": chosen.worker,
+        "after_at": after.fire_at if after else now,
+        "after_id": after.id if after else None,
+        "limit": limit + 1,
+    }
+    if after is not None:
+        values["high"] = min(values["high"], id_ceil(after.fire_at + ID_SLACK))
+    rows = (await conn.execute(_PAGE, values)).mappings().all()
+    last = rows[limit - 1] if len(rows) > limit else None
+    page = [shapes.execution_item(row) for row in rows[:limit]]
+    return page, (Position(last["fire_at"], last["id"]) if last is not None else None)
+
+
+def _listed(words: Sequence[str] | None) -> list[str] | None:
+    return None if words is None else list(words)
+
+
+async def days(
+    conn: AsyncConnection,
+    tenant_id: UUID,
+    chosen: ExecutionFilter,
+    *,
+    now: datetime,
+    first: date,
+    last: date,
+    timezone: str,
+) -> list[dict[str, Any]]:
+    """Count the due executions of each local date from `first` to `last` (both included), oldest first.
+
+    Empty days are left out. Of `chosen`, project and tasks count. Raises `BadRequest` for more than 400 days.
+    """
+    if last < first:
+        raise BadRequest("`from` is after `to`", pointer="/from")
+    if (last - first).days >= MAX_DAYS:
+        raise BadRequest(f"at most {MAX_DAYS} days can be asked for at once", pointer="/from")
+    place = shapes.zone(timezone)
+    every = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    starts = [shapes.day_start(day, place) for day in every]
+    end = shapes.day_bounds(last, place)[1]
+    window = ExecutionFilter(project_id=chosen.project_id, tasks=chosen.tasks, since=starts[0], until=end)
+    values = _values(window, now) | {"tenant_id": tenant_id, "starts": starts}
+    counted: dict[date, dict[str, int]] = {}
+    for row in (await conn.execute(_DAYS, values)).mappings():
+        day = counted.setdefault(every[row["day"] - 1], {str(status): 0 for status in Status})
+        day[row["status"]] += row["n"]
+    return [
+        {"date": day.isoformat(), "total": sum(counts.values())}
+        | {status.lower(): count for status, count in counts.items()}
+        for day, counts in counted.items()
+    ]
