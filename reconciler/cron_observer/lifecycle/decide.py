@@ -23,6 +23,10 @@ LEASE_LOSSES_MAX: Final = 3
 #: How long a cancelled worker has to end by itself when the request does not say; then it is CANCELLED for it.
 GRACE_DEFAULT: Final = timedelta(seconds=30)
 
+#: An execution that nobody claims is offered this long after its fire time, whatever its policy says; so that
+#: claims need to look at the partitions of the last days only.
+OFFERED_FOR: Final = timedelta(days=7)
+
 #: A slot claimed later than this after its fire time is a catch-up run.
 CATCHUP_AFTER: Final = timedelta(seconds=60)
 
@@ -105,6 +109,7 @@ class Verdict:
     error: Mapping[str, Any] | None = None
     refusal: CronObserverError | None = None
     late_outcome: Mapping[str, Any] | None = None  #: kept on the attempt's row as evidence
+    again: bool = False  #: carry this out, then ask again: a deadline was noticed only now
 
 
 def _moved(run: Run, event: Event, **values: Any) -> Run:
@@ -128,8 +133,9 @@ def _check_at(run: Run) -> datetime:
     return min(moment for moment in moments if moment is not None)
 
 
-def _next_deadline(available_at: datetime, policy: Policy) -> datetime | None:
-    return None if policy.start_deadline is None else available_at + policy.start_deadline
+def _next_deadline(run: Run, available_at: datetime, policy: Policy) -> datetime:
+    last = run.fire_at + OFFERED_FOR
+    return last if policy.start_deadline is None else min(last, available_at + policy.start_deadline)
 
 
 def retry_wait(policy: Policy, attempt: int) -> timedelta:
@@ -137,12 +143,11 @@ def retry_wait(policy: Policy, attempt: int) -> timedelta:
     if policy.backoff is Backoff.CONSTANT:
         return min(policy.backoff_initial, policy.backoff_cap)
     doublings = min(attempt - 1, 40)  # 2**40 seconds is past every cap
-    return min(policy.backoff_initial * 2**doublings, policy.backoff_cap)
+    grown: timedelta = policy.backoff_initial * (1 << doublings)
+    return min(grown, policy.backoff_cap)
 
 
-def claim(
-    run: Run, policy: Policy, *, generation: int, worker: str, lease: timedelta | None, now: datetime
-) -> Verdict:
+def claim(run: Run, policy: Policy, *, generation: int, worker: str, lease: timedelta | None, now: datetime) -> Verdict:
     """Give a due execution to `worker`. `lease` None means the simple form: leased until the run deadline."""
     deadline = now + policy.timeout
     late = run.trigger is Trigger.SCHEDULE and run.fence == 0 and now - run.fire_at > CATCHUP_AFTER
@@ -236,14 +241,15 @@ def lapse(run: Run, now: datetime) -> Verdict:
 def _failed(run: Run, policy: Policy, ending: Ending, now: datetime, *, retryable: bool) -> Verdict:
     """End the attempt as failed: wait for the next one, or give up."""
     error = ending.error
-    if retryable and run.cancel_requested_at is None and run.attempt <= policy.retries_max:
-        available_at = now + retry_wait(policy, run.attempt)
+    available_at = now + retry_wait(policy, run.attempt)
+    open_still = available_at < run.fire_at + OFFERED_FOR
+    if retryable and run.cancel_requested_at is None and run.attempt <= policy.retries_max and open_still:
         waiting = _moved(
             run,
             Event.RETRY_SCHEDULED,
             reason=ending.reason,
             available_at=available_at,
-            start_deadline=_next_deadline(available_at, policy),
+            start_deadline=_next_deadline(run, available_at, policy),
             exit_code=ending.exit_code,
         )
         data = {"available_at": available_at.isoformat(), "exit_code": ending.exit_code}
@@ -282,16 +288,19 @@ def expire(run: Run, policy: Policy, now: datetime) -> Verdict:
         Event.LEASE_EXPIRED,
         reason=Reason.LEASE_LOST,
         available_at=now,
-        start_deadline=_next_deadline(now, policy),
+        start_deadline=_next_deadline(run, now, policy),
         attempt=run.attempt - 1,
         lease_losses=run.lease_losses + 1,
     )
     return Verdict(run=offered, event=Event.LEASE_EXPIRED, ending=ending)
 
 
-def _cancelled(
-    run: Run, now: datetime, *, actor: str | None, data: Mapping[str, Any] | None = None
-) -> Verdict:
+def end_unclaimed(run: Run, event: Event, reason: Reason, now: datetime) -> Verdict:
+    """Give an outcome to a due execution that shall never run; `settle` says which."""
+    return Verdict(run=_moved(run, event, reason=reason, finished_at=now), event=event)
+
+
+def _cancelled(run: Run, now: datetime, *, actor: str | None, data: Mapping[str, Any] | None = None) -> Verdict:
     ending = Ending(outcome="cancelled", reason=Reason.CANCELLED) if run.status is Status.RUNNING else None
     ended = _moved(run, Event.CANCELLED, reason=Reason.CANCELLED, finished_at=now)
     return Verdict(run=ended, event=Event.CANCELLED, actor=actor, ending=ending, data=data)
@@ -310,7 +319,7 @@ def release(run: Run, fence: int, policy: Policy, why: str, now: datetime) -> Ve
         Event.RELEASED,
         reason=None,
         available_at=now,
-        start_deadline=_next_deadline(now, policy),
+        start_deadline=_next_deadline(run, now, policy),
         attempt=run.attempt - 1,
     )
     return Verdict(run=waiting, event=Event.RELEASED, actor=run.worker, ending=ending, data={"reason": why})
@@ -325,11 +334,7 @@ def request_cancel(run: Run, *, reason: str, grace: timedelta, actor: str, now: 
         asked = replace(verdict.run, cancel_requested_at=now, cancel_by=actor, cancel_reason=reason)
         return replace(verdict, run=asked)
     deadline = now + grace
-    if (
-        run.cancel_requested_at is not None
-        and run.cancel_deadline is not None
-        and run.cancel_deadline <= deadline
-    ):
+    if run.cancel_requested_at is not None and run.cancel_deadline is not None and run.cancel_deadline <= deadline:
         return Verdict(run=run)
     asked = _noted(
         run,
@@ -343,9 +348,7 @@ def request_cancel(run: Run, *, reason: str, grace: timedelta, actor: str, now: 
     return Verdict(run=asked, event=Event.CANCEL_REQUESTED, actor=actor, data=data)
 
 
-def complete(
-    run: Run, done: Completion, policy: Policy, now: datetime, *, seen_digest: bytes | None = None
-) -> Verdict:
+def complete(run: Run, done: Completion, policy: Policy, now: datetime, *, seen_digest: bytes | None = None) -> Verdict:
     """Take a worker's last word.
 
     `seen_digest` is what the attempt of the same fence was completed with before, if it was: an identical repeat
@@ -359,9 +362,9 @@ def complete(
     if done.fence == run.fence and run.status is Status.RUNNING:
         if run.run_deadline is not None and run.run_deadline <= now:
             # As if the deadline had been noticed in time: whether a sweep came by must not decide.
-            return _late(expire(run, policy, now), done, policy, now)
+            return replace(expire(run, policy, now), again=True)
         return _ended(run, done, policy, now)
-    return _late(Verdict(run=run), done, policy, now)
+    return _late(run, done, policy, now)
 
 
 def _ending(done: Completion) -> Ending:
@@ -396,53 +399,42 @@ def _ended(run: Run, done: Completion, policy: Policy, now: datetime) -> Verdict
         exit_code=done.exit_code,
         progress=1.0 if done.outcome == "finished" and run.progress is not None else run.progress,
     )
-    return Verdict(
-        run=ended, event=event, actor=run.worker, ending=ending, result=done.result, error=done.error
-    )
+    return Verdict(run=ended, event=event, actor=run.worker, ending=ending, result=done.result, error=done.error)
 
 
-def _late(before: Verdict, done: Completion, policy: Policy, now: datetime) -> Verdict:
-    """Judge a completion of an attempt that no longer runs.
-
-    `before` is the verdict that already has to be carried out (an expiry noticed only now), or an empty one.
-    """
-    run = before.run
+def _late(run: Run, done: Completion, policy: Policy, now: datetime) -> Verdict:
+    """Judge a completion of an attempt that no longer runs."""
     current = done.fence == run.fence and run.reason in {Reason.TIMED_OUT, Reason.LEASE_LOST}
-    open_to_it = current and (run.status is Status.PENDING or run.status is Status.FAILED)
-    evidence = {
-        "outcome": done.outcome,
-        "exit_code": done.exit_code,
-        "error": done.error,
-        "at": now.isoformat(),
-    }
+    open_to_it = current and run.status in {Status.PENDING, Status.FAILED}
     if open_to_it and policy.late is Late.ACCEPT and done.outcome in {"finished", "failed"}:
         event = Event.LATE_FINISHED if done.outcome == "finished" else Event.LATE_FAILED
-        ending = replace(_ending(done), reason=_ending(done).reason)
+        ending = _ending(done)
+        # A lost lease has given the attempt back; the late word takes it again.
+        taken_back = run.status is Status.PENDING and run.reason is Reason.LEASE_LOST
         ended = _moved(
             run,
             event,
             reason=ending.reason,
             finished_at=now,
             late=True,
-            attempt=max(run.attempt, 1),
+            attempt=run.attempt + 1 if taken_back else run.attempt,
             exit_code=done.exit_code,
         )
-        return Verdict(
-            run=ended,
-            event=event,
-            actor=run.worker,
-            ending=ending,
-            result=done.result,
-            error=done.error,
-            data=before.data,
-        )
+        return Verdict(run=ended, event=event, actor=run.worker, ending=ending, result=done.result, error=done.error)
+    if run.fence == 0:
+        return Verdict(run=run, refusal=NotRunning("nobody has claimed the execution"))
+    refusal: CronObserverError
     if run.status in FINAL and done.fence == run.fence:
-        refusal: CronObserverError = AlreadyFinal(f"the execution is {run.status}")
-    elif run.fence == 0:
-        refusal = NotRunning("nobody has claimed the execution")
+        refusal = AlreadyFinal(f"the execution is {run.status}")
     else:
-        refusal = LeaseLost(
-            "the execution was taken back", hint="its outcome is kept with the attempt as evidence"
-        )
-    recorded = None if current and policy.late is Late.REJECT else evidence
-    return replace(before, refusal=refusal, late_outcome=recorded)
+        hint = "stop working on it; this outcome is kept with the attempt as evidence"
+        refusal = LeaseLost("the execution was taken back and may run elsewhere", hint=hint)
+    if current and policy.late is Late.REJECT:
+        return Verdict(run=run, refusal=refusal)
+    evidence = {
+        "outcome": done.outcome,
+        "exit_code": done.exit_code,
+        "error": done.error,
+        "at": now.isoformat(),
+    }
+    return Verdict(run=run, refusal=refusal, late_outcome=evidence)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from cron_observer.lifecycle.decide import OFFERED_FOR
 from cron_observer.lifecycle.moves import Event, Reason
 from cron_observer.model import Catchup, Overlap, Policy
 
@@ -47,7 +48,7 @@ def settle(
     for one in sorted(waiting, key=lambda one: (one.fire_at, one.id)):
         if removed:
             ends.append((one.id, Event.SKIPPED, Reason.TASK_DELETED))
-        elif one.start_deadline is not None and one.start_deadline <= now:
+        elif one.fire_at + OFFERED_FOR <= now or (one.start_deadline is not None and one.start_deadline <= now):
             ends.append((one.id, Event.MISSED, Reason.NO_WORKER))
         else:
             rest.append(one)

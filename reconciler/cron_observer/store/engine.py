@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final
@@ -77,11 +77,7 @@ class Database:
         except PoolTimeout as error:
             raise DatabaseError("every database connection is busy", hint="try again in a moment") from error
         except OperationalError as error:
-            if (
-                error.connection_invalidated
-                or error.orig is None
-                or getattr(error.orig, "sqlstate", None) is None
-            ):
+            if error.connection_invalidated or error.orig is None or getattr(error.orig, "sqlstate", None) is None:
                 raise DatabaseError("the database cannot be reached", hint="try again in a moment") from error
             raise
         except DBAPIError as error:
@@ -99,3 +95,9 @@ async def clock(connection: AsyncConnection) -> datetime:
     value: Any = (await connection.exec_driver_sql("SELECT clock_timestamp()")).scalar_one()
     assert isinstance(value, datetime)  # noqa: S101  PostgreSQL says so
     return value
+
+
+async def fetch(connection: AsyncConnection, statement: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
+    """Run one statement with ``%(name)s`` placeholders and return its rows, each a tuple; [] if it has none."""
+    result = await connection.exec_driver_sql(statement, dict(parameters or {}))
+    return list(result) if result.returns_rows else []

@@ -49,9 +49,7 @@ _LIMITS: Final = "\n".join(
 
 def _config(connection: Connection) -> Config:
     config = Config()
-    config.set_main_option(
-        "script_location", str(Path(str(resources.files("cron_observer"))) / "store" / "migrations")
-    )
+    config.set_main_option("script_location", str(Path(str(resources.files("cron_observer"))) / "store" / "migrations"))
     config.attributes["connection"] = connection
     return config
 
@@ -76,22 +74,18 @@ def migrate(url: str) -> list[str]:
         with engine.begin() as connection:
             connection.exec_driver_sql(_LOCK)
             if connection.dialect.server_version_info and connection.dialect.server_version_info < (15,):
-                raise DatabaseError(
-                    "PostgreSQL 15 or newer is needed", hint="use a newer server or the embedded one"
-                )
+                raise DatabaseError("PostgreSQL 15 or newer is needed", hint="use a newer server or the embedded one")
             connection.exec_driver_sql(_MAKE_ROLES)
             connection.exec_driver_sql(_LIMITS)
             _become_owner(connection)
             before = MigrationContext.configure(connection).get_current_revision()
             command.upgrade(_config(connection), "head")
             script = ScriptDirectory.from_config(_config(connection))
-            return [
-                step.revision for step in script.iterate_revisions("head", before) if step.revision != before
-            ][::-1]
+            return [step.revision for step in script.iterate_revisions("head", before) if step.revision != before][::-1]
     except SQLAlchemyError as error:
         raise DatabaseError(
             f"the schema cannot be brought up to date: {str(error).splitlines()[0]}",
-            hint="the database user must be able to create roles and tables; see docs/how-to/use-your-own-postgresql.md",
+            hint="its user must be able to create roles and tables: docs/how-to/use-your-own-postgresql.md",
         ) from error
     finally:
         engine.dispose()
@@ -101,9 +95,7 @@ def _become_owner(connection: Connection) -> None:
     """Make the rest of the transaction run as the owner role, with the right to create in the schema."""
     name = connection.exec_driver_sql("SELECT quote_ident(current_user)").scalar_one()
     database = connection.exec_driver_sql("SELECT quote_ident(current_database())").scalar_one()
-    superuser = connection.exec_driver_sql(
-        "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
-    ).scalar_one()
+    superuser = connection.exec_driver_sql("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").scalar_one()
     if not superuser:
         connection.exec_driver_sql(f"GRANT {', '.join(ROLES)} TO {name}")
     connection.exec_driver_sql(f"GRANT CREATE, TEMPORARY ON DATABASE {database} TO cron_observer_owner")

@@ -40,9 +40,7 @@ _INSTANT: Final = TIMESTAMP(timezone=True)
 _LABEL: Final = TIMESTAMP(timezone=False)
 
 
-def _column(
-    name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]], default: str | None = None
-) -> Column[Any]:
+def _column(name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]], default: str | None = None) -> Column[Any]:
     """Make a column that is never null."""
     return Column(name, kind, nullable=False, server_default=None if default is None else text(default))
 
@@ -208,9 +206,7 @@ tasks = Table(
         name="an_owned_task_has_a_source",
     ),
     CheckConstraint("owner IN ('manifest', 'api')", name="an_owner_is_a_manifest_or_the_api"),
-    CheckConstraint(
-        "(owner = 'manifest') = (source_id IS NOT NULL)", name="manifest_owned_iff_it_has_a_source"
-    ),
+    CheckConstraint("(owner = 'manifest') = (source_id IS NOT NULL)", name="manifest_owned_iff_it_has_a_source"),
     CheckConstraint("(owner = 'manifest') = (path IS NOT NULL)", name="manifest_owned_iff_it_has_a_path"),
     CheckConstraint("sync IN ('SYNCED', 'KEPT_LAST_GOOD', 'HELD')", name="sync_is_known"),
     # reconcile: the tasks that a source owns, by file (tasks.inventory)
@@ -268,9 +264,7 @@ task_plan = Table(
     Column("next_fire_at", _INSTANT),
     Column("tzdata_version", Text),
     PrimaryKeyConstraint("tenant_id", "task_uid", name="a_task_has_one_plan"),
-    ForeignKeyConstraint(
-        ["tenant_id", "task_uid"], ["tasks.tenant_id", "tasks.task_uid"], name="a_plan_has_a_task"
-    ),
+    ForeignKeyConstraint(["tenant_id", "task_uid"], ["tasks.tenant_id", "tasks.task_uid"], name="a_plan_has_a_task"),
     # planning: whose slots run out next (plans.due)
     Index("task_plan_due", "tenant_id", "plan_due_at", postgresql_where=text("plan_due_at IS NOT NULL")),
     postgresql_with={"fillfactor": "80"},
@@ -331,9 +325,7 @@ executions = Table(
     CheckConstraint(f"trigger IN ({_words(Trigger)})", name="a_trigger_is_known"),
     CheckConstraint("(lease_until IS NOT NULL) = (status = 'RUNNING')", name="leased_iff_running"),
     CheckConstraint("(check_at IS NOT NULL) = (status = 'RUNNING')", name="watched_iff_running"),
-    CheckConstraint(
-        f"(finished_at IS NOT NULL) = (status IN ({_words(sorted(FINAL))}))", name="finished_iff_final"
-    ),
+    CheckConstraint(f"(finished_at IS NOT NULL) = (status IN ({_words(sorted(FINAL))}))", name="finished_iff_final"),
     CheckConstraint("priority BETWEEN 0 AND 9", name="a_priority_is_0_to_9"),
     CheckConstraint("fence >= 0 AND attempt >= 0", name="fence_and_attempt_count_up"),
     # claims: what is due in a queue, most urgent first (executions.claims)

@@ -1,0 +1,200 @@
+"""Write verdicts: the executions, their events, the ends of their attempts and their places, in one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from cron_observer.lifecycle import FINAL, Event, Run, Status, Verdict
+from cron_observer.store.engine import fetch
+from cron_observer.store.jsonb import to_json
+
+
+class Step(NamedTuple):
+    """One execution before and after."""
+
+    seen: Run
+    verdict: Verdict
+
+
+#: Column of the statement's input, and the PostgreSQL type of its array.
+_INPUT: Final = {
+    "tenant_id": "uuid",
+    "id": "uuid",
+    "seen_seq": "int",
+    "seen_fence": "bigint",
+    "seen_status": "text",
+    "status": "text",
+    "reason": "text",
+    "trigger": "text",
+    "available_at": "timestamptz",
+    "start_deadline": "timestamptz",
+    "generation": "int",
+    "attempt": "int",
+    "fence": "bigint",
+    "lease_losses": "int",
+    "event_seq": "int",
+    "worker": "text",
+    "protocol": "text",
+    "claimed_at": "timestamptz",
+    "started_at": "timestamptz",
+    "finished_at": "timestamptz",
+    "lease_until": "timestamptz",
+    "lease_seconds": "double precision",
+    "run_deadline": "timestamptz",
+    "check_at": "timestamptz",
+    "late": "boolean",
+    "cancel_requested_at": "timestamptz",
+    "cancel_by": "text",
+    "cancel_reason": "text",
+    "cancel_deadline": "timestamptz",
+    "progress": "double precision",
+    "message": "text",
+    "exit_code": "int",
+    "result": "text",
+    "error": "text",
+    "checkpoint": "text",
+    "event": "text",
+    "actor": "text",
+    "data": "text",
+    "outcome": "text",
+    "ending_reason": "text",
+    "ending_code": "int",
+    "ending_error": "text",
+    "digest": "bytea",
+    "begins": "boolean",
+    "frees": "boolean",
+}
+
+#: Columns that are taken over as they are.
+_PLAIN: Final = tuple(
+    column for column in _INPUT if column in Run.__dataclass_fields__ and column not in {"tenant_id", "id", "event_seq"}
+)
+
+_APPLY: Final = f"""
+WITH v AS (
+    SELECT * FROM unnest({", ".join(f"%({name})s::{kind}[]" for name, kind in _INPUT.items())})
+        AS v ({", ".join(_INPUT)})
+), moved AS (
+    UPDATE executions e SET
+        {", ".join(f"{column} = v.{column}" for column in _PLAIN)},
+        event_seq = v.event_seq,
+        result = COALESCE(v.result::jsonb, e.result),
+        checkpoint = COALESCE(v.checkpoint::jsonb, e.checkpoint),
+        error = CASE WHEN v.outcome IS NULL THEN e.error ELSE v.error::jsonb END
+    FROM v
+    WHERE e.tenant_id = v.tenant_id AND e.id = v.id AND e.id BETWEEN %(low)s AND %(high)s
+      AND e.event_seq = v.seen_seq AND e.fence = v.seen_fence AND e.status = v.seen_status
+    RETURNING v.*
+), logged AS (
+    INSERT INTO execution_events (tenant_id, execution_id, seq, at, type, attempt, fence, status, reason, actor, data)
+    SELECT tenant_id, id, event_seq, %(now)s, event, attempt, fence, status, reason, actor, data::jsonb
+    FROM moved WHERE event IS NOT NULL
+), begun AS (
+    INSERT INTO attempts (tenant_id, execution_id, fence, attempt, worker, claimed_at, started_at, log_base)
+    SELECT m.tenant_id, m.id, m.fence, m.attempt, m.worker, m.claimed_at, m.started_at, COALESCE((
+        SELECT sum(a.log_lines) FROM attempts a
+        WHERE a.tenant_id = m.tenant_id AND a.execution_id = m.id AND a.attempt = m.attempt AND a.fence < m.fence
+          AND a.execution_id BETWEEN %(low)s AND %(high)s
+    ), 0)
+    FROM moved m WHERE m.begins
+), ended AS (
+    UPDATE attempts a SET
+        started_at = COALESCE(a.started_at, m.started_at),
+        ended_at = CASE WHEN m.outcome IS NULL THEN a.ended_at ELSE %(now)s END,
+        outcome = COALESCE(m.outcome, a.outcome),
+        reason = CASE WHEN m.outcome IS NULL THEN a.reason ELSE m.ending_reason END,
+        exit_code = COALESCE(m.ending_code, a.exit_code),
+        error = COALESCE(m.ending_error::jsonb, a.error),
+        digest = COALESCE(m.digest, a.digest)
+    FROM moved m
+    WHERE a.tenant_id = m.tenant_id AND a.execution_id = m.id AND a.fence = m.fence AND NOT m.begins
+      AND a.execution_id BETWEEN %(low)s AND %(high)s
+      AND (m.outcome IS NOT NULL OR (m.started_at IS NOT NULL AND a.started_at IS NULL))
+), freed AS (
+    DELETE FROM active_runs r USING moved m
+    WHERE r.tenant_id = m.tenant_id AND r.execution_id = m.id AND m.frees
+)
+SELECT tenant_id, id FROM moved
+"""
+
+#: Evidence goes to the attempt that it belongs to, which need not be the execution's current one.
+_EVIDENCE: Final = """
+UPDATE attempts a SET late_outcome = v.late_outcome::jsonb
+FROM unnest(%(tenant)s::uuid[], %(id)s::uuid[], %(fence)s::bigint[], %(late)s::text[])
+    AS v (tenant_id, execution_id, fence, late_outcome)
+WHERE a.tenant_id = v.tenant_id AND a.execution_id = v.execution_id AND a.fence = v.fence
+  AND a.late_outcome IS NULL
+"""
+
+
+def _input(step: Step, checkpoint: Any) -> dict[str, Any]:
+    seen, verdict, run = step.seen, step.verdict, step.verdict.run
+    ending = verdict.ending
+    values: dict[str, Any] = {column: getattr(run, column) for column in _PLAIN}
+    values |= {
+        "tenant_id": run.tenant_id,
+        "id": run.id,
+        "event_seq": run.event_seq,
+        "seen_seq": seen.event_seq,
+        "seen_fence": seen.fence,
+        "seen_status": seen.status.value,
+        "result": to_json(verdict.result),
+        "error": to_json(verdict.error),
+        "checkpoint": to_json(checkpoint),
+        "event": verdict.event,
+        "actor": verdict.actor,
+        "data": to_json(verdict.data),
+        "outcome": ending and ending.outcome,
+        "ending_reason": ending and ending.reason,
+        "ending_code": ending and ending.exit_code,
+        "ending_error": to_json(ending and ending.error),
+        "digest": ending and ending.digest,
+        "begins": verdict.event is Event.CLAIMED,
+        "frees": run.status in FINAL and (seen.fence > 0 or seen.status is Status.RUNNING),
+    }
+    return values
+
+
+def _plain(value: Any) -> Any:
+    """Give the driver the word of an enumeration, not its Python name."""
+    return value.value if isinstance(value, Enum) else value
+
+
+async def write(
+    conn: AsyncConnection, steps: Sequence[Step], now: datetime, *, checkpoints: dict[UUID, Any] | None = None
+) -> set[tuple[UUID, UUID]]:
+    """Carry out verdicts on executions of any of the transaction's tenants and return which took effect.
+
+    Each is guarded by status, fence and event number as they were seen; the caller holds the locks, so that a
+    missing one means that it did not. At most one step for an execution.
+    """
+    if not steps:
+        return set()
+    checkpoints = checkpoints or {}
+    inputs = [_input(step, checkpoints.get(step.seen.id)) for step in steps]
+    columns: dict[str, Any] = {name: [_plain(values[name]) for values in inputs] for name in _INPUT}
+    ids = sorted(step.seen.id for step in steps)
+    rows = await fetch(conn, _APPLY, {**columns, "now": now, "low": ids[0], "high": ids[-1]})
+    return {(tenant, identity) for tenant, identity in rows}
+
+
+async def keep_evidence(conn: AsyncConnection, evidence: Sequence[tuple[UUID, UUID, int, Any]]) -> None:
+    """Keep late outcomes, given as (tenant, execution, fence, outcome), with the attempts that they speak of."""
+    if not evidence:
+        return
+    await fetch(
+        conn,
+        _EVIDENCE,
+        {
+            "tenant": [one[0] for one in evidence],
+            "id": [one[1] for one in evidence],
+            "fence": [one[2] for one in evidence],
+            "late": [to_json(one[3]) for one in evidence],
+        },
+    )

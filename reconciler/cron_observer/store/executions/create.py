@@ -1,0 +1,196 @@
+"""Executions that are no slots: asked for by a person, or begun by a worker of its own accord."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from cron_observer.errors import AlreadyClaimed, BadRequest, NotFound
+from cron_observer.lifecycle import OFFERED_FOR, Event, Trigger
+from cron_observer.model import Overlap, Policy
+from cron_observer.schedule import id_time, new_id
+from cron_observer.store.engine import fetch
+from cron_observer.store.executions.claims import scope_of
+from cron_observer.store.jsonb import to_json
+
+_TASK: Final = """
+SELECT t.task_uid, t.project_id, t.generation, t.spec, t.removed_at IS NOT NULL OR t.deleting_at IS NOT NULL
+FROM tasks t
+WHERE t.tenant_id = %(tenant)s AND t.task_uid = %(uid)s
+"""
+
+_INSERT: Final = """
+WITH made AS (
+    INSERT INTO executions (
+        tenant_id, id, project_id, task_uid, status, trigger, nominal_at, fire_at, available_at, start_deadline,
+        queue, priority, generation, forced, attempt, fence, event_seq, worker, protocol, claimed_at, started_at,
+        lease_until, lease_seconds, run_deadline, check_at, payload, created_at)
+    VALUES (
+        %(tenant)s, %(id)s, %(project)s, %(uid)s, %(status)s, %(trigger)s, %(nominal)s, %(fire)s, %(now)s,
+        %(start_deadline)s, %(queue)s, %(priority)s, %(generation)s, %(forced)s, %(attempt)s, %(fence)s, 1,
+        %(worker)s, %(protocol)s, %(claimed)s, %(started)s, %(lease_until)s, %(lease_seconds)s, %(run_deadline)s,
+        %(check_at)s, %(payload)s::jsonb, %(now)s)
+    ON CONFLICT DO NOTHING
+    RETURNING tenant_id, id, status, attempt, fence, worker, claimed_at, started_at
+), logged AS (
+    INSERT INTO execution_events (tenant_id, execution_id, seq, at, type, attempt, fence, status, actor, data)
+    SELECT tenant_id, id, 1, %(now)s, %(event)s, attempt, fence, status, %(actor)s, %(data)s::jsonb FROM made
+), begun AS (
+    INSERT INTO attempts (tenant_id, execution_id, fence, attempt, worker, claimed_at, started_at)
+    SELECT tenant_id, id, fence, attempt, worker, claimed_at, started_at FROM made WHERE fence > 0
+), placed AS (
+    INSERT INTO active_runs (tenant_id, scope, n, execution_id, since)
+    SELECT tenant_id, %(scope)s, 0, id, %(now)s FROM made WHERE fence > 0 AND %(exclusive)s
+    ON CONFLICT DO NOTHING
+)
+SELECT id FROM made
+"""
+
+_OWNER: Final = """
+SELECT e.task_uid FROM executions e WHERE e.tenant_id = %(tenant)s AND e.id = %(id)s
+"""
+
+#: Parameters of `_INSERT` that a run which nobody has claimed leaves empty.
+_UNCLAIMED: Final[Mapping[str, Any]] = dict.fromkeys(
+    ("worker", "protocol", "claimed", "started", "lease_until", "lease_seconds", "run_deadline", "check_at")
+)
+
+#: How far the time inside an id that a client minted may lie from ours for the id to be used as it is.
+ID_PAST: Final = timedelta(days=7)
+ID_FUTURE: Final = timedelta(days=1)
+
+
+def usable(identity: UUID, now: datetime) -> bool:
+    """Say whether a client's id carries its time as ours do (UUIDv7 or v8, recent), so that a partition takes it."""
+    if identity.version not in {7, 8}:
+        return False
+    at = id_time(identity)
+    return now - ID_PAST <= at <= now + ID_FUTURE
+
+
+async def _task(conn: AsyncConnection, tenant_id: UUID, task_uid: UUID) -> tuple[UUID, int, dict[str, Any]]:
+    found = await fetch(conn, _TASK, {"tenant": tenant_id, "uid": task_uid})
+    if not found or found[0][4]:
+        raise NotFound("there is no such task", hint="GET /api/v1/projects/{project}/tasks lists them")
+    _, project_id, generation, spec, _ = found[0]
+    return project_id, generation, spec
+
+
+async def create_manual(
+    conn: AsyncConnection,
+    tenant_id: UUID,
+    task_uid: UUID,
+    *,
+    payload: Any = None,
+    force: bool = False,
+    actor: str,
+    now: datetime,
+) -> UUID:
+    """Make an execution that is due now because `actor` asked for it, and return its id.
+
+    It obeys the task's overlap policy unless `force`. Raises `NotFound` if the task is gone.
+    """
+    project_id, generation, spec = await _task(conn, tenant_id, task_uid)
+    policy = Policy.read(spec)
+    deadline = now + OFFERED_FOR if policy.start_deadline is None else now + policy.start_deadline
+    identity = new_id(now, uuid4().bytes)
+    await fetch(
+        conn,
+        _INSERT,
+        {
+            **_UNCLAIMED,
+            "tenant": tenant_id,
+            "id": identity,
+            "project": project_id,
+            "uid": task_uid,
+            "status": "PENDING",
+            "trigger": Trigger.MANUAL.value,
+            "nominal": None,
+            "fire": now,
+            "now": now,
+            "start_deadline": deadline,
+            "queue": spec["queue"],
+            "priority": spec["priority"],
+            "generation": generation,
+            "forced": force,
+            "attempt": 0,
+            "fence": 0,
+            "payload": to_json(payload),
+            "event": Event.CREATED.value,
+            "actor": actor,
+            "data": to_json({"force": force}),
+            "scope": scope_of(task_uid),
+            "exclusive": False,
+        },
+    )
+    return identity
+
+
+async def create_running(
+    conn: AsyncConnection,
+    tenant_id: UUID,
+    task_uid: UUID,
+    *,
+    identity: UUID,
+    worker: str,
+    lease: timedelta,
+    scheduled_for: datetime | None,
+    started_at: datetime | None,
+    now: datetime,
+) -> bool:
+    """Take note of a run that a worker has begun by itself: RUNNING, leased, trigger api.
+
+    It takes its task's place if that is free, and is not refused if it is not: it runs already. Returns False when
+    the id is known already, for the same task; raises `AlreadyClaimed` when it belongs to another.
+    """
+    project_id, generation, spec = await _task(conn, tenant_id, task_uid)
+    policy = Policy.read(spec)
+    if started_at is not None and started_at > now + timedelta(minutes=5):
+        raise BadRequest("started_at lies in the future", hint="send the time at which the work began, in UTC")
+    deadline = now + policy.timeout
+    made = await fetch(
+        conn,
+        _INSERT,
+        {
+            "tenant": tenant_id,
+            "id": identity,
+            "project": project_id,
+            "uid": task_uid,
+            "status": "RUNNING",
+            "trigger": Trigger.API.value,
+            "nominal": scheduled_for,
+            "fire": now,
+            "now": now,
+            "start_deadline": None,
+            "queue": spec["queue"],
+            "priority": spec["priority"],
+            "generation": generation,
+            "forced": False,
+            "attempt": 1,
+            "fence": 1,
+            "worker": worker,
+            "protocol": "lease",
+            "claimed": now,
+            "started": min(started_at or now, now),
+            "lease_until": now + lease,
+            "lease_seconds": lease.total_seconds(),
+            "run_deadline": deadline,
+            "check_at": min(now + lease, deadline),
+            "payload": None,
+            "event": Event.CLAIMED.value,
+            "actor": worker,
+            "data": None,
+            "scope": scope_of(task_uid),
+            "exclusive": policy.overlap is Overlap.SKIP,
+        },
+    )
+    if made:
+        return True
+    owner = await fetch(conn, _OWNER, {"tenant": tenant_id, "id": identity})
+    if owner and owner[0][0] == task_uid:
+        return False
+    raise AlreadyClaimed("this id belongs to an execution of another task", hint="mint a new id for each execution")

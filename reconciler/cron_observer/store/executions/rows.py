@@ -1,0 +1,115 @@
+"""Executions as values: which columns a decision needs, how they are locked, and the policies of their tasks."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from cron_observer.lifecycle import Reason, Run, Status, Trigger
+from cron_observer.model import Policy
+from cron_observer.store.engine import fetch
+
+#: The columns of `lifecycle.Run`, in the order of its fields.
+RUN_COLUMNS: Final = tuple(Run.__dataclass_fields__)
+
+SELECTED: Final = ", ".join(f"e.{column}" for column in RUN_COLUMNS)
+
+_LOCK: Final = f"""
+SELECT {SELECTED}
+FROM executions e
+WHERE e.tenant_id = %(tenant)s AND e.id = ANY (%(ids)s::uuid[])
+ORDER BY e.id
+FOR UPDATE
+"""
+
+_SPECS: Final = """
+SELECT r.task_uid, r.generation, r.spec
+FROM task_revisions r
+JOIN unnest(%(uids)s::uuid[], %(generations)s::int[]) AS wanted (task_uid, generation)
+  ON r.task_uid = wanted.task_uid AND r.generation = wanted.generation
+WHERE r.tenant_id = %(tenant)s
+"""
+
+_GENERATIONS: Final = """
+SELECT t.task_uid, t.generation, t.removed_at IS NOT NULL OR t.deleting_at IS NOT NULL AS removed
+FROM tasks t
+WHERE t.tenant_id = %(tenant)s AND t.task_uid = ANY (%(uids)s::uuid[])
+"""
+
+#: How many definitions a process remembers; a definition never changes, so nothing has to be forgotten early.
+_REMEMBERED: Final = 20_000
+
+_policies: OrderedDict[tuple[UUID, UUID, int], Policy] = OrderedDict()
+
+
+def to_run(row: Any) -> Run:
+    """Make a `Run` of a row that starts with `RUN_COLUMNS`."""
+    values = dict(zip(RUN_COLUMNS, row, strict=False))
+    values["status"] = Status(values["status"])
+    values["reason"] = None if values["reason"] is None else Reason(values["reason"])
+    values["trigger"] = Trigger(values["trigger"])
+    return Run(**values)
+
+
+async def lock(conn: AsyncConnection, tenant_id: UUID, ids: Iterable[UUID]) -> dict[UUID, Run]:
+    """Lock the executions of one tenant in the order of their ids and return those that exist."""
+    wanted = sorted(set(ids))
+    if not wanted:
+        return {}
+    rows = await fetch(conn, _LOCK, {"tenant": tenant_id, "ids": wanted})
+    runs = [to_run(row) for row in rows]
+    return {run.id: run for run in runs}
+
+
+async def policies(
+    conn: AsyncConnection, tenant_id: UUID, wanted: Iterable[tuple[UUID, int]]
+) -> dict[tuple[UUID, int], Policy]:
+    """Return the policy of each (task, generation); one query for those this process has not met yet."""
+    keys = set(wanted)
+    missing = [key for key in keys if (tenant_id, *key) not in _policies]
+    if missing:
+        rows = await fetch(
+            conn,
+            _SPECS,
+            {
+                "tenant": tenant_id,
+                "uids": [uid for uid, _ in missing],
+                "generations": [g for _, g in missing],
+            },
+        )
+        for uid, generation, spec in rows:
+            _policies[tenant_id, uid, generation] = Policy.read(spec)
+        while len(_policies) > _REMEMBERED:
+            _policies.popitem(last=False)
+    return {key: _policies.get((tenant_id, *key), _ORPHAN) for key in keys}
+
+
+#: For an execution whose definition cannot be found any more: the defaults of the contract.
+_ORPHAN: Final = Policy()
+
+
+async def generations(conn: AsyncConnection, tenant_id: UUID, uids: Sequence[UUID]) -> Mapping[UUID, tuple[int, bool]]:
+    """Return, for each task, its current generation and whether it is removed."""
+    if not uids:
+        return {}
+    rows = await fetch(conn, _GENERATIONS, {"tenant": tenant_id, "uids": list(uids)})
+    return {uid: (generation, removed) for uid, generation, removed in rows}
+
+
+async def policies_of(conn: AsyncConnection, tenant_id: UUID, runs: Sequence[Run]) -> dict[UUID, Policy]:
+    """Return the policy that each execution obeys: of the definition it pinned, else of its task as it is now."""
+    unpinned = {run.task_uid for run in runs if run.generation is None}
+    current = await generations(conn, tenant_id, list(unpinned))
+    keys = {
+        run.id: (
+            run.task_uid,
+            run.generation if run.generation is not None else current.get(run.task_uid, (0, True))[0],
+        )
+        for run in runs
+    }
+    found = await policies(conn, tenant_id, keys.values())
+    return {run.id: found[keys[run.id]] for run in runs}
