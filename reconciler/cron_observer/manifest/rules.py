@@ -1,0 +1,103 @@
+"""The closed list of what can be wrong with a manifest: stable codes, their severity and their title.
+
+A code never changes its meaning and is never used again; docs/reference/findings.md explains each.
+Codes of schedules (CO14##) are raised by `cron_observer.schedule` and only passed on from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from cron_observer.model import Severity
+
+#: Raised whenever a rule is added, removed or changed: what was valid yesterday is then looked at again.
+VALIDATOR_VERSION: Final = "1"
+
+#: Findings shown of one file; the rest is counted. More than this is noise, not help.
+MAX_FINDINGS_A_FILE: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule: its code, what it is called, and whether breaking it keeps a document from being applied."""
+
+    code: str
+    title: str
+    severity: Severity = Severity.ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One broken rule and where: offsets count characters of the file's text from 0.
+
+    `pointer` is a JSON pointer inside the document, None where no value is meant.
+    """
+
+    rule: Rule
+    message: str
+    start: int
+    end: int
+    hint: str | None = None
+    pointer: str | None = None
+
+
+# The file
+TOO_LARGE: Final = Rule("CO1001", "file too large")
+NOT_UTF8: Final = Rule("CO1002", "file is not UTF-8")
+CONTROL_IN_FILE: Final = Rule("CO1003", "control character in the file")
+SYMLINK: Final = Rule("CO1004", "symbolic link")
+SUBMODULE: Final = Rule("CO1005", "submodule")
+LFS_POINTER: Final = Rule("CO1006", "Git LFS pointer")
+ENCRYPTED: Final = Rule("CO1007", "file encrypted with sops")
+BAD_PATH: Final = Rule("CO1008", "unusable path")
+EMPTY_FILE: Final = Rule("CO1009", "empty file", Severity.WARNING)
+UNREADABLE: Final = Rule("CO1010", "unreadable file")
+PATHS_DIFFER_BY_CASE: Final = Rule("CO1011", "paths differ only by case", Severity.WARNING)
+MORE_FINDINGS: Final = Rule("CO1012", "more findings")
+
+# YAML
+SYNTAX: Final = Rule("CO1101", "YAML syntax")
+QUOTE_CRON: Final = Rule("CO1102", "cron expression without quotes")
+TAB: Final = Rule("CO1103", "tab used as indentation")
+DUPLICATE_KEY: Final = Rule("CO1104", "duplicate key")
+ANCHOR: Final = Rule("CO1105", "anchor or alias")
+MERGE_KEY: Final = Rule("CO1106", "merge key")
+TAG: Final = Rule("CO1107", "tag")
+DIRECTIVE: Final = Rule("CO1108", "directive")
+KEY_NOT_TEXT: Final = Rule("CO1109", "key is not text")
+TOO_DEEP: Final = Rule("CO1110", "nested too deeply")
+TOO_MANY_NODES: Final = Rule("CO1111", "too many values")
+TOO_MANY_DOCUMENTS: Final = Rule("CO1112", "too many documents")
+KEY_TOO_LONG: Final = Rule("CO1113", "key too long")
+TEXT_TOO_LONG: Final = Rule("CO1114", "text too long")
+CONTROL_IN_TEXT: Final = Rule("CO1115", "control character in a text")
+BAD_NUMBER: Final = Rule("CO1116", "number out of reach")
+BIDI: Final = Rule("CO1117", "invisible direction character", Severity.WARNING)
+
+# The document
+NOT_A_MAPPING: Final = Rule("CO1201", "document is not a mapping")
+NOT_A_MANIFEST: Final = Rule("CO1202", "apiVersion or kind missing")
+UNKNOWN_VERSION: Final = Rule("CO1203", "unknown apiVersion")
+UNKNOWN_KIND: Final = Rule("CO1204", "unknown kind")
+EMPTY_DOCUMENT: Final = Rule("CO1205", "empty document", Severity.WARNING)
+BAD_NAME: Final = Rule("CO1206", "name not allowed")
+DUPLICATE_NAME: Final = Rule("CO1207", "task declared twice")
+
+# Fields
+UNKNOWN_FIELD: Final = Rule("CO1301", "unknown field")
+MISSING_FIELD: Final = Rule("CO1302", "missing field")
+WRONG_TYPE: Final = Rule("CO1303", "wrong type")
+NOT_ALLOWED: Final = Rule("CO1304", "value not allowed")
+MALFORMED: Final = Rule("CO1305", "text not of the required form")
+OUT_OF_RANGE: Final = Rule("CO1306", "number out of range")
+WRONG_SIZE: Final = Rule("CO1307", "too long, too many or repeated")
+BAD_DURATION: Final = Rule("CO1308", "not a duration")
+DURATION_OUT_OF_RANGE: Final = Rule("CO1309", "duration out of range")
+BAD_LABEL_KEY: Final = Rule("CO1310", "label or annotation key not allowed")
+NO_SCHEDULE: Final = Rule("CO1311", "nothing in the schedule")
+NEEDS_FIELD: Final = Rule("CO1312", "field has no effect alone")
+SECRET: Final = Rule("CO1313", "secret in a manifest")
+CAP_BELOW_INITIAL: Final = Rule("CO1314", "cap below initial wait", Severity.WARNING)
+
+RULES: Final = {rule.code: rule for rule in tuple(globals().values()) if isinstance(rule, Rule)}

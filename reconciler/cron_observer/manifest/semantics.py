@@ -1,0 +1,152 @@
+"""What a schema cannot say: bounds of durations, schedules that can be evaluated, no secrets. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any, Final
+
+from cron_observer import errors
+from cron_observer.manifest import rules
+from cron_observer.manifest.scalars import looks_secret
+from cron_observer.manifest.values import Fault, Path, walk
+from cron_observer.model import ScheduleSpec, parse_duration
+
+_DAY: Final = timedelta(days=1)
+_SECOND: Final = timedelta(seconds=1)
+_LONGEST: Final = timedelta(days=3660)  # ten years; longer is a typing error, and overflows dates
+
+#: Path inside the spec -> shortest and longest duration, and how the longest is written.
+_BOUNDS: Final[dict[Path, tuple[timedelta, timedelta, str]]] = {
+    ("schedule", "every"): (_SECOND, _LONGEST, "3660d"),
+    ("catchup", "window"): (_SECOND, _LONGEST, "3660d"),
+    ("startDeadline",): (_SECOND, _LONGEST, "3660d"),
+    ("timeout",): (_SECOND, 7 * _DAY, "7d"),
+    ("retries", "initial"): (_SECOND, _DAY, "24h"),
+    ("retries", "cap"): (_SECOND, _DAY, "24h"),
+}
+
+#: Last words of a key whose value is a secret, once camelCase and dashes are undone.
+_SECRET_KEY: Final = re.compile(
+    r"(^|_)(password|passwd|pwd|passphrase|secret|token|api_?key|private_?key|access_?key|secret_?key"
+    r"|client_?secret|credentials?|auth)\Z"
+)
+#: Values that name a secret instead of being one: ${X}, {{ x }}, env:X, vault:x, arn:…, path of a file.
+_REFERENCE: Final = re.compile(r"\$|\{\{|<|\*+\Z|(env|vault|secret|ref|file|arn|op|aws|gcp|azure|k8s|ssm):|/|~/")
+_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def check(document: Mapping[str, Any], faulty: set[Path]) -> Iterator[Fault]:
+    """Yield what is wrong beyond the schema. Fields under a path of `faulty` are left alone."""
+    spec = document.get("spec")
+    if isinstance(spec, Mapping):
+        yield from _durations(spec, faulty)
+        if isinstance(spec.get("schedule"), Mapping):
+            yield from _schedule(spec["schedule"], faulty)
+    yield from _secrets(document)
+
+
+def _touched(path: Path, faulty: set[Path]) -> bool:
+    return any(other[: len(path)] == path or path[: len(other)] == other for other in faulty)
+
+
+def _durations(spec: Mapping[str, Any], faulty: set[Path]) -> Iterator[Fault]:
+    read: dict[Path, timedelta] = {}
+    for path, (low, high, most) in _BOUNDS.items():
+        value: Any = spec
+        for part in path:
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if not isinstance(value, str) or _touched(("spec", *path), faulty):
+            continue
+        try:
+            duration = parse_duration(value)
+        except OverflowError:
+            duration = timedelta.max
+        except ValueError:
+            continue  # the schema has said so
+        read[path] = duration
+        if not low <= duration <= high:
+            message = f"expected 1s to {most}, got {value}"
+            faulty.add(("spec", *path))
+            yield Fault(rules.DURATION_OUT_OF_RANGE, ("spec", *path), message)
+    initial, cap = read.get(("retries", "initial")), read.get(("retries", "cap"))
+    if initial is not None and cap is not None and cap < initial:
+        message = "is shorter than the initial wait, so every wait is this long"
+        yield Fault(rules.CAP_BELOW_INITIAL, ("spec", "retries", "cap"), message)
+
+
+def _schedule(block: Mapping[str, Any], faulty: set[Path]) -> Iterator[Fault]:
+    sound = {
+        name: block[name]
+        for name in ("cron", "every", "anchor", "at", "timezone")
+        if name in block and not _touched(("spec", "schedule", name), faulty - {("spec", "schedule")})
+    }
+    if not sound.keys() & {"cron", "every", "at"}:
+        sound["cron"] = "* * * * *"  # so that the rest can be looked at
+    if "every" not in sound:
+        sound.pop("anchor", None)
+    for message, pointer, rule, hint in _schedule_faults(ScheduleSpec.read(sound)):
+        path: Path = tuple(int(part) if part.isdecimal() else part for part in pointer.split("/")[1:])
+        listed = bool(path) and isinstance(block.get(str(path[0])), list)
+        if listed and len(path) == 1:
+            path = (*path, 0)  # a list of one
+        elif not listed:
+            path = path[:1]
+        yield Fault(rules.Rule(rule, "schedule"), ("spec", "schedule", *path), message, hint)
+
+
+@lru_cache(maxsize=4096)  # thousands of tasks share few schedules
+def _schedule_faults(spec: ScheduleSpec) -> tuple[tuple[str, str, str, str | None], ...]:
+    found: dict[str, tuple[str, str, str, str | None]] = {}
+    first = _ask(spec)
+    if first is None:
+        return ()
+    found[first[1]] = first
+    # The schedule is wrong, and we know one reason; the others are found by asking for each part alone.
+    parts = [("", ScheduleSpec(cron=("* * * * *",), timezone=spec.timezone))]
+    for index, expression in enumerate(spec.cron):
+        parts.append((f"/cron/{index}", ScheduleSpec(cron=(expression,))))
+    for index, instant in enumerate(spec.at):
+        parts.append((f"/at/{index}", ScheduleSpec(at=(instant,))))
+    for pointer, part in parts:
+        more = _ask(part)
+        if more is not None:
+            where = pointer or more[1]
+            found.setdefault(where, (more[0], where, more[2], more[3]))
+    if len(spec.cron) == 1 and "/cron" in found:
+        found.pop("/cron/0", None)
+    if len(spec.at) == 1 and "/at" in found:
+        found.pop("/at/0", None)
+    return tuple(found.values())
+
+
+def _ask(spec: ScheduleSpec) -> tuple[str, str, str, str | None] | None:
+    from cron_observer import schedule
+
+    try:
+        schedule.check(spec)
+    except errors.ScheduleError as error:
+        return error.message, error.pointer, error.rule, error.hint
+    return None
+
+
+def _secrets(document: Mapping[str, Any]) -> Iterator[Fault]:
+    hint = "keep the secret where the task runs and name it here; take this one out of use, Git remembers it"
+    for path, value in walk(document):
+        if not isinstance(value, str):
+            continue
+        if looks_secret(value):
+            yield Fault(rules.SECRET, path, "this looks like a secret", hint)
+        elif path[:2] == ("spec", "payload") and _names_secret(path) and _is_literal(value):
+            yield Fault(rules.SECRET, path, "a secret may not stand in a manifest", hint)
+
+
+def _names_secret(path: Path) -> bool:
+    named = next((part for part in reversed(path) if isinstance(part, str)), "")
+    return _SECRET_KEY.search(_CAMEL.sub("_", named).replace("-", "_").lower()) is not None
+
+
+def _is_literal(value: str) -> bool:
+    return bool(value.strip()) and _REFERENCE.match(value) is None

@@ -1,0 +1,141 @@
+"""Validate files and folders offline, as the reconciler would."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cron_observer.manifest import rules
+from cron_observer.manifest.files import MAX_FILE_BYTES, duplicate, finding, inspect, is_manifest, refused
+from cron_observer.manifest.scalars import shown
+from cron_observer.model import Finding, Severity, TaskDefinition
+
+MAX_FINDINGS: Final = 1000  # of one run; the rest is counted
+
+
+@dataclass(slots=True)
+class Report:
+    """What validating came to. `documents` counts those read, broken ones included."""
+
+    findings: list[Finding] = field(default_factory=list)
+    documents: int = 0
+    files: int = 0
+    #: Lines of the files that have findings of their own, for excerpts.
+    texts: dict[str, list[str]] = field(default_factory=dict)
+
+    def count(self, severity: Severity) -> int:
+        """Return how many findings are this bad."""
+        return sum(1 for one in self.findings if one.severity is severity)
+
+
+def validate_tree(root: Path) -> Report:
+    """Validate every manifest below a folder, or one file."""
+    return validate_paths([root])
+
+
+def validate_paths(paths: Sequence[Path], texts: Sequence[tuple[str, bytes]] = ()) -> Report:
+    """Validate files, folders and `texts` (name, content) as one set: no task may be declared twice.
+
+    A file that is named is read whatever its name; in folders, those that `is_manifest` accepts.
+    Symbolic links are never followed below a folder that is named. Raises `OSError` for no file.
+    """
+    report = Report()
+    run = _Run(report)
+    for path in paths:
+        run.take(path)
+    for name, data in texts:
+        run.read(name, data)
+    run.compare()
+    report.findings.sort(key=lambda one: (one.path, one.line or 0, one.column or 0, one.code))
+    if len(report.findings) > MAX_FINDINGS:
+        hidden = report.findings[MAX_FINDINGS:]
+        worst = Severity.ERROR if report.count(Severity.ERROR) else Severity.WARNING
+        message = f"{len(hidden)} more findings are not shown"
+        report.findings[MAX_FINDINGS:] = [finding(rules.MORE_FINDINGS, hidden[0].path, message, None, worst)]
+    return report
+
+
+class _Run:
+    """The files of one run, as far as comparing them needs."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.tasks: list[tuple[TaskDefinition, int]] = []  # with the column of the name
+        self.paths: dict[str, None] = {}
+
+    def take(self, path: Path) -> None:
+        """Read a file, or every manifest below a folder."""
+        if not path.is_dir():
+            self._open(path)
+            return
+        for folder, folders, names in os.walk(path, onerror=self._closed):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            below = Path(folder).relative_to(path)
+            for name in sorted(names):
+                if is_manifest((below / name).as_posix()):
+                    self._open(Path(folder) / name)
+
+    def _closed(self, error: OSError) -> None:
+        self._unreadable(Path(error.filename).as_posix(), error)
+
+    def _unreadable(self, name: str, error: OSError) -> None:
+        message = f"this cannot be read: {error.strerror}"
+        self.report.findings.append(finding(rules.UNREADABLE, name, message))
+
+    def _open(self, path: Path) -> None:
+        name = path.as_posix()
+        if name in self.paths:
+            return
+        self.paths[name] = None
+        self.report.files += 1
+        try:
+            status = path.lstat()
+            mode = "120000" if stat.S_ISLNK(status.st_mode) else "100644"
+            if not stat.S_ISREG(status.st_mode) and mode == "100644":
+                mode = f"{status.st_mode:o}"
+            unread = refused(name, mode=mode, size=status.st_size)
+            data = path.read_bytes() if unread is None else b""
+        except OSError as error:
+            self._unreadable(name, error)
+            return
+        if unread is not None:
+            self.report.findings += unread.findings
+        else:
+            self._judge(name, data)
+
+    def read(self, name: str, data: bytes) -> None:
+        """Take a text that is no file of a tree."""
+        self.report.files += 1
+        self._judge(name, data)
+
+    def _judge(self, name: str, data: bytes) -> None:
+        seen = inspect(name, data)
+        report, parsed = self.report, seen.parsed
+        report.documents += parsed.documents
+        report.findings += parsed.findings
+        if parsed.findings and len(data) <= MAX_FILE_BYTES:
+            report.texts[name] = data.decode("utf-8-sig", "replace").split("\n")
+        for task in parsed.tasks:
+            column = seen.stream.place(seen.verdicts[task.document].name_at)[1]
+            self.tasks.append((task, column))
+
+    def compare(self) -> None:
+        """Find what no single file shows: tasks declared twice, paths that some systems cannot tell apart."""
+        folded: dict[str, str] = {}
+        for path in self.paths:
+            other = folded.setdefault(path.casefold(), path)
+            if other != path:
+                message = f"differs from {shown(other, 4096)} only by case; some systems cannot hold both"
+                found = finding(rules.PATHS_DIFFER_BY_CASE, path, message, "rename one of them")
+                self.report.findings.append(found)
+        groups: dict[str, list[tuple[TaskDefinition, int]]] = {}
+        for task, column in self.tasks:
+            groups.setdefault(task.name, []).append((task, column))
+        for group in groups.values():
+            for task, column in group if len(group) > 1 else ():
+                other_task, other_column = group[1] if task is group[0][0] else group[0]
+                self.report.findings.append(duplicate(task, other_task, column, other_column))
