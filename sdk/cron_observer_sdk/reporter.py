@@ -1,0 +1,219 @@
+"""What one execution tells the server and hears from it: facts, lease, log, the word to stop, the end.
+
+Nothing here raises towards the job, except the word to stop where the job asks for it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from cron_observer_sdk.client import Client
+from cron_observer_sdk.errors import (
+    AlreadyFinal,
+    ApiError,
+    Cancelled,
+    Conflict,
+    Forbidden,
+    LeaseLost,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+)
+from cron_observer_sdk.keeper import Beat, Heart, Keeper
+from cron_observer_sdk.lines import Line, make_lines
+from cron_observer_sdk.logs import LogStream
+from cron_observer_sdk.notice import Notices
+from cron_observer_sdk.outcome import Outcome
+from cron_observer_sdk.text import JsonObject, result_json
+
+
+class Reporter:
+    """Reports one execution. It takes lines and progress before it is attached, and sends them afterwards.
+
+    `strict`: the work must end when the lease cannot be trusted any more (a worker's), because another
+    worker may take over. Otherwise the job goes on through an outage of the server (a crontab's).
+    """
+
+    def __init__(self, client: Client, notices: Notices, *, lease_seconds: float, strict: bool) -> None:
+        self.client = client
+        self.notices = notices
+        self.lease_seconds = lease_seconds
+        self.facts: JsonObject = {}
+        self.attached = False
+        self.result: Any = None
+        self.stop_asked = threading.Event()
+        self.stop_cause: Exception | None = None
+        self.lease_gone = False  #: the server said so
+        self.answered_at = 0.0  #: monotonic; the last reply
+        self._strict = strict
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._log = LogStream()
+        self._keeper = Keeper(lease_seconds)
+
+    @property
+    def ours(self) -> bool:
+        """Say whether this is the process that runs the job; a forked child reports nothing."""
+        return os.getpid() == self._pid
+
+    def attach(self, facts: JsonObject, leased_at: float, *, begun: bool) -> None:
+        """Begin to report as this execution, whose lease counts from `leased_at` (lasting clock).
+
+        `begun`: the server knows that the work began; otherwise it is told.
+        """
+        with self._lock:
+            self.facts = facts
+            self.attached = True
+        self._heed(facts)
+        key, fence = self._key()
+
+        def start() -> JsonObject:
+            return self.client.start(key, fence)
+
+        def beat(said: Beat) -> JsonObject:
+            return self.client.heartbeat(
+                key,
+                fence,
+                progress=said.progress,
+                message=said.message,
+                lease_seconds=self.lease_seconds,
+                checkpoint=said.checkpoint,
+                timeout=said.timeout,
+            )
+
+        def send(first: int, entries: list[bytes], timeout: float) -> JsonObject:
+            return self.client.logs_encoded(key, fence, first, entries, timeout=timeout, tries=1)
+
+        heart = Heart(None if begun else start, beat, self._heed, self._refused, self._expired)
+        self._keeper.open(heart, facts.get("heartbeat_every_seconds"), leased_at)
+        self._log.open(send, self._heed, self._refused)
+
+    def mute(self) -> None:
+        """Report nothing from here on."""
+        self._keeper.stop()
+        self._log.stop()
+
+    def log(self, level: str, message: str | bytes, fields: JsonObject | None, at: float | None = None) -> None:
+        """Take a line of the log."""
+        if self.ours:
+            self._log.add(make_lines(time.time() if at is None else at, level, message, fields))
+
+    def log_lines(self, lines: Iterable[Line]) -> None:
+        """Take lines that are made already."""
+        if self.ours:
+            self._log.add(lines)
+
+    def progress(self, fraction: float, message: str | None) -> None:
+        """Say how far the work is."""
+        if self.ours:
+            self._keeper.note_progress(fraction, message)
+
+    def checkpoint(self, value: Any) -> None:
+        """Save a value for the next attempt."""
+        if not self.ours:
+            return
+        try:
+            self._keeper.note_checkpoint(value)
+        except (TypeError, ValueError) as error:
+            self.notices.say("checkpoint", f"the checkpoint cannot be stored: {error}")
+
+    def ask_to_stop(self, cause: Exception) -> None:
+        """Let the job know that it should end; the first cause counts."""
+        with self._lock:
+            if self.stop_cause is not None:
+                return
+            self.stop_cause = cause
+        self.stop_asked.set()
+
+    def finish(self, outcome: Outcome, *, quiet: float, limit: float, timeout: float) -> bool:
+        """Deliver the log, then the outcome; say whether the server has it.
+
+        `quiet`, `limit`: see `LogStream.close`; `timeout`: seconds for the outcome itself.
+        """
+        outcome = self._with_result(outcome)
+        if not self._log.close(quiet=quiet, limit=limit):
+            self.notices.say("unavailable", "the end of the log could not be delivered")
+        self._keeper.stop()
+        key, fence = self._key()
+        try:
+            self.client.complete(key, fence, timeout=timeout, **outcome._asdict())
+        except AlreadyFinal as refusal:
+            self.notices.say("final", f"the outcome came too late, another one counts: {refusal}")
+        except ApiError as refusal:
+            kind = "unavailable" if isinstance(refusal, Unavailable) else "complete"
+            self.notices.say(kind, f"the outcome could not be reported: {refusal}")
+            return False
+        self.answered_at = time.monotonic()
+        return True
+
+    def release(self, reason: str, *, timeout: float) -> bool:
+        """Give the execution back; say whether the server has it."""
+        self._log.close(quiet=timeout / 2, limit=timeout)
+        key, fence = self._key()
+        try:
+            self._keeper.save_checkpoint(timeout)
+            self._keeper.stop()
+            self.client.release(key, fence, reason, timeout=timeout)
+        except ApiError as refusal:
+            self.notices.say("release", f"the execution could not be given back: {refusal}")
+            return False
+        finally:
+            self._keeper.stop()
+        return True
+
+    def _key(self) -> tuple[str, int]:
+        """Return what every report carries."""
+        return str(self.facts["id"]), int(self.facts["fence"])
+
+    def _with_result(self, outcome: Outcome) -> Outcome:
+        """Return the outcome with a result that the server takes; say in the log if there is none."""
+        value, why = result_json(outcome.result)
+        if why is not None:
+            self.log("ERROR", why, None)
+        return outcome._replace(result=value)
+
+    def _heed(self, reply: JsonObject) -> None:
+        """Take what a reply says beside its own matter."""
+        self.answered_at = time.monotonic()
+        if reply.get("cancel_requested"):
+            self.ask_to_stop(Cancelled("cancellation was asked for"))
+        if reply.get("refused_checkpoint"):
+            self.notices.say("checkpoint", f"the checkpoint was refused: {reply['refused_checkpoint']}")
+
+    def _refused(self, error: ApiError) -> bool:
+        """Judge an error of a report; say whether it ends this kind of report."""
+        if isinstance(error, Unavailable) or error.status >= 500:
+            self.notices.say("unavailable", f"{error}; the job goes on, reports are kept and tried again")
+            return False
+        if isinstance(error, (Unauthenticated, Forbidden)):
+            self.notices.say("credential", f"the token is refused: {error}; the job goes on")
+            return False
+        if isinstance(error, AlreadyFinal):
+            if error.stored.get("status") == "CANCELLED":
+                self.ask_to_stop(Cancelled("the execution was cancelled"))
+        elif isinstance(error, LeaseLost):
+            self.lease_gone = True
+            if self._strict or self._keeper.trusted():
+                self.ask_to_stop(error)
+            else:
+                self.notices.say("lease", f"{error}; the job goes on")
+        else:
+            self.notices.say("refused", f"a report was refused: {error}")
+        if isinstance(error, (Conflict, NotFound)):
+            self._keeper.stop()
+        return True
+
+    def _expired(self) -> None:
+        """The lease ran out by our clock: nobody answered for too long."""
+        if self._strict:
+            self.ask_to_stop(
+                LeaseLost(
+                    "the lease could not be renewed in time",
+                    code="lease_lost",
+                    hint="another worker may take the execution over",
+                )
+            )

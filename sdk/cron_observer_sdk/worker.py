@@ -1,0 +1,229 @@
+"""The worker: claims due executions by long poll, runs a handler for each, and stops without losing any."""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from cron_observer_sdk.client import Client, default_client
+from cron_observer_sdk.errors import ApiError, Cancelled, NotConfigured
+from cron_observer_sdk.handlers import Handler, Handlers
+from cron_observer_sdk.ids import uuid7
+from cron_observer_sdk.job import worker_name
+from cron_observer_sdk.keeper import lasting_clock
+from cron_observer_sdk.notice import LOGGER
+from cron_observer_sdk.shift import Shift
+from cron_observer_sdk.text import JsonObject
+from cron_observer_sdk.transport import Abort
+
+#: Longest pause between claims while the server cannot be reached.
+LONGEST_PAUSE_SECONDS = 30.0
+#: An empty answer that came sooner than this was no long poll: rest, so that the server is not hammered.
+POLL_SECONDS = 1.0
+#: How long a worker that stops tries to give back what it just claimed, and each run that it leaves.
+RELEASE_SECONDS = 5.0
+#: What handlers that watch for cancellation get after the grace, before their runs are given back.
+LAST_WORD_SECONDS = 1.0
+
+_logger = logging.getLogger(LOGGER)
+
+
+class WorkerStops(Cancelled):
+    """The worker is asked to stop and the grace is over: the run is given back."""
+
+
+class Worker:
+    """Claims executions from `queues` and runs up to `concurrency` of them at a time, each in a thread.
+
+    `tasks` narrows the claims to these (uids or ``project/name``); by default they are the handlers' names, or
+    everything in the queues if there is a handler ``*``. `lease_seconds`: how long a run survives without a
+    heartbeat before another worker gets it. `grace_seconds`: what running handlers get when the worker stops.
+    """
+
+    def __init__(
+        self,
+        client: Client | None = None,
+        queues: Sequence[str] = ("default",),
+        tasks: Sequence[str] | None = None,
+        concurrency: int = 1,
+        name: str | None = None,
+        *,
+        lease_seconds: float = 30,
+        wait_seconds: float = 30,
+        grace_seconds: float = 20,
+    ) -> None:
+        if not 1 <= concurrency <= 100:
+            raise ValueError("concurrency is 1 to 100")
+        if not 5 <= lease_seconds <= 3600:
+            raise ValueError("lease_seconds is 5 to 3600")
+        self.name = name or worker_name()
+        self._client = client
+        self._queues = tuple(queues)
+        self._tasks = None if tasks is None else tuple(tasks)
+        self._concurrency = concurrency
+        self._lease_seconds = lease_seconds
+        self._wait_seconds = min(30.0, max(0.0, wait_seconds))
+        self._grace_seconds = grace_seconds
+        self._stopping = threading.Event()
+        self._hurried = threading.Event()
+        self._abort = Abort()
+        self._changed = threading.Condition()
+        self._shifts: set[Shift] = set()
+        self._fatal: ApiError | None = None
+
+    def run(self, handlers: Mapping[str, Handler]) -> None:
+        """Work until SIGTERM, SIGINT or `stop`; then let what runs finish within the grace, and release the rest.
+
+        A handler is a function, plain or ``async def``, that takes the `Execution` or nothing; ``*`` is for tasks
+        without one of their own. Its return value is the result, an exception the failure. A second signal
+        cuts the grace short. Raise `NotConfigured` without URL and token, `ApiError` if the server refuses
+        this worker for good (a wrong token).
+        """
+        client = self._client or default_client()
+        if not client.configured:
+            raise NotConfigured(f"{client.missing}: a worker needs both")
+        known = Handlers(handlers)
+        tasks = self._tasks if self._tasks is not None else known.names()
+        claimer = threading.Thread(
+            target=self._claim_all, args=(client, known, tasks), name="cron-observer-claims", daemon=True
+        )
+        with self._signals():
+            _logger.info("worker %s takes %s from %s", self.name, tasks or "everything", list(self._queues))
+            claimer.start()
+            self._stopping.wait()
+            self._abort.now()
+            claimer.join(RELEASE_SECONDS * 2)
+            self._drain()
+        if self._fatal is not None:
+            raise self._fatal
+
+    def stop(self) -> None:
+        """Ask the worker to stop, from any thread; `run` returns when it has. A stopped worker is done."""
+        if self._stopping.is_set():
+            self._hurried.set()
+        self._stopping.set()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT as the wish to stop, where this thread may."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before: dict[int, Any] = {}
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                before[number] = signal.signal(number, lambda *_: self.stop())
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _claim_all(self, client: Client, handlers: Handlers, tasks: Sequence[str] | None) -> None:
+        """Claim until the worker stops."""
+        pause = 0.5
+        while self._wait_for_room():
+            claim_id, asked_at = uuid7(), time.monotonic()
+            try:
+                found = self._claim(client, tasks, claim_id, self._wait_seconds)
+            except ApiError as error:
+                if self._stopping.is_set():
+                    self._give_back(client, tasks, claim_id)
+                elif error.status and error.status < 500 and error.status != 429:
+                    self._fatal = error
+                    self._stopping.set()
+                else:
+                    if pause <= 0.5:
+                        _logger.warning("%s; trying again", error)
+                    self._stopping.wait(random.uniform(pause / 2, pause))  # noqa: S311
+                    pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+                continue
+            pause = 0.5
+            leased_at = lasting_clock()
+            for facts in found:
+                self._take(client, handlers, facts, leased_at)
+            if not found and time.monotonic() - asked_at < min(POLL_SECONDS, self._wait_seconds):
+                self._stopping.wait(POLL_SECONDS)
+
+    def _claim(
+        self, client: Client, tasks: Sequence[str] | None, claim_id: str, wait_seconds: float
+    ) -> list[JsonObject]:
+        """Ask for as many executions as there is room for. Raise `ApiError`."""
+        stopping = wait_seconds == 0 and self._stopping.is_set()
+        return client.claim(
+            self.name,
+            self._queues,
+            tasks,
+            max(1, self._concurrency - len(self._shifts)),
+            wait_seconds=wait_seconds,
+            lease_seconds=self._lease_seconds,
+            claim_id=claim_id,
+            timeout=RELEASE_SECONDS if stopping else None,
+            abort=None if stopping else self._abort,
+        )
+
+    def _give_back(self, client: Client, tasks: Sequence[str] | None, claim_id: str) -> None:
+        """Release what the interrupted claim may have brought: asked again, it answers the same."""
+        try:
+            for facts in self._claim(client, tasks, claim_id, 0):
+                client.release(facts["id"], facts["fence"], "the worker stops", timeout=RELEASE_SECONDS)
+        except ApiError as error:
+            _logger.info("what was claimed last could not be given back: %s", error)
+
+    def _wait_for_room(self) -> bool:
+        """Wait until another execution may run; False when the worker stops."""
+        with self._changed:
+            while not self._stopping.is_set() and len(self._shifts) >= self._concurrency:
+                self._changed.wait(0.5)
+        return not self._stopping.is_set()
+
+    def _take(self, client: Client, handlers: Handlers, facts: JsonObject, leased_at: float) -> None:
+        """Run one execution in a thread; give it back if there is no handler for it."""
+        handler = handlers.find(facts)
+        if handler is None:
+            name = f"{facts['task']['project']}/{facts['task']['name']}"
+            _logger.warning("no handler for %s: given back", name)
+            try:
+                client.release(facts["id"], facts["fence"], f"worker {self.name} has no handler for {name}")
+            except ApiError as error:
+                _logger.warning("%s could not be given back: %s", name, error)
+            self._stopping.wait(POLL_SECONDS)
+            return
+        shift = Shift(client, handler, facts, lease_seconds=self._lease_seconds)
+        with self._changed:
+            self._shifts.add(shift)
+        shift.begin(leased_at, self._ended)
+
+    def _ended(self, shift: Shift) -> None:
+        """Make room."""
+        with self._changed:
+            self._shifts.discard(shift)
+            self._changed.notify_all()
+
+    def _drain(self) -> None:
+        """Wait for what runs, then ask it to stop, then give it back."""
+        self._wait_until_idle(self._grace_seconds, hurry=True)
+        with self._changed:
+            left = list(self._shifts)
+        if not left:
+            return
+        for shift in left:
+            shift.ask_to_stop(WorkerStops("the worker stops"))
+        self._wait_until_idle(LAST_WORD_SECONDS, hurry=False)
+        with self._changed:
+            left = list(self._shifts)
+        for shift in left:
+            _logger.warning("%r did not end in time: given back", shift.execution)
+            shift.give_back("the worker stops", timeout=RELEASE_SECONDS)
+
+    def _wait_until_idle(self, seconds: float, *, hurry: bool) -> None:
+        """Wait until nothing runs; a second wish to stop ends the waiting if `hurry`."""
+        until = time.monotonic() + seconds
+        with self._changed:
+            while self._shifts and time.monotonic() < until and not (hurry and self._hurried.is_set()):
+                self._changed.wait(min(0.2, max(0.0, until - time.monotonic())))
