@@ -19,6 +19,7 @@ from sqlalchemy import make_url
 from cron_observer.store.engine import Database
 from cron_observer.store.migrate import migrate
 from cron_observer.store.tables import metadata
+from cron_observer.store.tenants import project_id, tenant_id
 
 #: Names a running server to test against: the URL of an administrator of it. Without it, one is started.
 SERVER_VARIABLE = "CRON_OBSERVER_TEST_DATABASE_URL"
@@ -165,11 +166,6 @@ class Tenant:
 
 def make_tenant(database: FreshDatabase, name: str = "default", project: str = "default") -> Tenant:
     """Insert a tenant and its project, with the ids that the product would give them."""
-    try:
-        from cron_observer.store.tenants import project_id, tenant_id
-    except ImportError:
-        from support.interim import project_id, tenant_id
-
     tenant = tenant_id(name)
     place = project_id(tenant, project)
     database.do("INSERT INTO tenants VALUES (%s, %s, now()) ON CONFLICT DO NOTHING", tenant, name)
