@@ -90,12 +90,16 @@ async def _collect(request: Request[Any, Any, Any], limit: int) -> bytes:
         raise _too_large(limit)
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
+    while True:
+        message = await request.receive()
+        if message["type"] != "http.request":
+            raise BadRequest("the client went away before its body was whole")
+        chunks.append(message["body"])
+        size += len(message["body"])
         if size > limit:
             raise _too_large(limit)
-        chunks.append(chunk)
-    return b"".join(chunks)
+        if not message["more_body"]:
+            return b"".join(chunks)
 
 
 def _too_large(limit: int) -> TooLarge:
