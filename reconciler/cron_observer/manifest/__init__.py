@@ -8,6 +8,7 @@ from __future__ import annotations
 from cron_observer.manifest.body import ABSENT as DELETE
 from cron_observer.manifest.body import changes, parse_spec
 from cron_observer.manifest.files import MAX_FILE_BYTES, is_manifest, parse, refused
+from cron_observer.manifest.patch import patch
 from cron_observer.manifest.rules import RULES, VALIDATOR_VERSION
 from cron_observer.manifest.schemas import effective, schema
 from cron_observer.manifest.tree import Report, validate_paths, validate_tree
@@ -23,6 +24,7 @@ __all__ = [
     "is_manifest",
     "parse",
     "parse_spec",
+    "patch",
     "refused",
     "schema",
     "validate_paths",
