@@ -158,7 +158,7 @@ class OnceMember:
     """One-off times: (nominal instant, label, fold, gap), in seconds and in order."""
 
     def __init__(self, times: list[tuple[int, int, int, Gap | None]]) -> None:
-        self.times = sorted(times, key=lambda time: time[:3])
+        self.times = sorted(set(times), key=lambda time: time[:3])
 
     def slots(self, after: int, until: int, coalesced: Coalesced) -> Iterator[Slot]:
         """`Member.slots`."""

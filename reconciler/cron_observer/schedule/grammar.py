@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from croniter import CroniterError, croniter
-
 from cron_observer.schedule.codes import refuse
 
 #: Characters of an expression; a longer one is a mistake or an attack, and a list of all minutes is shorter.
@@ -97,32 +95,25 @@ class _Reading:
         self.field = field
         self.seed = seed
         self.values: set[int] = set()
-        self.plain: list[str] = []
-        self.special: list[str] = []
+        self.plain: list[str] = []  #: what croniter is given
+        self.shown: list[str] = []  #: the field, normalised
         self.nth: list[tuple[int, int]] = []
         self.last_day = False
 
-    def take(self, first: int, last: int, step: int = 1) -> None:
-        """Add the values of a range, and its text in a form that croniter does not misread.
-
-        croniter reads ``5-5`` as ``*`` and ``5-5/2`` as ``*/2``, and counts a step in day-of-week on to 7.
-        """
+    def take(self, first: int, last: int, step: int = 1, shown: str | None = None) -> None:
+        """Add the values of a range, written as `shown` or as the range."""
         values = range(first, last + 1, step)
+        stepped = f"/{step}" if step > 1 else ""
+        text = str(first) if len(values) == 1 else f"{first}-{last}{stepped}"
+        self.shown.append(shown or text)
         if self.field is WEEKDAY:
-            self.plain.extend(str(value % 7) for value in values)
+            # 7 is Sunday again, and croniter counts steps on to it.
             self.values.update(value % 7 for value in values)
-            return
-        self.values.update(values)
-        if len(values) == 1:
-            self.plain.append(str(first))
+            self.plain.extend(str(value % 7) for value in values)
         else:
-            self.plain.append(f"{first}-{last}" + (f"/{step}" if step > 1 else ""))
-
-    def text(self) -> str:
-        """The field as it is kept: croniter's part and the special forms."""
-        if self.values == set(range(self.field.first, self.field.last + 1)):
-            return "*" if not self.special else ",".join([*self.plain, *self.special])
-        return ",".join([*self.plain, *self.special])
+            # A single value goes without its range: croniter reads 5-5 as * and 5-5/2 as */2.
+            self.values.update(values)
+            self.plain.append(text)
 
 
 def parse(text: str, seed: str | None) -> Cron:
@@ -146,10 +137,7 @@ def parse(text: str, seed: str | None) -> Cron:
         nth=tuple(sorted(set(weekday.nth))),
         both_days=parts[2].startswith("*") or parts[4].startswith("*"),
         interval_like=parts[0].startswith("*") or parts[1].startswith("*"),
-        text=" ".join(
-            part if part == "*" or part.startswith("*/") else reading.text()
-            for part, reading in zip(parts, readings, strict=True)
-        ),
+        text=" ".join(",".join(reading.shown) for reading in readings),
     )
 
 
@@ -210,11 +198,11 @@ def _read_item(reading: _Reading, item: str, part: str) -> None:
         if slash:
             raise refuse("CO3006", f"{field.name} {item!r}: L takes no step.", "write the days out")
         reading.last_day = True
-        reading.special.append("L")
+        reading.shown.append("L")
     elif field is WEEKDAY and ("#" in body or body.startswith("L")) and body != "L":
         _read_nth(reading, item, slash)
     elif body == "*":
-        reading.take(field.first, field.last, _step(field, item, tail) if slash else 1)
+        reading.take(field.first, field.last, _step(field, item, tail) if slash else 1, item)
     else:
         _read_range(reading, item, body, _step(field, item, tail) if slash else None)
 
@@ -261,7 +249,7 @@ def _read_nth(reading: _Reading, item: str, slash: str) -> None:
             raise refuse("CO3004", f"day of week {item!r}: the number behind # must be 1 to 5.")
         n = int(right)
     reading.nth.append((day % 7, n))
-    reading.special.append(f"L{day % 7}" if n < 0 else f"{day % 7}#{n}")
+    reading.shown.append(f"L{day % 7}" if n < 0 else f"{day % 7}#{n}")
 
 
 def _read_hash(reading: _Reading, item: str, match: re.Match[str], step: int | None) -> None:
@@ -355,10 +343,9 @@ def _mask(values: set[int]) -> int:
 def _compare_with_croniter(text: str, readings: list[_Reading]) -> None:
     """Refuse an expression that croniter expands to other values than ours: never guess at a time."""
     normal = " ".join(",".join(reading.plain) or "*" for reading in readings)
-    try:
-        expanded = _expand(normal)
-    except CroniterError as error:
-        raise refuse("CO3016", f"{text.strip()!r}: {error}", "please report this expression") from error
+    expanded = _expand(normal)
+    if isinstance(expanded, str):
+        raise refuse("CO3016", f"{text.strip()!r}: {expanded}", "please report this expression")
     for reading, values in zip(readings, expanded, strict=True):
         if reading.plain and reading.values != set(values):
             raise refuse(
@@ -369,8 +356,14 @@ def _compare_with_croniter(text: str, readings: list[_Reading]) -> None:
 
 
 @lru_cache(maxsize=4096)
-def _expand(normal: str) -> tuple[frozenset[int], ...]:
-    columns: list[list[Any]] = croniter.expand(normal)[0]
+def _expand(normal: str) -> tuple[frozenset[int], ...] | str:
+    """The value sets of the five fields as croniter has them, or why it refuses."""
+    from croniter import CroniterError, croniter
+
+    try:
+        columns: list[list[Any]] = croniter.expand(normal)[0]
+    except CroniterError as error:
+        return str(error)
     return tuple(
         frozenset(range(field.first, field.last + 1)) if column == ["*"] else frozenset(column)
         for field, column in zip(FIELDS, columns, strict=True)

@@ -104,20 +104,21 @@ def _describe(cron: Cron) -> str:
     options = Options()
     options.use_24hour_time_format = True
     options.locale_code = "en_US"
-    minute, hour, day, month, weekday = cron.text.split()
+    minute, hour = cron.text.split()[:2]
     parts = [str(get_description(f"{minute} {hour} * * *", options))]
-    dates = "" if day == "*" else _dates(cron)
-    weekdays = "" if weekday == "*" else _weekdays(cron, "or" if cron.both_days and dates else "and")
-    if dates and weekdays and cron.both_days:
-        parts.append(f"on {dates} if it is {weekdays}")
-    elif dates and weekdays:
-        if _bits(cron.days) != list(range(1, 32)) and cron.weekdays != 0b1111111:
-            parts.append(f"on {dates} or on {weekdays}")
+    every_date = len(_bits(cron.days)) == 31
+    every_weekday = len(_bits(cron.weekdays)) == 7
+    if not cron.both_days and (every_date or every_weekday):
+        every_date = every_weekday = True
+    dates = "" if every_date else _dates(cron)
+    weekdays = "" if every_weekday else _weekdays(cron, "or" if cron.both_days and dates else "and")
+    if dates and weekdays:
+        parts.append(f"on {dates} if it is {weekdays}" if cron.both_days else f"on {dates} or on {weekdays}")
     elif weekdays:
         parts.append(weekdays if not cron.nth else f"on {weekdays}")
     elif dates:
         parts.append(f"on {dates}")
-    if month != "*":
+    if len(_bits(cron.months)) < 12:
         parts.append("in " + _listed(_bits(cron.months), MONTH_NAMES))
     return ", ".join(parts)
 
