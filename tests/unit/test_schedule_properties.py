@@ -140,14 +140,18 @@ def test_fires_are_the_slots_in_order_of_firing(spec: ScheduleSpec, start: datet
     st.integers(0, 59),
 )
 def test_daily_is_once_a_local_day(zone: str, start: datetime, hour: int, minute: int) -> None:
-    """A fixed daily time has one slot for each date of the calendar, and none of them coalesces."""
+    """A fixed daily time has one slot for each date of the calendar and fires once on each day there is."""
     compiled = schedule.compile(ScheduleSpec(cron=(f"{minute} {hour} * * *",), timezone=zone))
     slots = list(compiled.slots(start, start + timedelta(days=40)))
     dates = [slot.nominal_local.date() for slot in slots]
     assert sorted(dates) == [min(dates) + timedelta(days=number) for number in range(len(dates))]
     assert len(dates) in {39, 40, 41}
-    assert not any(slot.coalesced for slot in slots)
-    assert len({slot.fire_at for slot in slots}) == len(slots)
+    fired = [slot for slot in slots if not slot.coalesced]
+    assert len({slot.fire_at for slot in fired}) == len(fired)
+    # Only midnight of a day that Apia never had falls onto another midnight.
+    assert {f"{slot.nominal_local:%Y-%m-%d %H:%M} {zone}" for slot in slots if slot.coalesced} <= {
+        "2011-12-30 00:00 Pacific/Apia"
+    }
 
 
 @settings(max_examples=150, deadline=None)
