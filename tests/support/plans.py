@@ -1,0 +1,96 @@
+"""Tasks with schedules, for tests of planning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from cron_observer.store import plans
+from cron_observer.store.engine import clock
+from support.databases import FreshDatabase, Tenant
+from support.rows import make_task
+
+UTC_HOURLY = {"cron": "0 * * * *"}
+
+
+def make_unplanned(tenant: Tenant, name: str = "export") -> UUID:
+    """Insert a task that has no plan yet, and return its uid."""
+    uid = make_task(tenant, name)
+    tenant.database.do("DELETE FROM task_plan WHERE task_uid = %s", uid)
+    return uid
+
+
+def entry(tenant: Tenant, uid: UUID, schedule: Mapping[str, Any], **changes: Any) -> plans.PlanInput:
+    """Say what the author of an API-owned task wants of its slots."""
+    values: dict[str, Any] = {"active": True, "queue": "default", "priority": 0, "seed": "default/export"}
+    return plans.PlanInput(
+        task_uid=uid, project_id=tenant.project_id, owner="api", schedule=schedule, **(values | changes)
+    )
+
+
+async def edit(tenant: Tenant, *entries: plans.PlanInput) -> datetime | None:
+    """Register entries as the API does, and return when they take effect."""
+
+    async def work(conn: AsyncConnection) -> datetime | None:
+        return await plans.register(conn, tenant.tenant_id, entries, await clock(conn))
+
+    return await plans.in_transaction_with_margin(tenant.database.api, [tenant.tenant_id], work)
+
+
+def begin(tenant: Tenant, uid: UUID, schedule: Mapping[str, Any], at: datetime, **columns: Any) -> None:
+    """Write a plan that begins `at`, whatever time it is, and has not been planned yet."""
+    row = {
+        "tenant_id": tenant.tenant_id,
+        "task_uid": uid,
+        "project_id": tenant.project_id,
+        "owner": "api",
+        "generation": 1,
+        "active": True,
+        "schedule": plans.normalised(schedule, "default/export"),
+        "queue": "default",
+        "priority": 0,
+        "effective_from": at,
+        "planned_until": at,
+        "plan_due_at": at,
+    } | columns
+    tenant.database.do("DELETE FROM task_plan WHERE task_uid = %s", uid)
+    tenant.database.insert("task_plan", [row])
+
+
+def damage(database: FreshDatabase, uid: UUID, schedule: Any) -> None:
+    """Write a schedule that no validation has seen, due at once."""
+    database.do("UPDATE task_plan SET schedule = %s, plan_due_at = now() WHERE task_uid = %s", Jsonb(schedule), uid)
+
+
+async def plan(tenant: Tenant, now: datetime, limit: int = 100) -> plans.PlanResult:
+    """Let the scheduler's role plan a batch `now`, whatever time it is."""
+    async with tenant.database.scheduler.transaction([tenant.tenant_id]) as conn:
+        return await plans.plan_batch(conn, tenant.tenant_id, limit, now)
+
+
+async def plan_all(tenant: Tenant, now: datetime) -> None:
+    """Plan until nothing is due `now`."""
+    while (await plan(tenant, now)).more:
+        pass
+
+
+def slots(database: FreshDatabase, uid: UUID) -> list[dict[str, Any]]:
+    """Return the slots of a task in the order of their nominal instants."""
+    return database.rows("SELECT * FROM executions WHERE task_uid = %s ORDER BY nominal_at, id", uid)
+
+
+def fires(database: FreshDatabase, uid: UUID) -> list[datetime]:
+    """Return the instants at which a task's waiting slots fire."""
+    query = "SELECT fire_at FROM executions WHERE task_uid = %s AND status = 'PENDING' ORDER BY fire_at"
+    return [row["fire_at"] for row in database.rows(query, uid)]
+
+
+def plan_of(database: FreshDatabase, uid: UUID) -> dict[str, Any]:
+    """Return the row of `task_plan` of a task."""
+    (row,) = database.rows("SELECT *, xmin::text AS version FROM task_plan WHERE task_uid = %s", uid)
+    return row
