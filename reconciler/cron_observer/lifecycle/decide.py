@@ -260,7 +260,7 @@ def _failed(run: Run, policy: Policy, ending: Ending, now: datetime, *, retryabl
     return Verdict(run=failed, event=Event.FAILED, actor=run.worker, ending=ending, error=error)
 
 
-def expire(run: Run, policy: Policy, now: datetime) -> Verdict:
+def expire(run: Run, policy: Policy, now: datetime) -> Verdict:  # noqa: PLR0911  one return for each deadline
     """Apply every deadline that has passed; return the execution unchanged if none has."""
     if run.status is Status.PENDING:
         if run.start_deadline is None or run.start_deadline > now:

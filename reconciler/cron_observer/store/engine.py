@@ -101,3 +101,12 @@ async def fetch(connection: AsyncConnection, statement: str, parameters: Mapping
     """Run one statement with ``%(name)s`` placeholders and return its rows, each a tuple; [] if it has none."""
     result = await connection.exec_driver_sql(statement, dict(parameters or {}))
     return list(result) if result.returns_rows else []
+
+
+#: Deadlock, serialization failure, lock not to be had in time: the same statement may well succeed a moment later.
+_TRANSIENT: Final = frozenset({"40P01", "40001", "55P03"})
+
+
+def is_transient(error: BaseException) -> bool:
+    """Say whether trying the transaction again is worth while."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _TRANSIENT

@@ -18,6 +18,7 @@ from cron_observer.store.executions.reports import (
     Start,
     process,
 )
+from cron_observer.store.executions.repeats import remember, repeated
 
 __all__ = [
     "Answer",
@@ -37,6 +38,8 @@ __all__ = [
     "expire",
     "next_due",
     "process",
+    "remember",
+    "repeated",
     "settle_waiting",
     "usable",
 ]

@@ -1,0 +1,300 @@
+"""The life of an execution, decided purely: every status against everything that can happen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise, product
+from uuid import uuid4
+
+import pytest
+
+from cron_observer.errors import AlreadyFinal, LeaseLost, NotRunning
+from cron_observer.lifecycle import (
+    FINAL,
+    LEASE_LOSSES_MAX,
+    MOVES,
+    OFFERED_FOR,
+    OPEN,
+    Completion,
+    Event,
+    Reason,
+    Run,
+    Status,
+    Trigger,
+    claim,
+    complete,
+    expire,
+    heartbeat,
+    release,
+    request_cancel,
+    retry_wait,
+    start,
+)
+from cron_observer.model import Backoff, Late, Policy
+
+NOW = datetime(2026, 3, 29, 0, 30, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+
+
+def waiting(**values: object) -> Run:
+    base = Run(
+        tenant_id=uuid4(), id=uuid4(), project_id=uuid4(), task_uid=uuid4(), status=Status.PENDING,
+        fire_at=NOW, available_at=NOW,
+    )  # fmt: skip
+    return replace(base, **values)  # type: ignore[arg-type]
+
+
+def running(policy: Policy | None = None, **values: object) -> Run:
+    run = claim(waiting(), policy or Policy(), generation=1, worker="w", lease=30 * SECOND, now=NOW).run
+    return replace(run, **values)  # type: ignore[arg-type]
+
+
+def said(outcome: str, fence: int = 1, **values: object) -> Completion:
+    return Completion(outcome=outcome, fence=fence, digest=outcome.encode(), **values)  # type: ignore[arg-type]
+
+
+def test_every_status_is_open_or_final() -> None:
+    """No status is both, none is neither, and an open one always has a way on."""
+    assert set(Status) == OPEN | FINAL
+    assert not OPEN & FINAL
+    for status in OPEN:
+        assert any(status in move.sources for move in MOVES.values())
+
+
+def test_a_final_status_is_left_by_late_words_only() -> None:
+    """The only moves out of a final status are the listed late completions, and only out of FAILED."""
+    leaving = {(event, source) for event, move in MOVES.items() for source in move.sources & FINAL}
+
+    assert leaving == {(Event.LATE_FINISHED, Status.FAILED), (Event.LATE_FAILED, Status.FAILED)}
+
+
+@pytest.mark.parametrize(("status", "outcome"), list(product(Status, ["finished", "failed", "cancelled", "skipped"])))
+def test_completion_moves_running_only(status: Status, outcome: str) -> None:
+    """A completion with the current fence ends what runs, and is refused in every other status."""
+    run = running() if status is Status.RUNNING else waiting(status=status, fence=1, attempt=1)
+    verdict = complete(run, said(outcome), Policy(), NOW + SECOND)
+
+    if status is Status.RUNNING:
+        target = {"finished": Status.FINISHED, "failed": Status.FAILED}
+        assert verdict.run.status is target.get(outcome, Status.CANCELLED if outcome == "cancelled" else Status.SKIPPED)
+        assert verdict.run.lease_until is verdict.run.check_at is None
+        assert verdict.run.finished_at == NOW + SECOND
+    else:
+        assert verdict.run == run
+        assert isinstance(verdict.refusal, AlreadyFinal if status in FINAL else LeaseLost)
+
+
+def test_fence_rises_at_every_claim() -> None:
+    """Whatever happens between, each claim has a higher fence than the one before."""
+    policy = Policy(retries_max=9, backoff_initial=SECOND)
+    run, fences = waiting(), []
+    for step in range(5):
+        now = NOW + timedelta(minutes=step)
+        run = claim(run, policy, generation=1, worker="w", lease=SECOND, now=now).run
+        fences.append(run.fence)
+        if step % 2:
+            run = release(run, run.fence, policy, "stop", now).run
+        else:
+            run = complete(run, said("failed", run.fence), policy, now).run
+    assert all(later > earlier for earlier, later in pairwise(fences))
+
+
+@pytest.mark.parametrize("report", ["start", "heartbeat", "complete", "release"])
+def test_old_fence_is_refused(report: str) -> None:
+    """No report under an old fence changes anything, whatever it says."""
+    run = running(fence=2)
+    verdict = {
+        "start": lambda: start(run, 1, NOW),
+        "heartbeat": lambda: heartbeat(run, 1, NOW),
+        "complete": lambda: complete(run, said("finished", 1), Policy(), NOW),
+        "release": lambda: release(run, 1, Policy(), "stop", NOW),
+    }[report]()
+
+    assert isinstance(verdict.refusal, LeaseLost)
+    assert verdict.run == run
+
+
+def test_an_identical_repeat_changes_nothing() -> None:
+    """A completion whose reply was lost may be sent again; another outcome is refused."""
+    run = complete(running(), said("finished"), Policy(), NOW).run
+    repeat = complete(run, said("finished"), Policy(), NOW, seen_digest=b"finished")
+    other = complete(run, said("failed"), Policy(), NOW, seen_digest=b"finished")
+
+    assert (repeat.run, repeat.refusal) == (run, None)
+    assert isinstance(other.refusal, AlreadyFinal)
+
+
+def test_a_failure_waits_for_its_retry() -> None:
+    """With retries left a failure waits by backoff, keeps its reason, and counts the attempt."""
+    policy = Policy(retries_max=1, backoff_initial=10 * SECOND)
+    first = complete(running(policy), said("failed", exit_code=3), policy, NOW)
+    second = claim(first.run, policy, generation=2, worker="v", lease=SECOND, now=NOW + 10 * SECOND)
+    last = complete(second.run, said("failed", 2), policy, NOW + 11 * SECOND)
+
+    assert (first.run.status, first.run.reason) == (Status.PENDING, Reason.EXIT_CODE)
+    assert first.run.available_at == NOW + 10 * SECOND
+    assert second.run.attempt == 2
+    assert second.run.generation == 1, "a running execution keeps the definition that it began with"
+    assert (last.run.status, last.run.reason) == (Status.FAILED, Reason.ERROR)
+
+
+@pytest.mark.parametrize("values", [{"retryable": False}, {}])
+def test_what_shall_not_be_retried_fails(values: dict[str, bool]) -> None:
+    """Neither a failure that says so, nor one of a cancelled execution, is tried again."""
+    policy = Policy(retries_max=5)
+    run = running(policy) if values else running(policy, cancel_requested_at=NOW)
+
+    assert complete(run, said("failed", **values), policy, NOW).run.status is Status.FAILED
+
+
+def test_backoff_grows_to_its_cap() -> None:
+    """Exponential doubles from the initial wait and stops at the cap, at any attempt; constant does not grow."""
+    policy = Policy(backoff_initial=10 * SECOND, backoff_cap=timedelta(minutes=1))
+    waits = [retry_wait(policy, attempt).total_seconds() for attempt in (1, 2, 3, 4, 100)]
+
+    assert waits == [10, 20, 40, 60, 60]
+    assert retry_wait(replace(policy, backoff=Backoff.CONSTANT), 50) == 10 * SECOND
+
+
+def test_a_lost_lease_is_offered_again_three_times() -> None:
+    """A silent worker costs no attempt; after three losses the execution has failed."""
+    run = waiting()
+    now = NOW
+    for _ in range(LEASE_LOSSES_MAX):
+        run = claim(run, Policy(), generation=1, worker="w", lease=SECOND, now=now).run
+        assert run.attempt == 1
+        now += 2 * SECOND
+        run = expire(run, Policy(), now).run
+        assert (run.status, run.reason, run.attempt) == (Status.PENDING, Reason.LEASE_LOST, 0)
+    run = claim(run, Policy(), generation=1, worker="w", lease=SECOND, now=now).run
+    run = expire(run, Policy(), now + 2 * SECOND).run
+
+    assert (run.status, run.reason) == (Status.FAILED, Reason.LEASE_LOST)
+
+
+def test_run_deadline_counts_from_the_claim() -> None:
+    """Heartbeats renew the lease, not the run deadline; past it the attempt has timed out."""
+    policy = Policy(timeout=timedelta(minutes=1))
+    run = heartbeat(running(policy), 1, NOW + 50 * SECOND).run
+    assert expire(run, policy, NOW + 59 * SECOND).run.status is Status.RUNNING
+    ended = expire(run, policy, NOW + 60 * SECOND)
+
+    assert (ended.run.status, ended.run.reason) == (Status.FAILED, Reason.TIMED_OUT)
+    assert ended.ending is not None
+    assert ended.ending.outcome == "timed_out"
+
+
+def test_a_renewal_touches_no_index() -> None:
+    """A heartbeat leaves the looked-at instant alone, a shortened lease moves it to the earlier end."""
+    run = running()
+    assert heartbeat(run, 1, NOW + 5 * SECOND).run.check_at == run.check_at
+    assert heartbeat(run, 1, NOW + 5 * SECOND, lease=6 * SECOND).run.check_at == NOW + 11 * SECOND
+    renewed = heartbeat(run, 1, NOW + 20 * SECOND).run
+    looked = expire(renewed, Policy(), NOW + 31 * SECOND).run
+    assert (looked.status, looked.check_at) == (Status.RUNNING, NOW + 50 * SECOND)
+
+
+def test_start_deadline_is_missed_or_failed() -> None:
+    """Past its start deadline an execution is MISSED, and FAILED if it has been tried before."""
+    late = NOW + SECOND
+    never, tried = waiting(start_deadline=late), waiting(start_deadline=late, attempt=1, fence=1)
+
+    assert expire(never, Policy(), NOW).run == never
+    assert expire(never, Policy(), late).run.status is Status.MISSED
+    assert expire(tried, Policy(), late).run.status is Status.FAILED
+    assert expire(tried, Policy(), late).run.reason is Reason.NO_WORKER
+
+
+def test_release_gives_the_attempt_back() -> None:
+    """A released execution is due again at once, its attempt not consumed; its old fence is worth nothing."""
+    verdict = release(running(), 1, Policy(), "deploy", NOW + SECOND)
+
+    assert (verdict.run.status, verdict.run.attempt, verdict.run.available_at) == (Status.PENDING, 0, NOW + SECOND)
+    assert isinstance(heartbeat(verdict.run, 1, NOW + SECOND).refusal, LeaseLost)
+
+
+@pytest.mark.parametrize("reason", [Reason.TIMED_OUT, Reason.LEASE_LOST])
+@pytest.mark.parametrize("status", [Status.PENDING, Status.FAILED])
+def test_a_late_word_is_accepted_while_nobody_else_runs(status: Status, reason: Reason) -> None:
+    """With the fence current and no newer claim, the late outcome counts and withdraws the waiting retry."""
+    finished = NOW if status is Status.FAILED else None
+    run = waiting(status=status, reason=reason, fence=1, attempt=0, finished_at=finished)
+    verdict = complete(run, said("finished"), Policy(), NOW + SECOND)
+
+    assert (verdict.run.status, verdict.run.late) == (Status.FINISHED, True)
+    assert verdict.event is Event.LATE_FINISHED
+
+
+@pytest.mark.parametrize(("late", "kept"), [(Late.RECORD, True), (Late.REJECT, False)])
+def test_a_late_word_can_be_recorded_or_rejected(late: Late, kept: bool) -> None:
+    """``record`` keeps the outcome as evidence without moving, ``reject`` does not even that."""
+    run = waiting(reason=Reason.LEASE_LOST, fence=1)
+    verdict = complete(run, said("finished"), Policy(late=late), NOW)
+
+    assert isinstance(verdict.refusal, LeaseLost)
+    assert verdict.run == run
+    assert (verdict.late_outcome is not None) is kept
+
+
+def test_a_newer_claim_decides() -> None:
+    """The word of a worker that was replaced is evidence, whatever the policy."""
+    verdict = complete(running(fence=2), said("finished", 1), Policy(late=Late.ACCEPT), NOW)
+
+    assert isinstance(verdict.refusal, LeaseLost)
+    assert verdict.late_outcome is not None
+
+
+def test_a_deadline_nobody_noticed_is_applied_first() -> None:
+    """Whether a sweep came by must not decide: a completion past the run deadline first ends the attempt."""
+    policy = Policy(timeout=10 * SECOND)
+    now = NOW + 11 * SECOND
+    first = complete(running(policy), said("finished"), policy, now)
+    second = complete(first.run, said("finished"), policy, now)
+
+    assert first.again
+    assert first.run.reason is Reason.TIMED_OUT
+    assert (second.run.status, second.run.late) == (Status.FINISHED, True)
+
+
+def test_nobody_completes_what_was_never_claimed() -> None:
+    """A completion of an execution without a claim is refused and leaves no trace."""
+    verdict = complete(waiting(), said("finished", 0), Policy(), NOW)
+
+    assert isinstance(verdict.refusal, NotRunning)
+
+
+def test_cancelling() -> None:
+    """What waits is cancelled at once; what runs is asked, given grace, then cancelled by force."""
+    now = NOW + SECOND
+    at_once = request_cancel(waiting(), reason="x", grace=5 * SECOND, actor="a", now=now)
+    asked = request_cancel(running(), reason="x", grace=5 * SECOND, actor="a", now=now)
+    again = request_cancel(asked.run, reason="x", grace=9 * SECOND, actor="a", now=now)
+    forced = expire(asked.run, Policy(), now + 5 * SECOND)
+    too_late = request_cancel(forced.run, reason="x", grace=SECOND, actor="a", now=now)
+
+    assert at_once.run.status is Status.CANCELLED
+    assert (asked.run.status, asked.run.cancel_requested_at) == (Status.RUNNING, now)
+    assert again.run == asked.run
+    assert (forced.run.status, forced.data) == (Status.CANCELLED, {"forced": True})
+    assert isinstance(too_late.refusal, AlreadyFinal)
+
+
+def test_a_retry_is_not_offered_for_ever() -> None:
+    """A retry that would wait past the time for which executions are offered is not made."""
+    policy = Policy(retries_max=100, timeout=timedelta(days=1))
+    now = NOW + OFFERED_FOR - SECOND
+    run = claim(waiting(), policy, generation=1, worker="w", lease=SECOND, now=now).run
+
+    assert complete(run, said("failed"), policy, now).run.status is Status.FAILED
+
+
+def test_a_late_claim_is_a_catch_up() -> None:
+    """A slot claimed over a minute late is marked as a catch-up run, a manual run never is."""
+    now = NOW + timedelta(seconds=61)
+    triggers = [
+        claim(run, Policy(), generation=1, worker="w", lease=SECOND, now=at).run.trigger
+        for run, at in [(waiting(), NOW), (waiting(), now), (waiting(trigger=Trigger.MANUAL), now)]
+    ]
+
+    assert triggers == [Trigger.SCHEDULE, Trigger.CATCHUP, Trigger.MANUAL]
