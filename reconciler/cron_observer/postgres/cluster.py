@@ -22,9 +22,7 @@ SUPERUSER: Final = "cron_observer_admin"
 _NOBODYS_PID: Final = "2147483647"
 
 
-def ensure_cluster(
-    home: Home, provider: Provider, account: Account | None, lock: int, *, durable: bool
-) -> None:
+def ensure_cluster(home: Home, provider: Provider, account: Account | None, lock: int, *, durable: bool) -> None:
     """Make the cluster if there is none, and refuse one that these programs cannot run.
 
     The caller holds both locks; `lock` is the descriptor of the server's, which initdb's processes share.
@@ -76,16 +74,21 @@ def _check_version(cluster: Path, provider: Provider) -> None:
         ) from error
     if made_by == str(provider.major):
         return
-    old = next((one for one in providers.system() if str(one.major) == made_by), None)
-    get = "" if old else f"apt-get install -y --no-install-recommends postgresql-{made_by} && "
-    bin_dir = old.bin_dir if old else providers.SYSTEM_ROOT / made_by / "bin"
     raise DatabaseError(
         f"{cluster} belongs to PostgreSQL {made_by}, and {provider.bin_dir} is {provider.version}",
-        hint=(
-            f"run it on PostgreSQL {made_by}: {get}{providers.BIN_VARIABLE}={bin_dir} ./start\n"
-            "or begin anew without it: ./start --reset"
-        ),
+        hint="\n".join([*_ways_to_run(made_by), "or begin anew without the data: ./start --reset"]),
     )
+
+
+def _ways_to_run(major: str) -> list[str]:
+    """Return the command that runs a cluster of this major version, if there is one."""
+    variable = providers.BIN_VARIABLE
+    for one in providers.system():
+        if str(one.major) == major:
+            return [f"run it on PostgreSQL {major}: {variable}={one.bin_dir} ./start"]
+    if major.isdigit() and int(major) >= providers.OLDEST_MAJOR:
+        return [f"install PostgreSQL {major} and run it on that: {variable}=FOLDER_OF_ITS_PROGRAMS ./start"]
+    return []
 
 
 def clear_stale(home: Home, socket_dir: Path) -> None:

@@ -79,9 +79,7 @@ def _fingerprint(parts: dict[Path, Path]) -> str:
     for inside, top in parts.items():
         for folder, _, files in os.walk(top):
             here = Path(folder)
-            lines += [
-                f"{inside / (here / file).relative_to(top)} {(here / file).stat().st_size}" for file in files
-            ]
+            lines += [f"{inside / (here / file).relative_to(top)} {(here / file).stat().st_size}" for file in files]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
@@ -94,9 +92,7 @@ def _copy(source: dict[Path, Path], target: Path, mark: str) -> None:
         for folder, _, _ in os.walk(build / "new"):
             Path(folder).chmod(0o755)
         if _fingerprint({inside: build / "new" / inside for inside in source}) != mark:
-            raise DatabaseError(
-                f"the copy of PostgreSQL's programs below {target.parent} came out incomplete"
-            )
+            raise DatabaseError(f"the copy of PostgreSQL's programs below {target.parent} came out incomplete")
         if target.exists():
             target.rename(build / "old")
         (build / "new").rename(target)

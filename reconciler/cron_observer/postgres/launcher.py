@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -17,7 +17,15 @@ from cron_observer.postgres import providers
 from cron_observer.postgres.cluster import clear_stale, ensure_cluster, last_lines, remove_cluster
 from cron_observer.postgres.copies import programs_for
 from cron_observer.postgres.locks import PATIENCE, Report, Waiting, locked, open_lock, try_lock
-from cron_observer.postgres.places import PORT, SHARED, Home, existing_home, home_for, socket_dir_for
+from cron_observer.postgres.places import (
+    PORT,
+    SHARED,
+    Home,
+    existing_home,
+    home_for,
+    make_folder,
+    socket_dir_for,
+)
 from cron_observer.postgres.process import Account, account_for, clean_environment, die_with_parent
 from cron_observer.postgres.providers import Provider
 from cron_observer.postgres.server import Server, answers
@@ -66,9 +74,10 @@ def launch(
     had.
     """
     data_dir = data_dir.resolve()
-    account = account_for(existing_home(data_dir, shared).cluster)
-    home, notes = home_for(data_dir, account, shared)
-    with locked(home.start_lock, f"another process starts the PostgreSQL server in {home.path}", report):
+    make_folder(data_dir)
+    with _start_locked(data_dir, report):
+        account = account_for(existing_home(data_dir, shared).cluster)
+        home, notes = home_for(data_dir, account, shared)
         found = _attach_or_lock(home, report)
         if isinstance(found, Server):
             server = found
@@ -92,10 +101,10 @@ def erase(data_dir: Path, *, shared: Path = SHARED, report: Report = _silent) ->
     The lock files stay, since others may be waiting for them.
     """
     data_dir = data_dir.resolve()
-    home = existing_home(data_dir, shared)
-    if not home.path.is_dir():
+    if not data_dir.is_dir():
         return
-    with locked(home.start_lock, f"another process starts the PostgreSQL server in {home.path}", report):
+    with _start_locked(data_dir, report):
+        home = existing_home(data_dir, shared)
         descriptor = open_lock(home.server_lock)
         try:
             if not try_lock(descriptor):
@@ -108,15 +117,18 @@ def erase(data_dir: Path, *, shared: Path = SHARED, report: Report = _silent) ->
             os.close(descriptor)
 
 
+def _start_locked(data_dir: Path, report: Report) -> AbstractContextManager[None]:
+    """Hold the lock under which the server of `data_dir` is placed, initialised, started and erased."""
+    return locked(data_dir / "start.lock", f"another process starts the PostgreSQL server of {data_dir}", report)
+
+
 def _attach_or_lock(home: Home, report: Report) -> Server | int:
     """Return the running server if it answers, else the locked descriptor that proves that none runs.
 
     In between lies a server that ends or recovers, or what a killed one has left running: that is waited for.
     """
     descriptor = open_lock(home.server_lock)
-    waiting = Waiting(
-        f"processes of a PostgreSQL server in {home.path} run, and it does not answer", PATIENCE, report
-    )
+    waiting = Waiting(f"processes of a PostgreSQL server in {home.path} run, and it does not answer", PATIENCE, report)
     try:
         while not try_lock(descriptor):
             server = _attach(home)
@@ -171,9 +183,7 @@ class _Start:
         return server
 
     def _spawn(self, socket_dir: Path, log: BinaryIO) -> subprocess.Popen[bytes]:
-        settings = (
-            _SETTINGS | {"unix_socket_directories": str(socket_dir)} | ({} if self.durable else _UNSAFE)
-        )
+        settings = _SETTINGS | {"unix_socket_directories": str(socket_dir)} | ({} if self.durable else _UNSAFE)
         command = [os.fspath(self.provider.bin_dir / "postgres"), "-D", os.fspath(self.home.cluster)]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]

@@ -45,11 +45,6 @@ class Home:
         return self.path / "cluster"
 
     @property
-    def start_lock(self) -> Path:
-        """Return the file that is locked while somebody initialises or starts the server."""
-        return self.path / "start.lock"
-
-    @property
     def server_lock(self) -> Path:
         """Return the file that stays locked while any process of the server lives."""
         return self.path / "server.lock"
@@ -71,11 +66,10 @@ class Home:
 
 
 def home_for(data_dir: Path, account: Account | None, shared: Path) -> tuple[Home, list[str]]:
-    """Return the home of `data_dir`, which is made if need be, and what to tell the user about it.
+    """Return the home of `data_dir`, which exists, and what to tell the user about it. The caller holds the start lock.
 
     It is `data_dir` itself, unless `account` could not enter that when the home was made.
     """
-    make_folder(data_dir)
     place = _place_of(data_dir, shared)
     if place is None:
         if account is None or account.may_enter(data_dir):
@@ -86,8 +80,7 @@ def home_for(data_dir: Path, account: Account | None, shared: Path) -> tuple[Hom
                 hint="give the folders above it the mode they had (chmod o+x), or use another --data-dir",
             )
         place = _new_place(data_dir, shared)
-    note = f"PostgreSQL's data is in {place}: its account cannot enter {data_dir}"
-    return Home(place), [note]
+    return Home(place), [f"PostgreSQL's data is in {place}, since its account could not enter {data_dir}"]
 
 
 def existing_home(data_dir: Path, shared: Path) -> Home:

@@ -75,7 +75,7 @@ def account_for(cluster: Path) -> Account | None:
         return None
     try:
         owner = cluster.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         owner = None
     if owner is not None and owner.st_uid != 0:
         account = Account(_name_of(owner.st_uid), owner.st_uid, owner.st_gid)

@@ -27,9 +27,7 @@ class Server:
     does.
     """
 
-    def __init__(
-        self, home: Home, socket_dir: Path, version: str, child: subprocess.Popen[bytes] | None
-    ) -> None:
+    def __init__(self, home: Home, socket_dir: Path, version: str, child: subprocess.Popen[bytes] | None) -> None:
         self.data_dir = home.path  #: where the data really is; see `notes` if that is not what was asked for
         self.socket_dir = socket_dir
         self.version = version  #: such as "18.6"
@@ -75,9 +73,7 @@ class Server:
             except subprocess.TimeoutExpired:
                 continue
             return
-        raise DatabaseError(
-            f"the PostgreSQL server in {self.data_dir} does not end", hint="see whether its disk hangs"
-        )
+        raise DatabaseError(f"the PostgreSQL server in {self.data_dir} does not end", hint="see whether its disk hangs")
 
 
 def answers(home: Home, socket_dir: Path) -> str | None:
