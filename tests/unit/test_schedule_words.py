@@ -77,6 +77,13 @@ def test_explain_shows_where_a_clock_change_moves_a_fire() -> None:
     assert "2026-03-29 02:30 does not exist" in (told.fires[2].note or "")
 
 
+def test_explain_notes_a_label_at_the_very_start_of_a_gap() -> None:
+    """02:00 does not exist either, although its nominal instant is the jump itself."""
+    told = schedule.explain(ScheduleSpec(cron=("0 2 29 3 *",), timezone="Europe/Berlin"), NOW, 1)
+    assert told.fires[0].local == "2026-03-29 03:00:00+02:00"
+    assert "02:00 does not exist" in (told.fires[0].note or "")
+
+
 def test_explain_tells_the_two_passes_apart() -> None:
     """A label that is shown twice says which of the two it is."""
     spec = ScheduleSpec(cron=("30 * * * *",), timezone="Europe/Berlin")

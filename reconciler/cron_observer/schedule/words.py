@@ -192,7 +192,7 @@ def _kind(spec: ScheduleSpec, crons: list[Cron]) -> str:
 def _fire(slot: Slot, timezone: str) -> Fire:
     local = slot.fire_at.astimezone(zone(timezone).info)
     note = None
-    if slot.fire_at != slot.nominal_at:
+    if local.replace(tzinfo=None, fold=0) != slot.nominal_local:
         note = f"{slot.nominal_local:%Y-%m-%d %H:%M} does not exist: the clock jumps over it"
     elif slot.fold:
         note = f"the second {slot.nominal_local:%H:%M} of this day"
