@@ -8,6 +8,7 @@ another process has made something claimable.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ WAITING_MAX: Final = 20_000
 Given = list[dict[str, Any]]
 
 
-class _AnsweredElsewhere(Exception):
+class _AnsweredElsewhereError(Exception):
     """Another process has answered the same claim while this round was under way."""
 
 
@@ -90,7 +91,7 @@ class Claimer:
             raise DatabaseError("the server takes no more waiting workers", hint="try again in a moment")
         twin = self._by_claim.get((tenant_id, claim_id)) if claim_id else None
         if twin is not None:
-            await asyncio.wait({twin.done, gone}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+            await _first(twin.done, gone, wait)
             return twin.done.result() if twin.done.done() else []
         waiter = _Waiter(seat, claim_id, wait <= 0, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(tenant_id, []).append(waiter)
@@ -98,8 +99,7 @@ class Claimer:
             self._by_claim[tenant_id, claim_id] = waiter
         self.wake(tenant_id)
         try:
-            timeout = None if waiter.once else wait
-            await asyncio.wait({waiter.done, gone}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            await _first(waiter.done, gone, None if waiter.once else wait)
             if waiter.served is not None and not waiter.done.done():
                 # A round has it in hand: what that gives must not be lost between the two.
                 waiter.gone = gone.done()
@@ -123,6 +123,10 @@ class Claimer:
                     waiter.done.set_result([])
         self._arrived.set()
 
+    async def settled(self) -> None:
+        """Wait until everything that clients did not live to receive is given back."""
+        await asyncio.gather(*self._releases)
+
     async def run(self) -> None:
         """Serve rounds until `stop` was called."""
         while not self._stopping:
@@ -136,10 +140,8 @@ class Claimer:
     async def _sleep(self) -> None:
         moments = [self._next_at[tenant] for tenant, waiters in self._waiting.items() if waiters]
         timeout = max(0.0, min(moments) - time.monotonic()) if moments else None
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._arrived.wait(), timeout)
-        except TimeoutError:
-            pass
         self._arrived.clear()
 
     async def _serve(self, tenant_id: UUID) -> None:
@@ -171,7 +173,7 @@ class Claimer:
         """Answer a failed round: 503 when the database is away, another round when it only lost a race."""
         for waiter in batch:
             waiter.seat.got = []
-        if isinstance(failure, _AnsweredElsewhere) or is_transient(failure):
+        if isinstance(failure, _AnsweredElsewhereError) or is_transient(failure):
             return 0.0
         if not isinstance(failure, DatabaseError):
             log.error("claim_round_failed", exc_info=failure)
@@ -200,7 +202,7 @@ class Claimer:
                     and one.seat.got
                     and not await remember(conn, tenant_id, one.claim_id, one.seat.got, now)
                 ):
-                    raise _AnsweredElsewhere
+                    raise _AnsweredElsewhereError
             ids = {run.id for seat in seats for run in seat.got} | {one for ids in again.values() for one in ids}
             shown = await reads.executions(conn, tenant_id, sorted(ids)) if ids else {}
             upcoming = await next_due(conn, tenant_id, seats, now) if seats else None
@@ -225,3 +227,9 @@ class Claimer:
             await self._give_back(report)
         except Exception as failure:  # noqa: BLE001  its lease runs out if this cannot be written
             log.warning("release_failed", execution_id=str(report.id), error=str(failure))
+
+
+async def _first(done: asyncio.Future[Given], gone: asyncio.Future[None], seconds: float | None) -> None:
+    """Wait until one of the two happens, or the time is over."""
+    either: set[asyncio.Future[Any]] = {done, gone}
+    await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

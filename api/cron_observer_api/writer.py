@@ -51,9 +51,9 @@ class _Waiting:
 class Writer:
     """One for each API process. `on_change(tenant)` is called when an execution may have become claimable."""
 
-    def __init__(self, database: Database, on_change: Callable[[UUID], None] = lambda _tenant: None) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._on_change = on_change
+        self.on_change: Callable[[UUID], None] = lambda _tenant: None
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._stopping = False
@@ -155,7 +155,7 @@ class Writer:
             elif not waiting.done.done():
                 waiting.done.set_result(one)
         for tenant_id in changed:
-            self._on_change(tenant_id)
+            self.on_change(tenant_id)
 
     @staticmethod
     def _fail(batch: Sequence[_Waiting], error: Exception) -> None:

@@ -32,7 +32,14 @@ SECOND = timedelta(seconds=1)
 
 
 def seat(wanted: int = 1, lease: float = 30, queues: tuple[str, ...] = ("default",), **values: object) -> Seat:
-    return Seat(worker="w", queues=queues, tasks=values.get("tasks"), wanted=wanted, lease=lease * SECOND)  # type: ignore[arg-type]
+    return Seat(
+        worker="w",
+        queues=queues,
+        tasks=values.get("tasks"),
+        wanted=wanted,
+        lease=lease * SECOND,
+        any_queue="tasks" in values,
+    )  # type: ignore[arg-type]
 
 
 async def claimed(database: Database, tenant: Tenant, *seats: Seat) -> list[Run]:

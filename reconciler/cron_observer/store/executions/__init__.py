@@ -4,7 +4,8 @@
 """
 
 from cron_observer.store.executions.claims import Seat, claim_round, expire, next_due, settle_waiting
-from cron_observer.store.executions.create import create_manual, create_running, usable
+from cron_observer.store.executions.create import adopt, create_manual, create_running, resolve, usable
+from cron_observer.store.executions.repeats import remember, repeated
 from cron_observer.store.executions.reports import (
     Answer,
     AppendLogs,
@@ -18,7 +19,6 @@ from cron_observer.store.executions.reports import (
     Start,
     process,
 )
-from cron_observer.store.executions.repeats import remember, repeated
 
 __all__ = [
     "Answer",
@@ -32,6 +32,7 @@ __all__ = [
     "Report",
     "Seat",
     "Start",
+    "adopt",
     "claim_round",
     "create_manual",
     "create_running",
@@ -40,6 +41,7 @@ __all__ = [
     "process",
     "remember",
     "repeated",
+    "resolve",
     "settle_waiting",
     "usable",
 ]

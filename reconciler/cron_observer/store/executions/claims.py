@@ -170,15 +170,16 @@ class Seat:
     tasks: frozenset[UUID] | None  #: None = of any task
     wanted: int
     lease: timedelta
+    any_queue: bool = False  #: with `tasks`: of whatever queue they are
     got: list[Run] = field(default_factory=list)
 
     def takes(self, run: Run) -> bool:
         """Say whether this worker still has room for `run`."""
         if len(self.got) >= self.wanted:
             return False
-        if self.tasks is not None:
-            return run.task_uid in self.tasks
-        return run.queue in self.queues
+        if self.tasks is not None and run.task_uid not in self.tasks:
+            return False
+        return self.any_queue or run.queue in self.queues
 
 
 async def _candidates(conn: AsyncConnection, tenant_id: UUID, seats: Sequence[Seat], now: datetime) -> list[Run]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -54,6 +54,21 @@ _OWNER: Final = """
 SELECT e.task_uid FROM executions e WHERE e.tenant_id = %(tenant)s AND e.id = %(id)s
 """
 
+#: An id of a client that carries no time of ours stands for one of ours, for as long as history is kept.
+_TAKE_ALIAS: Final = """
+INSERT INTO idempotency_keys (tenant_id, scope, key, request_hash, execution_id, created_at, expires_at)
+VALUES (%(tenant)s, 'execution', %(key)s, ''::bytea, %(id)s, %(now)s, %(until)s)
+ON CONFLICT DO NOTHING
+"""
+
+_ALIAS: Final = """
+SELECT k.execution_id FROM idempotency_keys k
+WHERE k.tenant_id = %(tenant)s AND k.scope = 'execution' AND k.key = %(key)s
+"""
+
+#: Longer than history is kept by default, so that an alias outlives what it stands for.
+_ALIAS_KEPT: Final = timedelta(days=100)
+
 #: Parameters of `_INSERT` that a run which nobody has claimed leaves empty.
 _UNCLAIMED: Final[Mapping[str, Any]] = dict.fromkeys(
     ("worker", "protocol", "claimed", "started", "lease_until", "lease_seconds", "run_deadline", "check_at")
@@ -70,6 +85,26 @@ def usable(identity: UUID, now: datetime) -> bool:
         return False
     at = id_time(identity)
     return now - ID_PAST <= at <= now + ID_FUTURE
+
+
+async def resolve(conn: AsyncConnection, tenant_id: UUID, identity: UUID) -> UUID | None:
+    """Return the id of ours that a client's own id stands for, None if it stands for nothing."""
+    found = await fetch(conn, _ALIAS, {"tenant": tenant_id, "key": str(identity)})
+    return found[0][0] if found else None
+
+
+async def adopt(conn: AsyncConnection, tenant_id: UUID, identity: UUID | None, now: datetime) -> UUID:
+    """Return the id for a new execution that its client calls `identity`: the same whenever it asks."""
+    if identity is None:
+        return new_id(now)
+    if usable(identity, now):
+        return identity
+    parameters = {"tenant": tenant_id, "key": str(identity), "id": new_id(now), "now": now, "until": now + _ALIAS_KEPT}
+    await fetch(conn, _TAKE_ALIAS, parameters)
+    known = await resolve(conn, tenant_id, identity)
+    if known is None:
+        raise AssertionError("an alias that was just written is not there")
+    return known
 
 
 async def _task(conn: AsyncConnection, tenant_id: UUID, task_uid: UUID) -> tuple[UUID, int, dict[str, Any]]:
@@ -97,7 +132,7 @@ async def create_manual(
     project_id, generation, spec = await _task(conn, tenant_id, task_uid)
     policy = Policy.read(spec)
     deadline = now + OFFERED_FOR if policy.start_deadline is None else now + policy.start_deadline
-    identity = new_id(now, uuid4().bytes)
+    identity = new_id(now)
     await fetch(
         conn,
         _INSERT,

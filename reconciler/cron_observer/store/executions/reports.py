@@ -16,8 +16,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer import lifecycle
-from cron_observer.errors import AlreadyClaimed, AlreadyFinal, CronObserverError, LogGap, NotFound, NotRunning
-from cron_observer.lifecycle import FINAL, Completion, Run, Status, Verdict
+from cron_observer.errors import AlreadyClaimed, CronObserverError, LogGap, NotFound, NotRunning
+from cron_observer.lifecycle import Completion, Run, Status, Verdict
 from cron_observer.model import Policy
 from cron_observer.store import logs
 from cron_observer.store.engine import clock
@@ -209,8 +209,8 @@ def _note(run: Run, report: Report, verdict: Verdict, batch: _Batch) -> Answer:
 
 def _patch_end(run: Run, done: Completion, policy: Policy, now: datetime) -> Verdict:
     """End only an attempt that the simple form began."""
-    if run.status in FINAL:
-        return Verdict(run=run, refusal=AlreadyFinal(f"the execution is {run.status}"))
+    if run.protocol == "patch" and run.status.value == done.outcome.upper():
+        return Verdict(run=run)  # said before
     if run.status is not Status.RUNNING or run.protocol != "patch":
         hint = "PATCH status=RUNNING takes it first; a claimed execution is completed with its fence"
         return Verdict(run=run, refusal=NotRunning("no attempt was begun by PATCH", hint=hint))
