@@ -23,7 +23,28 @@ from cron_observer.store import plan_rows
 from cron_observer.store.engine import Database, clock, fetch
 from cron_observer.store.plan_rows import Plan, PlanResult, write_plans
 
+__all__ = [
+    "INLINE_MAX",
+    "MARGIN",
+    "Connection",
+    "MarginPassedError",
+    "PlanInput",
+    "PlanResult",
+    "check_margin",
+    "due",
+    "follow_zone_data",
+    "in_transaction_with_margin",
+    "normalised",
+    "plan_batch",
+    "plan_one",
+    "quarantine",
+    "register",
+]
+
 T = TypeVar("T")
+
+#: An open transaction, for those who may not know what it is made of.
+Connection = AsyncConnection
 
 #: How long after its transaction's locks an edit takes effect. Long enough to commit a large apply, short enough
 #: that nobody waits for it.
@@ -265,7 +286,6 @@ async def follow_zone_data(conn: AsyncConnection, tenant_id: UUID, limit: int, n
         plans = [plan.follow(effective_from) for plan in old]
         await plan_rows.close(conn, tenant_id, old, effective_from)
         await plan_rows.raise_generations(conn, tenant_id, plans, now)
-        await _plan_if_few(conn, tenant_id, plans, now)
     return len(old)
 
 

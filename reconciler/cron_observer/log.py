@@ -1,0 +1,99 @@
+"""Logs: one line an event, JSON or for people, names from a closed list, secrets blotted out."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Final, TextIO
+
+import structlog
+
+from cron_observer.settings import redacted
+
+#: Every event that is logged and what it means. A test compares it with the calls in the code.
+EVENTS: Final = {
+    "clock_jumped": "The database's clock left the machine's by more than 2 s: nothing expires until it is back.",
+    "clock_thawed": "The database's clock is believed again; leases were extended.",
+    "loop_failed": "A tick of a loop failed; it is tried again after a growing wait.",
+    "loop_recovered": "A tick went well again after failures.",
+    "loop_started": "A loop began to tick.",
+    "loop_stopped": "A loop has ended as it was told.",
+    "loop_stuck": "Three ticks in a row ran into their time limit; the process ends so that it is started anew.",
+    "partitions_changed": "Weekly partitions were made or dropped.",
+    "stopping": "The process was told to stop and finishes what it has begun.",
+    "task_quarantined": "The slots of one task cannot be written; it is put aside.",
+    "tick_part_failed": "One part of a scheduler's tick failed for one tenant; the others went on.",
+    "tick_part_postponed": "A part of a tick lost a race for a lock; the next tick does it.",
+    "zone_data_followed": "Tasks were planned anew with newer time zone data.",
+}
+
+_SECRET_NAME: Final = re.compile(r"(?i)(^|_)(password|passwd|secret|token|authorization|cookie|api_?key|credential)s?$")
+_API_KEY: Final = re.compile(r"\bco_([0-9A-Za-z]{8})_[0-9A-Za-z_-]{20,}")
+_BEARER: Final = re.compile(r"(?i)\b(bearer|basic)\s+[0-9a-z._~+/=-]{8,}")
+_BLOT: Final = "***"
+
+
+def _clean(value: Any) -> Any:
+    """Return a value without secrets: those of URLs, API keys and credentials wherever they stand in a text."""
+    if isinstance(value, str):
+        text = _API_KEY.sub(rf"co_\1_{_BLOT}", value)
+        text = _BEARER.sub(rf"\1 {_BLOT}", text)
+        return re.sub(r"\S+://\S+", lambda match: redacted(match[0]), text) if "://" in text else text
+    if isinstance(value, dict):
+        return {key: _BLOT if _is_secret(key) else _clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    return value
+
+
+def _is_secret(name: Any) -> bool:
+    return isinstance(name, str) and _SECRET_NAME.search(name) is not None
+
+
+def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Blot out secrets in an event: by the name of a field, and by their shape in any text (structlog processor)."""
+    for name, value in event.items():
+        event[name] = _BLOT if _is_secret(name) and value is not None else _clean(value)
+    return event
+
+
+def configure(log_format: str = "auto", level: str = "info", stream: TextIO | None = None) -> None:
+    """Send all logs of this process, also those of libraries, to `stream` (default: standard error)."""
+    stream = stream or sys.stderr
+    people = log_format == "console" or (log_format == "auto" and stream.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=stream.isatty())
+        if people
+        else structlog.processors.JSONRenderer(sort_keys=True, default=str)
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for chatty in ("alembic", "git", "watchdog", "asyncio", "httpx", "httpcore"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )

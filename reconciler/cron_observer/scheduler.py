@@ -1,0 +1,266 @@
+"""The scheduler: plans slots ahead, settles what nobody claims, keeps house. Any number may run at once.
+
+Nothing has to be written when a slot falls due, so tasks go on firing for an hour while no scheduler runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+
+from cron_observer.clock import ClockGuard, Reading
+from cron_observer.errors import DatabaseError
+from cron_observer.horizon import CATCH_UP
+from cron_observer.settings import Settings
+from cron_observer.store import plans, tenants, upkeep
+from cron_observer.store.engine import Database, clock, is_transient
+from cron_observer.store.executions import expire, settle_waiting
+from cron_observer.store.plans import Connection
+
+log = structlog.get_logger()
+
+#: Tasks that one planning transaction locks. More would keep edits of them waiting.
+BATCH: Final = 200
+
+#: Seconds of a tick that planning may take, so that expiry and settling of others never wait longer.
+PLANNING_SECONDS: Final = 5.0
+
+#: Executions that one expiry looks at, tasks that one settling looks at, and rounds of each in a tick.
+EXPIRE_BATCH: Final = 100
+SETTLE_BATCH: Final = 200
+ROUNDS: Final = 10
+
+#: Seconds between two rounds of house-keeping, and between two looks at partitions and zone data.
+SWEEP_EVERY: Final = 60.0
+PARTITIONS_EVERY: Final = 3600.0
+
+#: Partitions exist this far ahead: planning needs two days, and a scheduler may be away for two weeks.
+PARTITIONS_AHEAD: Final = timedelta(days=22)
+
+
+@dataclass(slots=True)
+class TickResult:
+    """What a tick did. `failures` are the parts that failed and were left to the next tick."""
+
+    tenants: int = 0
+    planned: int = 0
+    slots: int = 0
+    quarantined: int = 0
+    expired: int = 0
+    settled: int = 0
+    deleted: int = 0
+    swept: int = 0
+    frozen: bool = False
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What the scheduler remembers of a tenant between ticks. Losing it costs work, nothing else."""
+
+    after: UUID | None = None  #: where settling goes on
+    swept_at: float | None = None
+    zones_at: float | None = None
+    leases_due: bool = False  #: the clock has thawed, and leases are to be extended before anything expires
+
+
+class Scheduler:
+    """One scheduler loop. All its truth is in the database; `tick` may be called by any number of processes."""
+
+    def __init__(self, database: Database, settings: Settings, guard: ClockGuard | None = None) -> None:
+        """`database` acts as the scheduler's role."""
+        self._database = database
+        self._retention = timedelta(days=settings.retention_days)
+        self._guard = guard or ClockGuard()
+        self._memory: dict[UUID, _Memory] = {}
+        self._partitions_at: float | None = None
+
+    async def tick(self) -> TickResult:
+        """Do what is due for every tenant. A tenant or task that fails is logged and harms no other.
+
+        Raises `DatabaseError` when the database cannot be reached.
+        """
+        result = TickResult()
+        async with self._database.transaction([]) as conn:
+            found = await tenants.all_ids(conn)
+            reading = self._observe(await clock(conn))
+        result.tenants, result.frozen = len(found), reading.frozen
+        self._memory = {tenant: self._memory.get(tenant) or _Memory() for tenant in found}
+        await self._guarded(result, None, "partitions", self._partitions(reading))
+        await self._plan(result)
+        for tenant in found:
+            await self._guarded(result, tenant, "expire", self._expire(result, tenant))
+            await self._guarded(result, tenant, "settle", self._settle(result, tenant))
+            await self._guarded(result, tenant, "delete", self._delete(result, tenant))
+            await self._guarded(result, tenant, "sweep", self._sweep(result, tenant))
+        return result
+
+    def _observe(self, db_now: datetime) -> Reading:
+        reading = self._guard.observe(db_now)
+        if reading.jumped:
+            log.error("clock_jumped", offset_seconds=reading.offset.total_seconds())
+        if reading.thawed:
+            log.warning("clock_thawed", offset_seconds=reading.offset.total_seconds())
+            for memory in self._memory.values():
+                memory.leases_due = True
+        return reading
+
+    @asynccontextmanager
+    async def _open(self, tenant: UUID) -> AsyncIterator[tuple[Connection, Reading]]:
+        """Open a transaction of one tenant, with the clock as read in it."""
+        async with self._database.transaction([tenant]) as conn:
+            yield conn, self._observe(await clock(conn))
+
+    async def _guarded(
+        self, result: TickResult, tenant: UUID | None, name: str, part: Coroutine[Any, Any, bool | None]
+    ) -> bool:
+        """Run a part of the tick so that its failure stays its own; return what it returned, False if it failed."""
+        try:
+            return bool(await part)
+        except DatabaseError:
+            raise
+        except Exception as error:  # one tenant's trouble is not the others'
+            result.failures += 1
+            where = {"part": name, "tenant": str(tenant) if tenant else None}
+            if is_transient(error):
+                log.info("tick_part_postponed", **where, reason=str(error).splitlines()[0])
+            else:
+                log.exception("tick_part_failed", **where)
+            return False
+
+    async def _partitions(self, reading: Reading) -> None:
+        if not _due(self._partitions_at, PARTITIONS_EVERY):
+            return
+        async with self._database.transaction([]) as conn:
+            made = await upkeep.ensure_partitions(conn, reading.now - CATCH_UP, reading.now + PARTITIONS_AHEAD)
+        dropped = 0
+        if not reading.frozen:
+            async with self._database.transaction([]) as conn:
+                dropped = await upkeep.drop_partitions(conn, reading.now - self._retention)
+        if made or dropped:
+            log.info("partitions_changed", made=made, dropped=dropped)
+        self._partitions_at = time.monotonic()
+
+    async def _plan(self, result: TickResult) -> None:
+        """Plan batch by batch, tenants in turn, until nothing is due or the time is used up."""
+        end = time.monotonic() + PLANNING_SECONDS
+        waiting = list(self._memory)
+        while waiting and time.monotonic() < end:
+            waiting = [
+                tenant
+                for tenant in waiting
+                if await self._guarded(result, tenant, "plan", self._plan_batch(result, tenant))
+            ]
+
+    async def _plan_batch(self, result: TickResult, tenant: UUID) -> bool:
+        """Plan one batch and say whether there is more to do."""
+        await self._follow_zone_data(tenant)
+        try:
+            async with self._open(tenant) as (conn, reading):
+                done = await plans.plan_batch(conn, tenant, BATCH, reading.now)
+        except DatabaseError:
+            raise
+        except Exception as error:
+            if is_transient(error):
+                raise
+            await self._plan_one_by_one(result, tenant)
+            return False
+        _count(result, done)
+        return done.more
+
+    async def _plan_one_by_one(self, result: TickResult, tenant: UUID) -> None:
+        """Plan the tasks of a batch that failed each on its own, and put aside those that it failed for."""
+        async with self._open(tenant) as (conn, reading):
+            uids = await plans.due(conn, tenant, BATCH, reading.now)
+        for uid in uids:
+            try:
+                async with self._open(tenant) as (conn, reading):
+                    done = await plans.plan_one(conn, tenant, uid, reading.now)
+            except DatabaseError:
+                raise
+            except Exception as error:  # whatever it is, only this task may suffer
+                if is_transient(error):
+                    continue
+                why = f"its slots cannot be written: {str(error).splitlines()[0]}"[:500]
+                async with self._open(tenant) as (conn, reading):
+                    await plans.quarantine(conn, tenant, uid, why, reading.now)
+                log.exception("task_quarantined", tenant=str(tenant), task_uid=str(uid))
+                result.quarantined += 1
+            else:
+                _count(result, done)
+
+    async def _follow_zone_data(self, tenant: UUID) -> None:
+        memory = self._memory[tenant]
+        if not _due(memory.zones_at, PARTITIONS_EVERY):
+            return
+        async with self._open(tenant) as (_, reading):
+            now = reading.now
+        moved = plans.INLINE_MAX
+        while moved == plans.INLINE_MAX:
+            moved = await plans.in_transaction_with_margin(
+                self._database,
+                [tenant],
+                lambda conn: plans.follow_zone_data(conn, tenant, plans.INLINE_MAX, now),
+            )
+            if moved:
+                log.info("zone_data_followed", tenant=str(tenant), tasks=moved)
+        memory.zones_at = time.monotonic()
+
+    async def _expire(self, result: TickResult, tenant: UUID) -> None:
+        memory = self._memory[tenant]
+        for _ in range(ROUNDS):
+            async with self._open(tenant) as (conn, reading):
+                if reading.frozen:
+                    return
+                extend = memory.leases_due
+                if extend:
+                    await upkeep.extend_leases(conn, tenant, reading.now)
+                changed = await expire(conn, tenant, reading.now, EXPIRE_BATCH)
+            if extend:
+                memory.leases_due = False
+            result.expired += changed
+            if changed < EXPIRE_BATCH:
+                return
+
+    async def _settle(self, result: TickResult, tenant: UUID) -> None:
+        memory = self._memory[tenant]
+        for _ in range(ROUNDS):
+            async with self._open(tenant) as (conn, reading):
+                if reading.frozen:
+                    return
+                ended, after = await settle_waiting(conn, tenant, reading.now, memory.after, SETTLE_BATCH)
+            memory.after = after
+            result.settled += ended
+            if after is None:
+                return
+
+    async def _delete(self, result: TickResult, tenant: UUID) -> None:
+        async with self._open(tenant) as (conn, reading):
+            result.deleted += await upkeep.finish_deletions(conn, tenant, reading.now)
+
+    async def _sweep(self, result: TickResult, tenant: UUID) -> None:
+        memory = self._memory[tenant]
+        if not _due(memory.swept_at, SWEEP_EVERY):
+            return
+        async with self._open(tenant) as (conn, reading):
+            if reading.frozen:
+                return
+            result.swept += await upkeep.sweep(conn, tenant, reading.now)
+        memory.swept_at = time.monotonic()
+
+
+def _due(last: float | None, every: float) -> bool:
+    return last is None or time.monotonic() - last >= every
+
+
+def _count(result: TickResult, done: plans.PlanResult) -> None:
+    result.planned += done.tasks
+    result.slots += done.slots
+    result.quarantined += done.quarantined
