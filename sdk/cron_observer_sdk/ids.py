@@ -1,10 +1,14 @@
-"""Identifiers that the client mints, so that a repeated request is harmless."""
+"""Identifiers: ids that the client mints, so that a repeated request is harmless, and names of tasks."""
 
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
+
+#: ``project/name``, or the uid of a task.
+TASK = re.compile(r"[^/\s]+/[^/\s]+|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 _last = [0]  #: the newest timestamp part handed out: 48 bits of milliseconds and 12 bits below one
 _locks = [threading.Lock()]

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 
 from cron_observer_sdk.client import Client
-from cron_observer_sdk.errors import ApiError, NotConfigured, Unavailable
+from cron_observer_sdk.errors import ApiError, LeaseLost, NotConfigured, Unavailable
 from cron_observer_sdk.execution import Execution
 from cron_observer_sdk.ids import uuid7
 from cron_observer_sdk.keeper import lasting_clock
@@ -54,8 +54,10 @@ class Job:
         queues: Sequence[str] = ("default",),
         lease_seconds: float = 30,
         notices: Notices | None = None,
+        process: Notices = PROCESS,
     ) -> None:
         self.notices = notices or Notices()
+        self._process = process  #: for what is wrong with the whole process
         self.reporter = Reporter(client, self.notices, lease_seconds=lease_seconds, strict=False)
         self.execution = Execution(task, self.reporter)
         self._task = task
@@ -77,7 +79,7 @@ class Job:
         """Tell the server that the job begins; go on without it after `patience` seconds."""
         self._began_at = time.time()
         if not self._client.configured:
-            PROCESS.say("unconfigured", f"{self._client.missing}: runs are not reported to Cron Observer")
+            self._process.say("unconfigured", f"{self._client.missing}: runs are not reported to Cron Observer")
             self._give_up()
             return
         threading.Thread(target=self._begin_all, name="cron-observer-begin", daemon=True).start()
@@ -87,6 +89,10 @@ class Job:
     def end(self, outcome: Outcome, patience: float = PHASE_SECONDS) -> None:
         """Tell the server how the job ended; go on without it if it does not answer."""
         if not self.reporter.ours:
+            return
+        if isinstance(self.reporter.stop_cause, LeaseLost):
+            self.notices.say("lease", f"the outcome is not reported: {self.reporter.stop_cause}")
+            self._give_up()
             return
         self._outcome = outcome
         self._over.set()
@@ -109,7 +115,7 @@ class Job:
         self._closed.set()
 
     def _give_up(self) -> None:
-        """Report nothing of this run."""
+        """Report nothing of this run, or nothing more."""
         self.reporter.mute()
         self._closed.set()
         self._tried.set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -14,14 +13,12 @@ from cron_observer_sdk.client import Client, default_client
 from cron_observer_sdk.context import enter, running
 from cron_observer_sdk.errors import NotConfigured, Skip
 from cron_observer_sdk.execution import Execution
+from cron_observer_sdk.ids import TASK
 from cron_observer_sdk.job import Job
 from cron_observer_sdk.notice import PROCESS
 from cron_observer_sdk.outcome import Outcome, of_exception
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-#: ``project/name``, or the uid of a task.
-TASK = re.compile(r"[^/\s]+/[^/\s]+|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class ObservedTask:

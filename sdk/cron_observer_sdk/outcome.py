@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import Any, NamedTuple
 
 from cron_observer_sdk.errors import Cancelled, Fail, Skip
@@ -60,6 +59,8 @@ def _words(error: BaseException) -> str:
 
 def trimmed(error: BaseException) -> str:
     """Return the traceback without the SDK's own frames; the middle of a very long one is left out."""
+    import traceback
+
     try:
         lines = traceback.format_exception(type(error), error, _below_sdk(error))
         text = clean("".join(lines))

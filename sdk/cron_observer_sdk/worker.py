@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import queue
 import random
 import signal
 import threading
@@ -71,11 +72,12 @@ class Worker:
         self._wait_seconds = min(30.0, max(0.0, wait_seconds))
         self._grace_seconds = grace_seconds
         self._stopping = threading.Event()
-        self._hurried = threading.Event()
+        # A signal handler may put into it whatever lock its thread holds; an Event has no such promise.
+        self._wishes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._abort = Abort()
         self._changed = threading.Condition()
         self._shifts: set[Shift] = set()
-        self._fatal: ApiError | None = None
+        self._fatal: Exception | None = None
 
     def run(self, handlers: Mapping[str, Handler]) -> None:
         """Work until SIGTERM, SIGINT or `stop`; then let what runs finish within the grace, and release the rest.
@@ -96,7 +98,8 @@ class Worker:
         with self._signals():
             _logger.info("worker %s takes %s from %s", self.name, tasks or "everything", list(self._queues))
             claimer.start()
-            self._stopping.wait()
+            self._wishes.get()
+            self._stopping.set()
             self._abort.now()
             claimer.join(RELEASE_SECONDS * 2)
             self._drain()
@@ -105,9 +108,7 @@ class Worker:
 
     def stop(self) -> None:
         """Ask the worker to stop, from any thread; `run` returns when it has. A stopped worker is done."""
-        if self._stopping.is_set():
-            self._hurried.set()
-        self._stopping.set()
+        self._wishes.put(None)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -115,7 +116,7 @@ class Worker:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before: dict[int, Any] = {}
+        before: dict[signal.Signals, Any] = {}
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
                 before[number] = signal.signal(number, lambda *_: self.stop())
@@ -125,7 +126,15 @@ class Worker:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _claim_all(self, client: Client, handlers: Handlers, tasks: Sequence[str] | None) -> None:
-        """Claim until the worker stops."""
+        """Claim until the worker stops; what ends it otherwise is raised by `run`."""
+        try:
+            self._claim_until_stopped(client, handlers, tasks)
+        except Exception as error:  # noqa: BLE001  `run` waits in another thread and must hear of it
+            self._fatal = error
+            self._wishes.put(None)
+
+    def _claim_until_stopped(self, client: Client, handlers: Handlers, tasks: Sequence[str] | None) -> None:
+        """Claim and begin what comes. Raise `ApiError` for a refusal that waiting will not mend."""
         pause = 0.5
         while self._wait_for_room():
             claim_id, asked_at = uuid7(), time.monotonic()
@@ -133,22 +142,25 @@ class Worker:
                 found = self._claim(client, tasks, claim_id, self._wait_seconds)
             except ApiError as error:
                 if self._stopping.is_set():
-                    self._give_back(client, tasks, claim_id)
-                elif error.status and error.status < 500 and error.status != 429:
-                    self._fatal = error
-                    self._stopping.set()
-                else:
-                    if pause <= 0.5:
-                        _logger.warning("%s; trying again", error)
-                    self._stopping.wait(random.uniform(pause / 2, pause))  # noqa: S311
-                    pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+                    break
+                if error.status and error.status < 500 and error.status != 429:
+                    raise
+                if pause <= 0.5:
+                    _logger.warning("%s; trying again", error)
+                self._stopping.wait(random.uniform(pause / 2, pause))  # noqa: S311
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
                 continue
             pause = 0.5
-            leased_at = lasting_clock()
+            leased_at = lasting_clock()  # the reply follows the claim at once; the request may have waited
+            if self._stopping.is_set():
+                break
             for facts in found:
                 self._take(client, handlers, facts, leased_at)
             if not found and time.monotonic() - asked_at < min(POLL_SECONDS, self._wait_seconds):
                 self._stopping.wait(POLL_SECONDS)
+        else:
+            return
+        self._give_back(client, tasks, claim_id)
 
     def _claim(
         self, client: Client, tasks: Sequence[str] | None, claim_id: str, wait_seconds: float
@@ -205,6 +217,10 @@ class Worker:
             self._shifts.discard(shift)
             self._changed.notify_all()
 
+    def _hurried(self) -> bool:
+        """Say whether somebody asked a second time."""
+        return not self._wishes.empty()
+
     def _drain(self) -> None:
         """Wait for what runs, then ask it to stop, then give it back."""
         self._wait_until_idle(self._grace_seconds, hurry=True)
@@ -225,5 +241,5 @@ class Worker:
         """Wait until nothing runs; a second wish to stop ends the waiting if `hurry`."""
         until = time.monotonic() + seconds
         with self._changed:
-            while self._shifts and time.monotonic() < until and not (hurry and self._hurried.is_set()):
+            while self._shifts and time.monotonic() < until and not (hurry and self._hurried()):
                 self._changed.wait(min(0.2, max(0.0, until - time.monotonic())))

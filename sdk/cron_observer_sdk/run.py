@@ -1,0 +1,202 @@
+"""``cron-observer run TASK -- command…``: run a command and report it, whatever happens to the reporting."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from cron_observer_sdk.child import Child, code_of_failure, exit_code
+from cron_observer_sdk.client import Client
+from cron_observer_sdk.errors import LeaseLost, NotConfigured
+from cron_observer_sdk.job import Job
+from cron_observer_sdk.notice import Notices
+from cron_observer_sdk.options import RunOptions
+from cron_observer_sdk.outcome import Outcome, fault
+from cron_observer_sdk.output import Output
+from cron_observer_sdk.text import RESULT_BYTES, strict_json
+
+#: Signals that are handed on to the command.
+FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+
+
+class Interrupted(BaseException):
+    """A signal came while the command does not run: before it starts, or while its end is reported."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class Signals:
+    """Hands signals on to the command while there is one."""
+
+    def __init__(self) -> None:
+        self._child: Child | None = None
+        self._raises = False
+        self._missed: list[int] = []
+        # An inherited "ignore" would let the kernel reap the command before we do.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for name in FORWARDED:
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
+                signal.signal(number, self._arrived)
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Let a signal raise `Interrupted` in this block; outside of it, signals wait for a child."""
+        self._raises = True
+        try:
+            yield
+        finally:
+            self._raises = False
+
+    def hand_to(self, child: Child) -> None:
+        """Hand signals to the child, the held ones first."""
+        self._child = child
+        while self._missed:
+            child.signal(self._missed.pop(0))
+
+    def take_back(self) -> None:
+        """Hand on nothing more: the command has ended."""
+        self._child = None
+
+    def _arrived(self, number: int, _frame: Any) -> None:
+        """Handle one signal."""
+        if self._child is not None:
+            self._child.signal(number)
+        elif self._raises:
+            raise Interrupted(number)
+        else:
+            self._missed.append(number)
+
+
+class Ender:
+    """Ends the command when its time is over or its cancellation is asked for."""
+
+    def __init__(self, job: Job, options: RunOptions) -> None:
+        self.why: str | None = None  #: ``timeout`` or ``cancelled``, once it has begun to end the command
+        self._job = job
+        self._options = options
+        self._thread: threading.Thread | None = None
+
+    def watch(self, child: Child) -> None:
+        """Begin to watch."""
+        self._thread = threading.Thread(target=self._watch, args=(child,), name="cron-observer-end", daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Wait until the rest of the group is gone, if the command was ended."""
+        if self.why is not None and self._thread is not None:
+            self._thread.join()
+
+    def _watch(self, child: Child) -> None:
+        """Wait for a reason, then end the group."""
+        timeout = self._options.timeout
+        asked = self._job.execution.wait_cancelled(threading.TIMEOUT_MAX if timeout is None else timeout)
+        self.why = "cancelled" if asked else "timeout"
+        child.end(self._options.grace)
+
+
+def run(options: RunOptions, command: Sequence[str]) -> int:
+    """Run the command; return its exit code, whatever becomes of the reporting."""
+    signals = Signals()
+    notices = Notices(_to_stderr)
+    job = _job(options, notices)
+    try:
+        with signals.interrupting():
+            job.begin()
+    except Interrupted as interrupted:
+        job.release("stopped before the command started")
+        return 128 + interrupted.number
+    output = Output(None if options.no_output else job.reporter)
+    child = Child(command, _environment(job), output.take)
+    try:
+        child.spawn()
+    except OSError as error:
+        code = code_of_failure(error)
+        message = f"{command[0]}: {error.strerror or error}"
+        _to_stderr(message)
+        outcome = Outcome("failed", code, fault("CommandNotFound" if code == 127 else "CommandNotRunnable", message))
+    else:
+        signals.hand_to(child)
+        ender = Ender(job, options)
+        ender.watch(child)
+        status = child.wait()
+        ender.finish()
+        code = exit_code(status)
+        outcome = _outcome(status, ender.why, options, job)
+    output.finish()
+    signals.take_back()
+    with suppress(Interrupted), signals.interrupting():
+        job.end(outcome)
+    return code
+
+
+def _job(options: RunOptions, notices: Notices) -> Job:
+    """Make the job; a wrong address does not keep the command from running."""
+    try:
+        client = Client()
+    except NotConfigured as error:
+        notices.say("unconfigured", f"{error}: this run is not reported")
+        client = Client("", "")
+    return Job(
+        options.task, client, queues=options.queues, lease_seconds=options.lease, notices=notices, process=notices
+    )
+
+
+def _outcome(status: int, why: str | None, options: RunOptions, job: Job) -> Outcome:
+    """Say how the command ended."""
+    code = exit_code(status)
+    if why == "timeout":
+        return Outcome("failed", code, fault("Timeout", f"still running after {options.timeout:g} s: ended"))
+    if why == "cancelled" and not isinstance(job.reporter.stop_cause, LeaseLost):
+        return Outcome("cancelled", code)
+    if status < 0:
+        return Outcome("failed", code, fault("Signal", f"ended by {_signal_name(-status)}"))
+    return Outcome("finished" if code == 0 else "failed", code)
+
+
+def _signal_name(number: int) -> str:
+    """Return SIGKILL for 9."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _environment(job: Job) -> dict[str, str]:
+    """Return our environment, and what the command may want to know about its execution."""
+    run, facts = job.execution, job.execution.facts
+    environment = dict(os.environ)
+    if not run.observed:
+        return environment
+    environment["CRON_OBSERVER_EXECUTION_ID"] = run.id
+    environment["CRON_OBSERVER_EXECUTION_TASK"] = run.task
+    environment["CRON_OBSERVER_EXECUTION_ATTEMPT"] = str(run.attempt)
+    if facts.get("scheduled_for"):
+        environment["CRON_OBSERVER_EXECUTION_SCHEDULED_FOR"] = str(facts["scheduled_for"])
+    if facts.get("payload") is not None:
+        payload = strict_json(facts["payload"])
+        if len(payload.encode("utf-8")) <= RESULT_BYTES:
+            environment["CRON_OBSERVER_EXECUTION_PAYLOAD"] = payload
+    return environment
+
+
+def _to_stderr(message: str) -> None:
+    """Say something beside the command's own output."""
+    with suppress(OSError):
+        os.write(2, f"cron-observer: {message}\n".encode("utf-8", "replace"))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command that the arguments describe."""
+    from cron_observer_sdk.options import read
+
+    options, command = read(arguments)
+    sys.stdout.flush()
+    return run(options, command)
