@@ -36,8 +36,9 @@ class Edit:
 class Editor:
     """Collects the edits of one text."""
 
-    def __init__(self, text: str, step: int = 2) -> None:
+    def __init__(self, text: str, root: Node, step: int = 2) -> None:
         self.text = text
+        self.root = root  #: the document; it is never written anew as one value
         self.step = step  #: columns by which the document indents
         self.newline = "\r\n" if "\r\n" in text else "\n"
         self.edits: list[Edit] = []
@@ -55,26 +56,35 @@ class Editor:
     # -- what changes -------------------------------------------------------------------------------------
 
     def change(self, node: Node, new: Any, *, flow: bool = False) -> None:
-        """Make the value of a node `new`."""
-        old = node.value
-        flow = flow or node.style in ("{", "[")
-        if same(old, new):
+        """Make the value of a node `new`: by small edits inside it, or if there are none, by writing it anew."""
+        if same(node.value, new):
             return
-        if isinstance(old, dict) and isinstance(new, dict) and old and new and old.keys() & new.keys():
+        before = len(self.edits)
+        try:
+            self._change_inside(node, new, flow=flow or node.style in ("{", "["))
+        except CannotEdit:
+            if node is self.root:
+                raise
+            del self.edits[before:]
+            self.replace(node, new, flow=flow)
+
+    def _change_inside(self, node: Node, new: Any, *, flow: bool) -> None:
+        old = node.value
+        if isinstance(old, dict) and isinstance(new, dict) and old.keys() & new.keys():
             (self._flow_mapping if flow else self._block_mapping)(node, new)
         elif isinstance(old, list) and isinstance(new, list) and old and new:
             self._list(node, new, flow=flow)
         else:
-            self.replace(node, new, flow=flow)
+            raise CannotEdit
 
     def replace(self, node: Node, new: Any, *, flow: bool = False, block: bool = False) -> None:
         """Write a value anew, on one line or (`block`, or where it is long) as an indented block."""
         text = render.flow(new, self._quotes(node))
         large = isinstance(new, dict | list) and bool(new)
-        block = large and not flow and (block or len(text) > render.SHORT) and node.key_start >= 0
+        in_block = node.style in (":", "-")
+        block = large and not flow and (block or in_block or len(text) > render.SHORT) and node.key_start >= 0
         if not block and not large:
             text = self._scalar(node, new, flow=flow)
-        in_block = node.children is not None and node.style in (":", "-")
         if node.key_start < 0:  # the item of a list, or the document itself
             self.edits.append(Edit(node.start, self._content_end(node), text))
             return

@@ -132,13 +132,13 @@ def _attempts(stream: Stream, target: Document, wanted: dict[str, Any]) -> Itera
     step = _step(root, stream.text)
 
     def small() -> str:
-        editor = Editor(stream.text, step)
+        editor = Editor(stream.text, root, step)
         editor.change(root, wanted)
         return editor.result()
 
     def rewritten(*paths: tuple[str, ...]) -> Callable[[], str]:
         def write() -> str:
-            editor = Editor(stream.text, step)
+            editor = Editor(stream.text, root, step)
             for path in paths:
                 node, new = find(root, pointer(path)), _get(wanted, path)
                 if node is None or new is ABSENT:

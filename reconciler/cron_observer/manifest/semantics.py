@@ -31,7 +31,7 @@ _BOUNDS: Final[dict[Path, tuple[timedelta, timedelta, str]]] = {
 #: Last words of a key whose value is a secret, once camelCase and dashes are undone.
 _SECRET_KEY: Final = re.compile(
     r"(^|_)(password|passwd|pwd|passphrase|secret|token|api_?key|private_?key|access_?key|secret_?key"
-    r"|client_?secret|credentials?|auth)\Z"
+    r"|client_?secret|credentials?)\Z"
 )
 #: Values that name a secret instead of being one: ${X}, {{ x }}, env:X, vault:x, arn:…, path of a file.
 _REFERENCE: Final = re.compile(r"\$|\{\{|<|\*+\Z|(env|vault|secret|ref|file|arn|op|aws|gcp|azure|k8s|ssm):|/|~/")

@@ -187,11 +187,9 @@ def _range(_word: str, path: Path, error: Any) -> Iterator[Fault]:
 
 _SIZES: Final[dict[str, str]] = {
     "maxLength": "at most {} characters are allowed",
-    "minLength": "at least {} characters are needed",
     "maxItems": "at most {} items are allowed",
     "minItems": "at least {} item is needed",
     "maxProperties": "at most {} entries are allowed",
-    "uniqueItems": "an item stands here twice",
 }
 
 
