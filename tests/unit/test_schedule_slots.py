@@ -252,6 +252,7 @@ def test_the_same_spec_compiles_to_the_same_schedule() -> None:
     ("spec", "rule", "pointer"),
     [
         (ScheduleSpec(), "CO3001", ""),
+        (ScheduleSpec(cron=("0 0 * * *",) * 51), "CO3002", "/cron"),
         (ScheduleSpec(every=timedelta(0)), "CO3012", "/every"),
         (ScheduleSpec(every=timedelta(milliseconds=999)), "CO3012", "/every"),
         (ScheduleSpec(every=timedelta(seconds=-5)), "CO3012", "/every"),

@@ -159,9 +159,7 @@ def split(text: str) -> list[str]:
         stripped = _macro(stripped)
     parts = stripped.upper().split()
     if len(parts) != 5:
-        raise refuse(
-            "CO3003", f"The cron expression has {len(parts)} fields; it must have 5.", _count_hint(parts)
-        )
+        raise refuse("CO3003", f"The cron expression has {len(parts)} fields; it must have 5.", _count_hint(parts))
     return parts
 
 
@@ -214,9 +212,7 @@ def _read_range(reading: _Reading, item: str, body: str, step: int | None) -> No
     if dash:
         last = _value(field, item, end)
         if last < first:
-            raise refuse(
-                "CO3005", f"{field.name} {item!r} runs backwards.", _backwards_hint(field, first, last, step)
-            )
+            raise refuse("CO3005", f"{field.name} {item!r} runs backwards.", _backwards_hint(field, first, last, step))
     elif step is None:
         last = first
     else:
@@ -266,7 +262,7 @@ def _read_hash(reading: _Reading, item: str, match: re.Match[str], step: int | N
             f"{field.name} {item!r} needs the task's project and name to be resolved.",
             "give the seed (`project/name`), or write a number instead of H",
         )
-    digest = hashlib.sha256(f"{field.name}\n{reading.seed}".encode()).digest()
+    digest = hashlib.sha256(f"{field.name}\n{reading.seed}".encode("utf-8", "surrogatepass")).digest()
     draw = int.from_bytes(digest[:8], "big")
     if step is None:
         value = first + draw % (last - first + 1)

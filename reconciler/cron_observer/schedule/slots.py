@@ -37,7 +37,8 @@ _TIME: Final = re.compile(
 #: The longest `every`; beyond it, dates are meant: write `cron` or `at`.
 LONGEST: Final = timedelta(days=3660)
 
-#: How many times `at` may list.
+#: How many expressions `cron` may list, and how many times `at`.
+MOST_EXPRESSIONS: Final = 50
 MOST_TIMES: Final = 1000
 
 
@@ -195,6 +196,13 @@ def _build(spec: ScheduleSpec) -> Schedule:
 
 def read_crons(spec: ScheduleSpec) -> list[Cron]:
     """The cron expressions of `spec`, understood; raise `ScheduleError` with the pointer of the wrong one."""
+    if len(spec.cron) > MOST_EXPRESSIONS:
+        raise refuse(
+            "CO3002",
+            f"cron lists {len(spec.cron)} expressions; {MOST_EXPRESSIONS} are allowed.",
+            "write lists and ranges inside an expression, or several tasks",
+            pointer="/cron",
+        )
     crons = []
     for number, text in enumerate(spec.cron):
         pointer = "/cron" if len(spec.cron) == 1 else f"/cron/{number}"

@@ -198,9 +198,7 @@ def zone(name: str) -> Zone:
         return Zone(name)
     if not name.strip():
         raise refuse("CO3011", "The time zone is empty.", "write Europe/Berlin or UTC", pointer="/timezone")
-    raise refuse(
-        "CO3011", f"{name[:80]!r} is not a known time zone.", _zone_hint(name[:80]), pointer="/timezone"
-    )
+    raise refuse("CO3011", f"{name[:80]!r} is not a known time zone.", _zone_hint(name[:80]), pointer="/timezone")
 
 
 @lru_cache(maxsize=1)
@@ -213,9 +211,7 @@ def _zone_hint(name: str) -> str:
         sign = "-" if match[1] == "+" else "+"
         fixed = f"Etc/GMT{sign}{match[2]}"
         if fixed in _names():
-            return (
-                f"write the name of a place, or {fixed} (its sign is the other way round) for a fixed offset"
-            )
+            return f"write the name of a place, or {fixed} (its sign is the other way round) for a fixed offset"
     by_letters = {known.lower(): known for known in sorted(_names())}
     asked = name.strip().lower().replace(" ", "_")
     cities = {known.rpartition("/")[2].lower(): known for known in sorted(_names(), reverse=True)}
