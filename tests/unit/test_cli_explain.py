@@ -176,8 +176,7 @@ def test_a_broken_manifest_shows_its_findings(tmp_path: Path) -> None:
 def test_a_batch_answers_each_line() -> None:
     """Good and bad lines are answered in order; blank lines are passed over; the exit code is 0."""
     lines = [
-        '{"id": 1, "schedule": {"cron": "0 12 * * *", "timezone": "Europe/Berlin"},'
-        ' "after": "2026-03-28T00:00:00Z", "count": 2}',
+        '{"id": 1, "schedule": {"cron": "0 8 * * *", "timezone": "Europe/Berlin"}, "after": "2026-03-28T00:00:00Z", "count": 2}',
         "nonsense",
         "",
         '{"id": "b", "schedule": {"every": "1500ms"}, "after": "2026-03-28T00:00:00.0001Z", "count": 2}',
@@ -185,7 +184,7 @@ def test_a_batch_answers_each_line() -> None:
     done = run("--batch", text="\n".join(lines))
     assert done.exit_code == 0
     answers = [json.loads(line) for line in done.output.splitlines()]
-    assert answers[0] == {"id": 1, "fires": ["2026-03-28T11:00:00Z", "2026-03-29T10:00:00Z"]}
+    assert answers[0] == {"id": 1, "fires": ["2026-03-28T07:00:00Z", "2026-03-29T06:00:00Z"]}
     assert answers[1]["id"] is None
     assert "not JSON" in answers[1]["error"]
     assert answers[2] == {"id": "b", "fires": ["2026-03-28T00:00:01.500Z", "2026-03-28T00:00:03Z"]}
