@@ -187,3 +187,9 @@ def principal_of(request: Request[Any, Any, Any]) -> Principal:
     if not isinstance(found, Principal):
         raise TypeError(f"{request.route_handler} is public: nobody has been asked who they are")
     return found
+
+
+async def still_valid(request: Request[Any, Any, Any]) -> bool:
+    """Say whether the key that opened a long connection is still good."""
+    token = _credential(request)
+    return token is None or await request.app.state.key_ring.find(token) is not None

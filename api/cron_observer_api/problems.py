@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import structlog
 from litestar import Request, Response
+from litestar.enums import HttpMethod
 from litestar.exceptions import HTTPException
 
 from cron_observer.errors import BadRequest, CronObserverError, NotFound, ScheduleError
@@ -191,5 +192,16 @@ def handle(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
         _log.error("request failed", path=request.scope["path"], method=request.method, exc_info=error)
     elif told.code == "unavailable":
         _log.warning("request refused: unavailable", path=request.scope["path"], detail=told.message)
-    allow = getattr(error, "headers", None) if told.status == 405 else None
-    return respond(told, {"Allow": allow["Allow"]} if allow and "Allow" in allow else None)
+    return respond(told, {"Allow": ", ".join(_allowed(request))} if told.status == 405 else None)
+
+
+def _allowed(request: Request[Any, Any, Any]) -> list[str]:
+    """Return the methods that the path of a request takes."""
+    allowed = []
+    for method in HttpMethod:
+        try:
+            request.app.asgi_router.handle_routing(path=request.scope["path"], method=method.value)
+        except HTTPException:
+            continue
+        allowed.append("GET, HEAD" if method is HttpMethod.GET else method.value)
+    return allowed

@@ -50,12 +50,12 @@ _PAGE: Final = text(f"""
         ON e.tenant_id = c.tenant_id AND e.id = c.id AND e.id BETWEEN :low AND :high
     {JOINS}
     WHERE e.tenant_id = :tenant_id
-    ORDER BY e.fire_at DESC, e.id DESC""")  # noqa: S608  constants of this module
+    ORDER BY e.fire_at DESC, e.id DESC""")
 
 _DAYS: Final = text(f"""
     SELECT width_bucket(e.fire_at, CAST(:starts AS timestamptz[])) AS day, e.status, count(*) AS n
     FROM executions AS e WHERE {_FILTERS}
-    GROUP BY 1, 2 ORDER BY 1""")  # noqa: S608  constants of this module
+    GROUP BY 1, 2 ORDER BY 1""")
 
 
 class Position(NamedTuple):

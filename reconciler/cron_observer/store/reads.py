@@ -49,18 +49,18 @@ _FULL: Final = text(f"""
     SELECT {ITEM_COLUMNS}, {DEFINITION_COLUMNS}, e.fence, e.error, e.result, e.checkpoint,
         coalesce(e.payload, coalesce(r.spec, t.spec) -> 'payload') AS payload
     FROM executions AS e {JOINS}
-    WHERE e.tenant_id = :tenant_id AND e.id = ANY (:ids) AND e.id BETWEEN :low AND :high""")  # noqa: S608  constants of this module
+    WHERE e.tenant_id = :tenant_id AND e.id = ANY (:ids) AND e.id BETWEEN :low AND :high""")
 
 _ITEMS: Final = text(f"""
     SELECT {ITEM_COLUMNS}, {DEFINITION_COLUMNS}, e.error - 'traceback' AS error
     FROM executions AS e {JOINS}
-    WHERE e.tenant_id = :tenant_id AND e.id = ANY (:ids) AND e.id BETWEEN :low AND :high""")  # noqa: S608  constants of this module
+    WHERE e.tenant_id = :tenant_id AND e.id = ANY (:ids) AND e.id BETWEEN :low AND :high""")
 
 _PENDING: Final = text(f"""
     SELECT e.id FROM executions AS e
     WHERE e.tenant_id = :tenant_id AND e.status = 'PENDING' AND e.available_at <= :now
       AND (CAST(:task_uid AS uuid) IS NULL OR e.task_uid = :task_uid) AND NOT {OBSOLETE}
-    ORDER BY e.priority DESC, e.available_at, e.id LIMIT :limit""")  # noqa: S608  constants of this module
+    ORDER BY e.priority DESC, e.available_at, e.id LIMIT :limit""")
 
 _EVENTS: Final = text("""
     SELECT seq, at, type, attempt, status, reason, actor, data FROM execution_events
@@ -69,9 +69,7 @@ _EVENTS: Final = text("""
 _EXISTS: Final = text("SELECT task_uid FROM executions WHERE tenant_id = :tenant_id AND id = :id")
 
 
-async def executions(
-    conn: AsyncConnection, tenant_id: UUID, ids: Sequence[UUID]
-) -> dict[UUID, dict[str, Any]]:
+async def executions(conn: AsyncConnection, tenant_id: UUID, ids: Sequence[UUID]) -> dict[UUID, dict[str, Any]]:
     """Return the executions with these ids in full, as the wire shows them; unknown ids are left out."""
     return {row["id"]: shapes.execution_full(row) for row in await _rows(conn, _FULL, tenant_id, ids)}
 

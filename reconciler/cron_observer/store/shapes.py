@@ -100,9 +100,7 @@ def execution_item(row: Mapping[Any, Any]) -> dict[str, Any]:
         "duration_seconds": seconds_between(row["started_at"] or row["claimed_at"], row["finished_at"]),
         "run_deadline": instant(row["run_deadline"]),
         "heartbeat_every_seconds": (
-            round(row["lease_seconds"] / HEARTBEATS_PER_LEASE, 3)
-            if running and row["lease_seconds"]
-            else None
+            round(row["lease_seconds"] / HEARTBEATS_PER_LEASE, 3) if running and row["lease_seconds"] else None
         ),
         "cancel_requested": row["cancel_requested_at"] is not None,
         "progress": row["progress"],

@@ -125,9 +125,7 @@ async def _run_rows(
     return (await conn.execute(_RUNS, values)).mappings().all()
 
 
-async def _runs(
-    conn: AsyncConnection, tenant_id: UUID, rows: Sequence[Mapping[Any, Any]]
-) -> list[dict[str, Any]]:
+async def _runs(conn: AsyncConnection, tenant_id: UUID, rows: Sequence[Mapping[Any, Any]]) -> list[dict[str, Any]]:
     if not rows:
         return []
     found: dict[UUID, list[dict[str, Any]]] = {row["run_id"]: [] for row in rows}

@@ -72,7 +72,7 @@ _AROUND: Final = text(f"""
                AND NOT {reads.OBSOLETE}),
             CASE WHEN plan.next_fire_at > :now THEN plan.next_fire_at END) AS next_fire_at
     FROM unnest(CAST(:uids AS uuid[])) AS wanted (task_uid)
-    LEFT JOIN task_plan AS plan ON plan.tenant_id = :tenant_id AND plan.task_uid = wanted.task_uid""")  # noqa: S608  constants of this module
+    LEFT JOIN task_plan AS plan ON plan.tenant_id = :tenant_id AND plan.task_uid = wanted.task_uid""")
 
 _RESOLVE: Final = text("""
     SELECT t.task_uid FROM tasks AS t
@@ -160,9 +160,7 @@ async def tasks(
     return {row["task_uid"]: shown for row, shown in zip(rows, dressed, strict=True)}
 
 
-async def resolve(
-    conn: AsyncConnection, tenant_id: UUID, reference: str, project: str | None = None
-) -> list[UUID]:
+async def resolve(conn: AsyncConnection, tenant_id: UUID, reference: str, project: str | None = None) -> list[UUID]:
     """Return the uids of the tasks that `reference` (a uid, ``project/name`` or a name) has ever meant.
 
     The living one comes first. Empty when there is none; a reference that names no task at all is no error.
@@ -201,9 +199,7 @@ async def _dressed(
         "high": id_ceil(now + ID_SLACK),
     }
     around = {row["task_uid"]: row for row in (await conn.execute(_AROUND, values)).mappings()}
-    last = await reads.items(
-        conn, tenant_id, [row["last_id"] for row in around.values() if row["last_id"] is not None]
-    )
+    last = await reads.items(conn, tenant_id, [row["last_id"] for row in around.values() if row["last_id"] is not None])
     dressed = []
     for row in rows:
         near = around.get(row["task_uid"])
@@ -240,9 +236,7 @@ async def list_projects(
     return [_project(row) for row in rows[:limit]], last
 
 
-async def get_project(
-    conn: AsyncConnection, tenant_id: UUID, name: str
-) -> tuple[UUID, dict[str, Any]] | None:
+async def get_project(conn: AsyncConnection, tenant_id: UUID, name: str) -> tuple[UUID, dict[str, Any]] | None:
     """Return a project's id and what the wire shows of it, or None."""
     values = {"tenant_id": tenant_id, "name": name, "after": None, "limit": 1}
     row = (await conn.execute(_PROJECTS, values)).mappings().one_or_none()

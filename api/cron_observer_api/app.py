@@ -1,0 +1,121 @@
+"""The app: every call of the API and every page, with the guard, the edge and what they share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from litestar import Litestar, Router
+from litestar.datastructures import State
+
+from cron_observer.errors import SettingsError
+from cron_observer.settings import Settings
+from cron_observer.store.engine import Database
+from cron_observer.store.tenants import tenant_id
+from cron_observer_api import api_keys, description, executions, health, metrics, projects, sources, stream
+from cron_observer_api.auth import KeyRing, guard, is_loopback
+from cron_observer_api.cursors import Cursors, load_key
+from cron_observer_api.edge import Edge, Hosts
+from cron_observer_api.health import Readiness
+from cron_observer_api.limits import Limiter
+from cron_observer_api.operation import PREFIX
+from cron_observer_api.problems import handle
+from cron_observer_api.stream import Hub
+
+
+class App(Litestar):
+    """A Litestar app behind its edge."""
+
+    #: Set by `create_app`; without it requests go straight to the routes.
+    edge: Edge | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one connection."""
+        await (self.edge or self.routed)(scope, receive, send)
+
+    async def routed(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one connection that has passed the edge."""
+        await super().__call__(scope, receive, send)
+
+
+def create_app(
+    settings: Settings,
+    *,
+    database: Database | None = None,
+    late_roles: Callable[[], Iterable[str]] = tuple,
+) -> Litestar:
+    """Make the app. `database` is the API role's pool; without it one is opened from the settings, and closed.
+
+    `late_roles` names the roles of this process that have not ticked lately. Raises `SettingsError`.
+    """
+    opened = database is None
+    pool = _open(settings) if database is None else database
+
+    @asynccontextmanager
+    async def running(app: Litestar) -> AsyncIterator[None]:
+        touching = asyncio.create_task(app.state.key_ring.run())
+        try:
+            yield
+        finally:
+            app.state.draining.set()
+            touching.cancel()
+            await asyncio.gather(touching, return_exceptions=True)
+            await app.state.hub.close()
+            if opened:
+                await pool.close()
+
+    app = App(
+        route_handlers=[
+            Router(
+                path=PREFIX,
+                route_handlers=[
+                    *projects.handlers,
+                    *api_keys.handlers,
+                    *executions.handlers,
+                    *sources.handlers,
+                    *stream.handlers,
+                ],
+            ),
+            *health.handlers,
+            metrics.get_metrics,
+        ],
+        guards=[guard],
+        exception_handlers={Exception: handle},
+        lifespan=[running],
+        state=State(_shared(settings, pool, late_roles)),
+        openapi_config=None,
+        logging_config=None,
+        request_max_body_size=None,
+    )
+    app.state.description = description.rendered(app)
+    app.edge = Edge(app.routed, Hosts.of(settings.host, settings.base_url, settings.allowed_hosts))
+    return app
+
+
+def _open(settings: Settings) -> Database:
+    url = settings.database_of("api")
+    if url is None:
+        raise SettingsError(
+            "no database is set for the API", hint="set `database_url`, or let `cron-observer up` start one"
+        )
+    return Database(url, "cron_observer_api", pool_size=settings.pool_of("api"))
+
+
+def _shared(settings: Settings, database: Database, late_roles: Callable[[], Iterable[str]]) -> dict[str, Any]:
+    """Return what the handlers share, by the names under which they find it in `app.state`."""
+    tenant = tenant_id(settings.tenant)
+    return {
+        "settings": settings,
+        "database": database,
+        "tenant_id": tenant,
+        "loopback": is_loopback(settings.host),
+        "key_ring": KeyRing(database),
+        "limiter": Limiter(),
+        "cursors": Cursors(load_key(settings.data_dir)),
+        "readiness": Readiness(database, tenant, [source.name for source in settings.sources], late_roles),
+        "hub": Hub(database),
+        "repeating": set(),
+        "draining": asyncio.Event(),
+    }

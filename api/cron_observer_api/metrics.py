@@ -1,0 +1,131 @@
+"""What Prometheus reads: counters of this process, and live counts of the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from litestar import Request, Response, get
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from cron_observer.store import live
+from cron_observer.store.engine import clock
+from cron_observer_api.auth import principal_of
+from cron_observer_api.operation import declare
+
+#: What this process counts by itself.
+PROCESS: Final = CollectorRegistry()
+
+_requests: Final = Counter(
+    "cron_observer_http_requests",
+    "HTTP requests answered, by method, route and status.",
+    ("method", "route", "status"),
+    registry=PROCESS,
+)
+_latency: Final = Histogram(
+    "cron_observer_http_request_seconds",
+    "Seconds from the first byte of a request to the end of its answer, by route.",
+    ("route",),
+    registry=PROCESS,
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0),
+)
+
+#: Reports in one transaction of the group-commit writer.
+WRITER_BATCH: Final = Histogram(
+    "cron_observer_writer_batch_reports",
+    "Reports that one transaction of the writer carried.",
+    registry=PROCESS,
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
+)
+
+#: Methods that are counted by name; a made-up one must not make a new series.
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def count_request(method: str, route: str | None, status: int, seconds: float) -> None:
+    """Count one answered request. `route` is the path template, None where no route matched."""
+    known = route or "unmatched"
+    _requests.labels(method if method in _METHODS else "other", known, str(status)).inc()
+    _latency.labels(known).observe(seconds)
+
+
+class _Live:
+    """Live counts as a collector of one scrape."""
+
+    def __init__(self, counts: live.Counts, now: datetime) -> None:
+        self._counts = counts
+        self._now = now
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the gauges."""
+        counts = self._counts
+        yield _gauge(
+            "cron_observer_executions",
+            "Executions that fell due in the last 24 hours, by status; counted up to 100,000.",
+            counts.by_status,
+            "status",
+        )
+        yield _single(
+            "cron_observer_executions_due", "Due executions that wait for a worker; counted up to 100,000.", counts.due
+        )
+        oldest = max(0.0, (self._now - counts.oldest_due).total_seconds()) if counts.oldest_due else 0.0
+        yield _single(
+            "cron_observer_executions_due_oldest_seconds", "How long the oldest of them has been due.", oldest
+        )
+        yield _single("cron_observer_executions_running", "Executions that run; counted up to 100,000.", counts.running)
+        yield _gauge(
+            "cron_observer_source_stale_seconds",
+            "Seconds since a source was last looked at with success.",
+            {name: (self._now - at).total_seconds() for name, at in counts.observed.items() if at is not None},
+            "source",
+        )
+        yield _gauge(
+            "cron_observer_source_findings", "What is wrong in the files of a source.", counts.findings, "source"
+        )
+
+
+def _gauge(name: str, says: str, values: Mapping[str, float], label: str) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, says, labels=[label])
+    for key, value in sorted(values.items()):
+        family.add_metric([key], value)
+    return family
+
+
+def _single(name: str, says: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, says, value=value)
+
+
+class _Both:
+    """Registers nothing: gives the process's metrics and those of one scrape."""
+
+    def __init__(self, counts: _Live) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield every metric."""
+        yield from PROCESS.collect()
+        yield from self._counts.collect()
+
+
+@get(
+    "/metrics",
+    operation_id="getMetrics",
+    opt=declare(
+        summary="Metrics for Prometheus",
+        tag="health",
+        scopes=("read",),
+        answers={200: "text/plain"},
+    ),
+)
+async def get_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Return the counters of this process and live counts of the caller's tenant."""
+    tenant_id = principal_of(request).tenant_id
+    async with request.app.state.database.transaction([tenant_id]) as conn:
+        now = await clock(conn)
+        counts = await live.counts(conn, tenant_id, now)
+    text = generate_latest(_Both(_Live(counts, now)))
+    return Response(
+        text, media_type=CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8"), headers={"Cache-Control": "no-store"}
+    )
