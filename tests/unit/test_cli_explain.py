@@ -176,7 +176,9 @@ def test_a_broken_manifest_shows_its_findings(tmp_path: Path) -> None:
 def test_a_batch_answers_each_line() -> None:
     """Good and bad lines are answered in order; blank lines are passed over; the exit code is 0."""
     lines = [
-        '{"id": 1, "schedule": {"cron": "0 8 * * *", "timezone": "Europe/Berlin"}, "after": "2026-03-28T00:00:00Z", "count": 2}',
+        json.dumps(
+            {"id": 1, "schedule": {"cron": "0 8 * * *", "timezone": "Europe/Berlin"}, "after": AFTER, "count": 2}
+        ),
         "nonsense",
         "",
         '{"id": "b", "schedule": {"every": "1500ms"}, "after": "2026-03-28T00:00:00.0001Z", "count": 2}',
