@@ -53,7 +53,7 @@ def programs_for(
             f"{account.name} can run PostgreSQL neither from {provider.bin_dir} nor from {bin_dir}",
             hint=f"see whether {shared} is mounted noexec; or {_INSTALL}",
         )
-    note = f"PostgreSQL runs as {account.name}, who cannot reach {provider.bin_dir}: a copy is in {target}"
+    note = f"its programs are in {target}, for {account.name} cannot reach {provider.bin_dir}"
     return replace(provider, bin_dir=bin_dir), [note]
 
 

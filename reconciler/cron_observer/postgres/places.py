@@ -80,7 +80,7 @@ def home_for(data_dir: Path, account: Account | None, shared: Path) -> tuple[Hom
                 hint="give the folders above it the mode they had (chmod o+x), or use another --data-dir",
             )
         place = _new_place(data_dir, shared)
-    return Home(place), [f"PostgreSQL's data is in {place}, since its account could not enter {data_dir}"]
+    return Home(place), [f"its data is in {place}, for its account could not enter {data_dir}"]
 
 
 def existing_home(data_dir: Path, shared: Path) -> Home:

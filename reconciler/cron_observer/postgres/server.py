@@ -32,7 +32,7 @@ class Server:
         self.socket_dir = socket_dir
         self.version = version  #: such as "18.6"
         self.attached = child is None
-        self.notes: list[str] = []  #: sentences for the user about where things were put
+        self.notes: list[str] = []  #: for the user: where the server's things were put, and why
         self._home = home
         self._child = child
         self._holder = os.getpid()
