@@ -27,12 +27,14 @@ _CONSTANTS: Final[dict[str, bool | None]] = {
 _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _BIDI: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")
 #: Keys and tokens that can be known by their form; our own API keys among them.
+#: Every repetition is bounded, so that no text takes long.
 _SECRET_VALUE: Final = re.compile(
-    r"(?<![A-Za-z0-9])((AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}"
-    r"|glpat-[A-Za-z0-9_-]{20,}|xox[abeoprs]-[A-Za-z0-9-]{10,}|[sr]k_live_[A-Za-z0-9]{16,}"
+    r"(?<![A-Za-z0-9])((AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255}"
+    r"|glpat-[A-Za-z0-9_-]{20,99}|xox[abeoprs]-[A-Za-z0-9-]{10,255}|[sr]k_live_[A-Za-z0-9]{16,255}"
     r"|AIza[0-9A-Za-z_-]{35}|co_[A-Za-z0-9]{8}_[A-Za-z0-9_-]{43}"
-    r"|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,})"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|[a-z][a-z0-9+.-]*://[^\s/:@]*:[^\s/:@$<{*][^\s/@]*@"
+    r"|eyJ[A-Za-z0-9_-]{10,999}\.eyJ[A-Za-z0-9_-]{10,999}\.[A-Za-z0-9_-]{10}"
+    r"|[a-z][a-z0-9+.-]{0,19}://[^\s/:@]{0,99}:[^\s/:@$<{*][^\s/@]{0,199}@)"
+    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----"
 )
 _NUMERIC_START: Final = frozenset("0123456789+-.")
 
