@@ -70,7 +70,7 @@ async def test_what_has_ended_keeps_its_queue(database: FreshDatabase, tenant: T
     await edit(tenant, entry(tenant, uid, MINUTELY))
     ended = slots(database, uid)[0]["id"]
     database.do(
-        "UPDATE executions SET status = 'SKIPPED', reason = 'overlap', finished_at = now(), event_seq = 1 WHERE id = %s",
+        "UPDATE executions SET status = 'SKIPPED', finished_at = now(), event_seq = 1 WHERE id = %s",
         ended,
     )
     await edit(tenant, entry(tenant, uid, HALF_HOURLY, queue="fast"))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -94,3 +95,15 @@ def plan_of(database: FreshDatabase, uid: UUID) -> dict[str, Any]:
     """Return the row of `task_plan` of a task."""
     (row,) = database.rows("SELECT *, xmin::text AS version FROM task_plan WHERE task_uid = %s", uid)
     return row
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait until a condition on the database holds; the test's own time limit bounds it."""
+    while not condition():  # noqa: ASYNC110  the database sets no event of ours
+        await asyncio.sleep(0.01)
+
+
+async def until_blocked(database: FreshDatabase) -> None:
+    """Wait until some connection to the database waits for a lock."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    await until(lambda: database.value(query))
