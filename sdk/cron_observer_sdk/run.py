@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -198,5 +197,4 @@ def main(arguments: Sequence[str]) -> int:
     from cron_observer_sdk.options import read
 
     options, command = read(arguments)
-    sys.stdout.flush()
     return run(options, command)

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -228,7 +229,9 @@ def test_threads_do_not_share_a_connection(server: WireServer, client: co.Client
 def test_a_forked_child_uses_no_connection_of_its_parent(server: WireServer, client: co.Client) -> None:
     """After a fork both sides go on with connections of their own."""
     client.pending()
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking beside threads is the point
+        child = os.fork()
     if child == 0:
         try:
             client.pending()

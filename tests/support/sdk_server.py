@@ -12,7 +12,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -233,6 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
         with state.changed:
             state.connections += 1
             self.number = state.connections
+        self.server.sockets.append(self.connection)
 
     def log_message(self, *_: Any) -> None:
         """Be quiet."""
@@ -311,6 +312,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, state: WireServer, port: int) -> None:
         self.state = state
         self.stopping = threading.Event()
+        self.sockets: list[socket.socket] = []
         super().__init__(("127.0.0.1", port), _Handler)
 
     def handle_error(self, *_: Any) -> None:
@@ -330,6 +332,9 @@ def serving(state: WireServer | None = None, port: int = 0) -> Iterator[WireServ
     finally:
         server.stopping.set()
         server.shutdown()
+        for one in server.sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
         server.server_close()
         thread.join()
 
