@@ -174,6 +174,14 @@ def test_every_begins_at_local_midnight_by_default() -> None:
     ]
 
 
+def test_an_anchor_follows_the_rule_of_clock_changes() -> None:
+    """An anchor that the clock skips is the end of the gap; one that it shows twice is the first."""
+    skipped = ScheduleSpec(every=timedelta(days=1), anchor="2026-03-29T02:30:00", timezone=BERLIN)
+    assert [fire for _, _, fire, _ in told(skipped, SPRING, SPRING + DAY)] == ["29 01:00:00"]
+    twice = ScheduleSpec(every=timedelta(days=1), anchor="2026-10-25T02:30:00", timezone=BERLIN)
+    assert [fire for _, _, fire, _ in told(twice, AUTUMN, AUTUMN + DAY)] == ["25 00:30:00"]
+
+
 def test_every_of_milliseconds_keeps_them() -> None:
     """1500 ms is a second and a half."""
     spec = ScheduleSpec(every=timedelta(milliseconds=1500))
