@@ -1,0 +1,327 @@
+"""One pass over a source: look, fetch, compare, read, plan, apply. Whatever is wrong ends up in its conditions.
+
+Level-based: a pass compares what the source holds now with what the database says is applied, so it does not
+matter which changes there were in between, nor how often it is run. Everything that it decides is written in one
+transaction, which fails as a whole when another reconciler has been faster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+
+from cron_observer import conditions
+from cron_observer.errors import CronObserverError, SourceError
+from cron_observer.gather import Gathered, gather
+from cron_observer.manifest import VALIDATOR_VERSION
+from cron_observer.model import Commit, Finding, Severity
+from cron_observer.plan import OUTSIDE, Plan, Step, plan
+from cron_observer.source import MirrorBroken, Source, SourceSpec, Target
+from cron_observer.source.reader import Reader
+from cron_observer.store import plans, sources, sync, task_writes
+from cron_observer.store.engine import Database, clock
+from cron_observer.store.sources import Lease, Overtaken, Stale
+
+log = structlog.get_logger()
+
+#: How long a lease lasts, and how often it is renewed. A reconciler that was killed holds others up no longer.
+LEASE: Final = timedelta(seconds=10)
+RENEW_SECONDS: Final = 3.0
+
+#: The longest wait after failures, for a repository on this machine and for one on a server.
+BACKOFF_LOCAL: Final = 10.0
+BACKOFF_REMOTE: Final = 300.0
+
+#: Times that a plan is made anew because somebody changed a task while it was being applied.
+PLANNING_TRIES: Final = 3
+
+#: Lines of text around a finding that are kept with it, each cut to so many characters.
+_AROUND: Final = 1
+_WIDEST: Final = 200
+
+
+@dataclass(slots=True)
+class Subject:
+    """A source that this process looks after."""
+
+    spec: SourceSpec
+    tenant_id: UUID
+    source_id: UUID
+    kind: str
+    source: Source
+    local: bool
+    #: `applied_seq` and the digest of the folder that was applied then: saves reading the table of files
+    digest: tuple[int, str | None] | None = None
+
+
+@dataclass(slots=True)
+class Pass:
+    """A pass that holds the lease of its source. `run` does it; it is of no use afterwards."""
+
+    database: Database
+    subject: Subject
+    held: Lease
+    reader: Reader
+    trigger: str  #: poll, push (a change was heard of) or manual
+    at: datetime | None = None  #: the time to go by, for tests; None reads the database's clock
+    run_id: UUID | None = field(default=None, init=False)
+
+    async def run(self) -> str:
+        """Do the pass; return unchanged, applied, failed, stopped or overtaken. Raises `DatabaseError`."""
+        renewal = asyncio.create_task(self._renew())
+        try:
+            return await self._proceed()
+        except Overtaken as error:
+            log.info("source_overtaken", source=self.held.name, reason=error.message)
+            await self._leave("another reconciler was faster")
+            return "overtaken"
+        except SourceError as error:
+            return await self._fail(error)
+        finally:
+            renewal.cancel()
+            with suppress(asyncio.CancelledError):
+                await renewal
+
+    async def _proceed(self) -> str:
+        source = self.subject.source
+        target = await asyncio.to_thread(source.resolve)
+        if target.id is None and self.held.applied_commit is not None:
+            raise SourceError(
+                "the repository has no commits any more; what was applied stays in force",
+                reason="RefNotFound",
+                permanent=True,
+                hint="push the branch again",
+            )
+        if await self._is_applied(target):
+            return await self._end_unchanged(target)
+        async with self.database.transaction([self.held.tenant_id]) as conn:
+            self.run_id = await sync.begin_run(
+                conn,
+                self.held,
+                await self._now(conn),
+                trigger=self.trigger,
+                ref=target.ref,
+                commit=self._commit(target),
+            )
+        for last in (False, True):
+            try:
+                target = await asyncio.to_thread(source.fetch, target)
+                found = await gather(self.database, source, self.held, target, self.reader)
+                break
+            except MirrorBroken as error:
+                if last:
+                    raise SourceError(
+                        f"the mirror cannot be read: {error}", reason="MirrorBroken", permanent=False
+                    ) from error
+                log.warning("mirror_rebuilt", source=self.held.name, reason=str(error))
+                await asyncio.to_thread(source.rebuild)
+        return await self._apply(target, found)
+
+    # Nothing new
+
+    async def _is_applied(self, target: Target) -> bool:
+        """Tell whether `target` is in force already, and nothing outside of the source could change that."""
+        held, subject = self.held, self.subject
+        if held.applied_seq == 0 or held.validator_version != VALIDATOR_VERSION:
+            return False
+        if subject.source.has_commits:
+            if target.id != held.applied_commit:
+                return False
+        elif subject.digest != (held.applied_seq, target.id):
+            return False
+        if held.counts.get("conflicts", 0) == 0:
+            return True
+        async with self.database.transaction([held.tenant_id]) as conn:
+            return not await sync.freed(conn, held, OUTSIDE)
+
+    async def _end_unchanged(self, target: Target) -> str:
+        held = self.held
+        async with self.database.transaction([held.tenant_id]) as conn:
+            now = await self._now(conn)
+            if self.trigger == "manual":
+                commit = self._commit(target)
+                run_id = await sync.begin_run(conn, held, now, trigger=self.trigger, ref=target.ref, commit=commit)
+                await sync.end_run(conn, held, run_id, now, outcome="unchanged", commit=Commit(id=commit))
+            await self._end(conn, now, target, held.counts)
+        if held.failures:
+            log.info("source_recovered", source=held.name, failures=held.failures)
+        return "unchanged"
+
+    # Something new
+
+    async def _apply(self, target: Target, found: Gathered) -> str:
+        async def write(conn: Any) -> tuple[Plan, int]:
+            return await self._write(conn, target, found)
+
+        for tries in range(1, PLANNING_TRIES + 1):
+            try:
+                made, applied_seq = await plans.in_transaction_with_margin(self.database, [self.held.tenant_id], write)
+                break
+            except Stale:
+                if tries == PLANNING_TRIES:
+                    raise
+        self.subject.digest = (applied_seq, target.id)
+        log.info("source_applied", source=self.held.name, commit=self._commit(target), **made.counts())
+        try:
+            await asyncio.to_thread(self.subject.source.applied, target)
+        except (MirrorBroken, SourceError) as error:
+            log.warning("mirror_not_pinned", source=self.held.name, reason=str(error))
+        return "applied"
+
+    async def _write(self, conn: Any, target: Target, found: Gathered) -> tuple[Plan, int]:
+        """Plan against what is in force now, and write all of it; the caller commits."""
+        held, now = self.held, await self._now(conn)
+        assert self.run_id is not None  # noqa: S101  the run has begun
+        actual = await task_writes.inventory(conn, held, found.paths, found.names, loose=found.loose)
+        made = await asyncio.to_thread(
+            plan, found.desired, found.gone, actual, source_id=held.source_id, project_id=held.project_id
+        )
+        await task_writes.apply(conn, held, made, now)
+        findings = _findings(found, made)
+        await sync.save_files(conn, held, found.rows(_erroneous(findings), _supplied(made)), found.gone)
+        await sync.replace_findings(conn, held, self.run_id, findings)
+        counts = await sync.counts(conn, held, OUTSIDE)
+        did = made.counts() | {"files": len(found.desired) + len(found.gone)}
+        changed = bool(found.changed or found.gone or made.counts().keys() - {"unchanged", "kept", "held"})
+        await sync.end_run(
+            conn,
+            held,
+            self.run_id,
+            now,
+            outcome="applied" if changed else "unchanged",
+            commit=found.head,
+            counts=did | {name: counts[name] for name in ("errors", "warnings")},
+        )
+        return made, await self._end(conn, now, target, counts, applied=True)
+
+    async def _end(self, conn: Any, now: datetime, target: Target, counts: Any, *, applied: bool = False) -> int:
+        return await sources.end_pass(
+            conn,
+            self.held,
+            now,
+            next_poll_at=now + _spread(self.subject.spec.poll_seconds, 0.9, 1.1),
+            conditions=conditions.looked(self.held.conditions, self._where(target), counts, now),
+            applied=applied,
+            ref=target.ref,
+            commit=self._commit(target),
+            validator=VALIDATOR_VERSION,
+            counts=counts,
+        )
+
+    # Trouble
+
+    async def _fail(self, error: SourceError) -> str:
+        """Write down why the source could not be read; nothing that is applied is touched."""
+        if error.reason == "Stopped":
+            await self._leave("the reconciler was stopped")
+            return "stopped"
+        held = self.held
+        failures = held.failures + 1
+        message = error.message if error.hint is None else f"{error.message}; {error.hint}"
+        first = held.conditions.get("Fetched", {}).get("reason") != error.reason
+        if first:
+            log.warning("source_failed", source=held.name, reason=error.reason, message=error.message)
+        with suppress(Overtaken):
+            async with self.database.transaction([held.tenant_id]) as conn:
+                now = await self._now(conn)
+                if self.run_id is not None:
+                    await sync.end_run(conn, held, self.run_id, now, outcome="failed", error=message)
+                elif first or self.trigger == "manual":
+                    await sync.fail_run(conn, held, now, trigger=self.trigger, error=message)
+                await sources.end_pass(
+                    conn,
+                    held,
+                    now,
+                    next_poll_at=now + backoff(self.subject.spec.poll_seconds, failures, local=self.subject.local),
+                    conditions=conditions.failed(held.conditions, error.reason, message, now),
+                    failures=failures,
+                    looked=False,
+                )
+        return "failed"
+
+    async def fail_unexpectedly(self) -> None:
+        """Write down that the pass ended by an error that nobody foresaw; the log has it."""
+        hint = "the log of the reconciler says more"
+        await self._fail(SourceError("an unexpected error", reason="InternalError", permanent=False, hint=hint))
+
+    async def _leave(self, why: str) -> None:
+        """End our run, and let others go on at once if we still hold the lease."""
+        async with self.database.transaction([self.held.tenant_id]) as conn:
+            if self.run_id is not None:
+                now = await self._now(conn)
+                await sync.end_run(conn, self.held, self.run_id, now, outcome="abandoned", error=why)
+            await sources.give_back(conn, self.held)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            with suppress(CronObserverError):
+                async with self.database.transaction([self.held.tenant_id]) as conn:
+                    if not await sources.renew(conn, self.held, await self._now(conn), LEASE):
+                        return
+
+    # Words
+
+    async def _now(self, conn: Any) -> datetime:
+        return self.at or await clock(conn)
+
+    def _commit(self, target: Target) -> str | None:
+        return target.id if self.subject.source.has_commits else None
+
+    def _where(self, target: Target) -> str:
+        if not self.subject.source.has_commits:
+            return "the folder was read"
+        if target.id is None:
+            return "the repository has no commits"
+        short = (target.ref or "HEAD").removeprefix("refs/heads/").removeprefix("refs/tags/")
+        return f"{short} is at {target.id[:7]}" if short != target.id else f"commit {target.id[:7]}"
+
+
+def _spread(seconds: float, low: float, high: float) -> timedelta:
+    return timedelta(seconds=seconds * random.uniform(low, high))  # noqa: S311  spreads load, guards nothing
+
+
+def backoff(poll_seconds: float, failures: int, *, local: bool) -> timedelta:
+    """Return how long to wait after so many failures in a row: doubled each time, bounded, and spread."""
+    most = max(poll_seconds, BACKOFF_LOCAL if local else BACKOFF_REMOTE)
+    return _spread(min(most, max(poll_seconds, 0.5) * 2.0 ** min(failures - 1, 16)), 0.5, 1.0)
+
+
+def _findings(found: Gathered, made: Plan) -> dict[str, list[tuple[Finding, str | None]]]:
+    """Return the findings of every file that was read, and none for those that are gone."""
+    findings: dict[str, list[tuple[Finding, str | None]]] = {path: [] for path in found.gone}
+    for one in found.desired:
+        path = one.file.path
+        lines = re.split(r"\r\n|\r|\n", found.texts.get(path, ""))
+        findings[path] = [
+            (finding, excerpt(lines, finding.line)) for finding in [*one.file.findings, *made.findings.get(path, ())]
+        ]
+    return findings
+
+
+def excerpt(lines: Sequence[str], line: int | None) -> str | None:
+    """Return a line with its neighbours, each with its number: ``11 | timeout: 1h``."""
+    if line is None or not 1 <= line <= len(lines):
+        return None
+    first, last = max(1, line - _AROUND), min(len(lines), line + _AROUND)
+    shown = (f"{number} | {lines[number - 1][:_WIDEST]}" for number in range(first, last + 1))
+    return "\n".join(shown).replace("\0", " ")
+
+
+def _erroneous(findings: dict[str, list[tuple[Finding, str | None]]]) -> set[str]:
+    return {path for path, several in findings.items() if any(one.severity is Severity.ERROR for one, _ in several)}
+
+
+def _supplied(made: Plan) -> set[str]:
+    """Return the paths that tasks in force come from by this plan."""
+    steps = (Step.CREATE, Step.RESTORE, Step.UPDATE, Step.MOVE, Step.NOOP)
+    return {action.task.path for action in made.of(*steps) if action.task is not None}

@@ -1,0 +1,255 @@
+"""What a pass over a source writes: its run, the table of files, findings, counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from cron_observer.model import Commit, Finding
+from cron_observer.schedule import new_id
+from cron_observer.store.jsonb import to_json
+from cron_observer.store.sources import Lease, Overtaken
+
+#: Rows that one statement writes; more would hold its memory twice.
+BATCH: Final = 5_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRow:
+    """What is known of one file: `good_*` is the text that the tasks in force come from."""
+
+    path: str
+    blob: str
+    state: str  #: ok, invalid, unparseable
+    documents: int
+    commit: str | None
+    good_blob: str | None = None
+    good_text: str | None = None
+    good_commit: str | None = None
+
+
+_ABANDON_RUNS: Final = text("""
+    UPDATE sync_runs SET outcome = 'abandoned', finished_at = :now, error = 'the reconciler ended in its midst'
+    WHERE tenant_id = :tenant_id AND source_id = :source_id AND outcome = 'running' AND epoch < :epoch
+      AND run_id IN (SELECT r.run_id FROM sync_runs AS r
+                     WHERE r.tenant_id = :tenant_id AND r.source_id = :source_id
+                     ORDER BY r.run_id DESC LIMIT 20)""")
+
+_BEGIN_RUN: Final = text("""
+    INSERT INTO sync_runs (tenant_id, run_id, source_id, trigger, epoch, from_commit, to_commit, outcome, started_at)
+    VALUES (:tenant_id, :run_id, :source_id, :trigger, :epoch, :from_commit, :to_commit, 'running', :now)""")
+
+_OBSERVE: Final = text("""
+    UPDATE sources SET observed_commit = CAST(:commit AS text), observed_at = :now, ref = CAST(:ref AS text)
+    WHERE tenant_id = :tenant_id AND source_id = :source_id AND lease_epoch = :epoch""")
+
+_END_RUN: Final = text("""
+    UPDATE sync_runs SET outcome = :outcome, finished_at = :now, counts = coalesce(CAST(:counts AS jsonb), counts),
+        to_commit = coalesce(CAST(:commit AS text), to_commit), author = :author, subject = :subject,
+        committed_at = :committed_at, error = :error
+    WHERE tenant_id = :tenant_id AND run_id = :run_id AND outcome = 'running'""")
+
+_FILES: Final = text("""
+    SELECT path, blob, state, documents, commit FROM manifest_files
+    WHERE tenant_id = :tenant_id AND source_id = :source_id
+      AND (:everything OR state <> 'ok' OR path = ANY (CAST(:paths AS text[])))""")
+
+_SAVE_FILES: Final = text("""
+    INSERT INTO manifest_files AS f
+        (tenant_id, source_id, path, blob, state, documents, commit, good_blob, good_text, good_commit)
+    SELECT :tenant_id, :source_id, v.path, v.blob, v.state, v.documents, v.commit, v.good_blob, v.good_text,
+        v.good_commit
+    FROM unnest(CAST(:path AS text[]), CAST(:blob AS text[]), CAST(:state AS text[]), CAST(:documents AS int[]),
+        CAST(:commit AS text[]), CAST(:good_blob AS text[]), CAST(:good_text AS text[]), CAST(:good_commit AS text[]))
+        AS v (path, blob, state, documents, commit, good_blob, good_text, good_commit)
+    ON CONFLICT (tenant_id, source_id, path) DO UPDATE SET blob = excluded.blob, state = excluded.state,
+        documents = excluded.documents, commit = excluded.commit,
+        good_blob = CASE WHEN excluded.good_text IS NULL THEN f.good_blob ELSE excluded.good_blob END,
+        good_commit = CASE WHEN excluded.good_text IS NULL THEN f.good_commit ELSE excluded.good_commit END,
+        good_text = coalesce(excluded.good_text, f.good_text)""")
+
+_FORGET_FILES: Final = text("""
+    DELETE FROM manifest_files
+    WHERE tenant_id = :tenant_id AND source_id = :source_id AND path = ANY (CAST(:paths AS text[]))""")
+
+_FORGET_FINDINGS: Final = text("""
+    DELETE FROM sync_findings
+    WHERE tenant_id = :tenant_id AND source_id = :source_id AND path = ANY (CAST(:paths AS text[]))""")
+
+_ADD_FINDINGS: Final = text("""
+    INSERT INTO sync_findings (tenant_id, source_id, run_id, path, n, severity, code, line, "column", end_line,
+        end_column, pointer, kind, name, message, hint, excerpt)
+    SELECT :tenant_id, :source_id, :run_id, v.*
+    FROM unnest(CAST(:path AS text[]), CAST(:n AS int[]), CAST(:severity AS text[]), CAST(:code AS text[]),
+        CAST(:line AS int[]), CAST(:column AS int[]), CAST(:end_line AS int[]), CAST(:end_column AS int[]),
+        CAST(:pointer AS text[]), CAST(:kind AS text[]), CAST(:name AS text[]), CAST(:message AS text[]),
+        CAST(:hint AS text[]), CAST(:excerpt AS text[])) AS v""")
+
+_COUNTS: Final = text("""
+    SELECT
+        (SELECT count(*) FROM manifest_files WHERE tenant_id = :tenant_id AND source_id = :source_id) AS files,
+        (SELECT coalesce(sum(documents), 0) FROM manifest_files
+         WHERE tenant_id = :tenant_id AND source_id = :source_id) AS documents,
+        (SELECT count(*) FROM tasks
+         WHERE tenant_id = :tenant_id AND source_id = :source_id AND removed_at IS NULL) AS tasks,
+        (SELECT count(*) FROM tasks
+         WHERE tenant_id = :tenant_id AND source_id = :source_id AND removed_at IS NULL
+           AND sync = 'KEPT_LAST_GOOD') AS kept,
+        (SELECT count(*) FROM tasks
+         WHERE tenant_id = :tenant_id AND source_id = :source_id AND removed_at IS NULL AND sync = 'HELD') AS held,
+        (SELECT count(*) FROM sync_findings
+         WHERE tenant_id = :tenant_id AND source_id = :source_id AND severity = 'error') AS errors,
+        (SELECT count(*) FROM sync_findings
+         WHERE tenant_id = :tenant_id AND source_id = :source_id AND severity = 'warning') AS warnings,
+        (SELECT count(*) FROM sync_findings
+         WHERE tenant_id = :tenant_id AND source_id = :source_id
+           AND code = ANY (CAST(:outside AS text[]))) AS conflicts""")
+
+_FREED: Final = text("""
+    SELECT EXISTS (
+        SELECT FROM sync_findings AS f
+        WHERE f.tenant_id = :tenant_id AND f.source_id = :source_id AND f.code = ANY (CAST(:outside AS text[]))
+          AND NOT EXISTS (
+              SELECT FROM tasks AS t
+              WHERE t.tenant_id = :tenant_id AND t.project_id = :project_id AND t.live_name = f.name
+                AND t.source_id IS DISTINCT FROM :source_id AND t.removed_at IS NULL))""")
+
+
+def _key(held: Lease) -> dict[str, Any]:
+    return {"tenant_id": held.tenant_id, "source_id": held.source_id}
+
+
+async def begin_run(
+    conn: AsyncConnection, held: Lease, now: datetime, *, trigger: str, ref: str | None, commit: str | None
+) -> UUID:
+    """Write down that a new state of the source was seen and is being worked on; return the run's id.
+
+    Runs that earlier holders left behind are marked as abandoned.
+    """
+    run_id = new_id(now)
+    values = _key(held) | {
+        "run_id": run_id,
+        "trigger": trigger,
+        "epoch": held.epoch,
+        "from_commit": held.applied_commit,
+        "to_commit": commit,
+        "commit": commit,
+        "ref": ref,
+        "now": now,
+    }
+    await conn.execute(_ABANDON_RUNS, values)
+    if (await conn.execute(_OBSERVE, values)).rowcount == 0:
+        raise Overtaken(f"the source {held.name} was taken over by another reconciler")
+    await conn.execute(_BEGIN_RUN, values)
+    return run_id
+
+
+async def end_run(
+    conn: AsyncConnection,
+    held: Lease,
+    run_id: UUID,
+    now: datetime,
+    *,
+    outcome: str,
+    commit: Commit | None = None,
+    counts: Mapping[str, int] | None = None,
+    error: str | None = None,
+) -> None:
+    """End a run: ``applied``, ``unchanged``, ``failed`` or ``abandoned``. One that has ended stays as it is."""
+    commit = commit or Commit(id=None)
+    values = {
+        "tenant_id": held.tenant_id,
+        "run_id": run_id,
+        "outcome": outcome,
+        "now": now,
+        "counts": to_json(counts),
+        "commit": commit.id,
+        "author": commit.author,
+        "subject": commit.subject,
+        "committed_at": commit.at,
+        "error": error,
+    }
+    await conn.execute(_END_RUN, values)
+
+
+async def fail_run(conn: AsyncConnection, held: Lease, now: datetime, *, trigger: str, error: str) -> UUID:
+    """Write down a look that failed before anything was seen; return the run's id."""
+    run_id = new_id(now)
+    values = _key(held) | {
+        "run_id": run_id,
+        "trigger": trigger,
+        "epoch": held.epoch,
+        "from_commit": held.applied_commit,
+        "to_commit": None,
+        "now": now,
+    }
+    await conn.execute(_BEGIN_RUN, values)
+    await end_run(conn, held, run_id, now, outcome="failed", error=error)
+    return run_id
+
+
+async def files(conn: AsyncConnection, held: Lease, paths: Sequence[str] | None) -> dict[str, FileRow]:
+    """Return what is known of `paths` and of every file that is not ok; None for `paths` means all files."""
+    values = _key(held) | {"everything": paths is None, "paths": list(paths or ())}
+    rows = (await conn.execute(_FILES, values)).mappings()
+    return {row["path"]: FileRow(**row) for row in rows}
+
+
+async def save_files(conn: AsyncConnection, held: Lease, rows: Sequence[FileRow], gone: Iterable[str]) -> None:
+    """Write what is known of files now. A row without `good_text` leaves the good text as it is."""
+    await conn.execute(_FORGET_FILES, _key(held) | {"paths": sorted(gone)})
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        columns = {
+            name: [getattr(row, name) for row in batch]
+            for name in ("path", "blob", "state", "documents", "commit", "good_blob", "good_text", "good_commit")
+        }
+        await conn.execute(_SAVE_FILES, _key(held) | columns)
+
+
+async def replace_findings(
+    conn: AsyncConnection, held: Lease, run_id: UUID, found: Mapping[str, Sequence[tuple[Finding, str | None]]]
+) -> None:
+    """Put findings, each with the line of text it is about, in the place of those that their files had."""
+    await conn.execute(_FORGET_FINDINGS, _key(held) | {"paths": list(found)})
+    rows = [
+        (path, n, finding, excerpt) for path, several in found.items() for n, (finding, excerpt) in enumerate(several)
+    ]
+    fields = (
+        "severity",
+        "code",
+        "line",
+        "column",
+        "end_line",
+        "end_column",
+        "pointer",
+        "kind",
+        "name",
+        "message",
+        "hint",
+    )
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        columns: dict[str, Any] = {field: [getattr(finding, field) for _, _, finding, _ in batch] for field in fields}
+        columns["path"] = [path for path, _, _, _ in batch]
+        columns["n"] = [n for _, n, _, _ in batch]
+        columns["excerpt"] = [excerpt for _, _, _, excerpt in batch]
+        await conn.execute(_ADD_FINDINGS, _key(held) | {"run_id": run_id} | columns)
+
+
+async def counts(conn: AsyncConnection, held: Lease, outside: Sequence[str]) -> dict[str, int]:
+    """Count the source's files, documents, tasks and findings; `outside` are the codes of conflicts."""
+    row = (await conn.execute(_COUNTS, _key(held) | {"outside": list(outside)})).mappings().one()
+    return {name: int(value) for name, value in row.items()}
+
+
+async def freed(conn: AsyncConnection, held: Lease, outside: Sequence[str]) -> bool:
+    """Tell whether a name that somebody outside of the source had taken has come free."""
+    values = _key(held) | {"project_id": held.project_id, "outside": list(outside)}
+    return bool((await conn.execute(_FREED, values)).scalar_one())

@@ -1,0 +1,292 @@
+"""The statements that write tasks: what manifests and the API have in common, and the reconciler's apply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from cron_observer.model import Commit, TaskDefinition, parse_duration
+from cron_observer.plan import Action, Actual, Plan, Step
+from cron_observer.store import plans
+from cron_observer.store.jsonb import to_json
+from cron_observer.store.plans import PlanInput
+from cron_observer.store.sources import Lease, Stale
+
+#: Rows that one statement writes; more would hold its memory twice.
+BATCH: Final = 2_000
+
+_ARRAYS: Final = """unnest(CAST(:task_uid AS uuid[]), CAST(:name AS text[]), CAST(:seed AS text[]),
+        CAST(:path AS text[]), CAST(:document AS int[]), CAST(:line AS int[]), CAST(:commit AS text[]),
+        CAST(:author AS text[]), CAST(:subject AS text[]), CAST(:committed_at AS timestamptz[]), CAST(:spec AS text[]),
+        CAST(:spec_hash AS bytea[]), CAST(:labels AS text[]), CAST(:annotations AS text[]),
+        CAST(:generation AS int[]), CAST(:action AS text[]))
+        AS v (task_uid, name, seed, path, document, line, commit, author, subject, committed_at, spec, spec_hash,
+              labels, annotations, generation, action)"""
+
+_INSERT: Final = text(f"""
+    INSERT INTO tasks (tenant_id, task_uid, project_id, name, seed, owner, source_id, path, document, line, commit,
+        author, subject, committed_at, spec, spec_hash, generation, labels, annotations, sync, created_at, updated_at)
+    SELECT :tenant_id, v.task_uid, :project_id, v.name, v.seed, :owner, CAST(:source_id AS uuid), v.path, v.document,
+        v.line, v.commit, v.author, v.subject, v.committed_at, v.spec::jsonb, v.spec_hash, v.generation,
+        v.labels::jsonb, v.annotations::jsonb, :sync, :now, :now
+    FROM {_ARRAYS}
+    ON CONFLICT (tenant_id, project_id, live_name) DO NOTHING""")
+
+_CHANGE: Final = text(f"""
+    UPDATE tasks AS t SET source_id = CAST(:source_id AS uuid), path = v.path, document = v.document, line = v.line,
+        commit = v.commit, author = v.author, subject = v.subject, committed_at = v.committed_at,
+        spec = v.spec::jsonb, spec_hash = v.spec_hash, generation = v.generation, labels = v.labels::jsonb,
+        annotations = v.annotations::jsonb, sync = :sync, removed_at = NULL, updated_at = :now
+    FROM {_ARRAYS}
+    WHERE t.tenant_id = :tenant_id AND t.task_uid = v.task_uid AND t.generation = v.generation - 1
+      AND t.owner = :owner AND t.deleted_at IS NULL""")
+
+_MOVE: Final = text("""
+    UPDATE tasks AS t SET path = v.path, document = v.document, line = v.line, commit = v.commit, author = v.author,
+        subject = v.subject, committed_at = v.committed_at, sync = 'SYNCED', updated_at = :now
+    FROM unnest(CAST(:task_uid AS uuid[]), CAST(:path AS text[]), CAST(:document AS int[]), CAST(:line AS int[]),
+        CAST(:commit AS text[]), CAST(:author AS text[]), CAST(:subject AS text[]),
+        CAST(:committed_at AS timestamptz[]), CAST(:generation AS int[]))
+        AS v (task_uid, path, document, line, commit, author, subject, committed_at, generation)
+    WHERE t.tenant_id = :tenant_id AND t.task_uid = v.task_uid AND t.source_id = :source_id
+      AND t.generation = v.generation AND t.removed_at IS NULL""")
+
+_MARK: Final = text("""
+    UPDATE tasks SET sync = :sync, updated_at = :now
+    WHERE tenant_id = :tenant_id AND task_uid = ANY (CAST(:task_uid AS uuid[])) AND source_id = :source_id
+      AND sync IS DISTINCT FROM :sync""")
+
+_REMOVE: Final = text("""
+    UPDATE tasks SET removed_at = :now, sync = NULL, updated_at = :now
+    WHERE tenant_id = :tenant_id AND task_uid = ANY (CAST(:task_uid AS uuid[])) AND source_id = :source_id
+      AND removed_at IS NULL""")
+
+_REVISE: Final = text(f"""
+    INSERT INTO task_revisions (tenant_id, task_uid, generation, owner, action, spec, source, commit, author, subject,
+        committed_at, path, line, created_at)
+    SELECT :tenant_id, v.task_uid, v.generation, :owner, v.action, v.spec::jsonb, :source, v.commit, v.author,
+        v.subject, v.committed_at, v.path, v.line, :now
+    FROM {_ARRAYS}""")
+
+_PLANNED: Final = text("""
+    SELECT task_uid, project_id, owner, seed, spec, removed_at IS NULL AND deleting_at IS NULL AS wanted
+    FROM tasks WHERE tenant_id = :tenant_id AND task_uid = ANY (CAST(:task_uid AS uuid[])) ORDER BY task_uid""")
+
+_INVENTORY: Final = text("""
+    WITH touched AS (
+        SELECT task_uid FROM tasks
+        WHERE tenant_id = :tenant_id AND source_id = :source_id AND removed_at IS NULL
+          AND path = ANY (CAST(:paths AS text[]))
+        UNION
+        SELECT task_uid FROM tasks
+        WHERE tenant_id = :tenant_id AND project_id = :project_id AND live_name = ANY (CAST(:names AS text[]))
+        UNION
+        SELECT task_uid FROM tasks
+        WHERE :loose AND tenant_id = :tenant_id AND source_id = :source_id AND removed_at IS NULL
+          AND (sync IS DISTINCT FROM 'SYNCED' OR project_id <> :project_id)
+    )
+    SELECT t.task_uid AS uid, t.project_id, t.name, t.spec_hash, t.generation, t.source_id, s.name AS source, t.path,
+        t.document, t.line, t.commit, t.sync, t.removed_at IS NOT NULL AS removed
+    FROM touched
+    JOIN tasks AS t ON t.tenant_id = :tenant_id AND t.task_uid = touched.task_uid
+    LEFT JOIN sources AS s ON s.tenant_id = t.tenant_id AND s.source_id = t.source_id
+    WHERE t.deleted_at IS NULL""")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """One task as it is to be, at the generation that it reaches thereby."""
+
+    owner: str
+    action: str  #: create, update or restore
+    name: str
+    seed: str
+    spec: Mapping[str, Any]
+    spec_hash: bytes
+    generation: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    task_uid: UUID = field(default_factory=uuid4)
+    path: str | None = None
+    document: int | None = None
+    line: int | None = None
+    commit: str | None = None
+    author: str | None = None
+    subject: str | None = None
+    committed_at: datetime | None = None
+
+
+_PLAIN: Final = (
+    *("task_uid", "name", "seed", "path", "document", "line", "commit", "author", "subject", "committed_at"),
+    *("spec_hash", "generation", "action"),
+)
+
+
+def _columns(writes: Sequence[Write]) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {name: [getattr(write, name) for write in writes] for name in _PLAIN}
+    for name in ("spec", "labels", "annotations"):
+        columns[name] = [to_json(dict(getattr(write, name))) for write in writes]
+    return columns
+
+
+def _batches(writes: Sequence[Write]) -> Iterable[Sequence[Write]]:
+    # in the order of uids, so that two that write the same tasks wait for each other instead of for ever
+    ordered = sorted(writes, key=lambda write: write.task_uid)
+    return (ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH))
+
+
+async def insert(
+    conn: AsyncConnection,
+    tenant_id: UUID,
+    project_id: UUID,
+    writes: Sequence[Write],
+    now: datetime,
+    held: Lease | None = None,
+) -> bool:
+    """Add tasks; False when a name was taken, and then the transaction is of no use any more."""
+    for batch in _batches(writes):
+        values = _columns(batch) | _common(tenant_id, batch[0].owner, now, held) | {"project_id": project_id}
+        if (await conn.execute(_INSERT, values)).rowcount != len(batch):
+            return False
+    return True
+
+
+async def change(
+    conn: AsyncConnection, tenant_id: UUID, writes: Sequence[Write], now: datetime, held: Lease | None = None
+) -> None:
+    """Change tasks from the generation before. Raises `Stale` when one is at another generation by now."""
+    for batch in _batches(writes):
+        values = _columns(batch) | _common(tenant_id, batch[0].owner, now, held)
+        if (await conn.execute(_CHANGE, values)).rowcount != len(batch):
+            raise Stale("a task was changed by somebody else in the meantime")
+
+
+def _common(tenant_id: UUID, owner: str, now: datetime, held: Lease | None) -> dict[str, Any]:
+    return {
+        "tenant_id": tenant_id,
+        "owner": owner,
+        "now": now,
+        "source_id": held.source_id if held else None,
+        "source": held.name if held else None,
+        "sync": "SYNCED" if held else None,
+    }
+
+
+async def follow_up(
+    conn: AsyncConnection, tenant_id: UUID, writes: Sequence[Write], now: datetime, held: Lease | None = None
+) -> None:
+    """Append the revisions of tasks just written, and let the planner know."""
+    for batch in _batches(writes):
+        await conn.execute(_REVISE, _columns(batch) | _common(tenant_id, batch[0].owner, now, held))
+    await _register(conn, tenant_id, [write.task_uid for write in writes], now)
+
+
+async def stop_planning(conn: AsyncConnection, tenant_id: UUID, uids: Sequence[UUID], now: datetime) -> None:
+    """Let the planner know that tasks have been removed or marked for deletion."""
+    await _register(conn, tenant_id, uids, now)
+
+
+async def _register(conn: AsyncConnection, tenant_id: UUID, uids: Sequence[UUID], now: datetime) -> None:
+    if not uids:
+        return
+    rows = await conn.execute(_PLANNED, {"tenant_id": tenant_id, "task_uid": list(uids)})
+    await plans.register(conn, tenant_id, [_plan_input(row) for row in rows], now)
+
+
+def _plan_input(row: Any) -> PlanInput:
+    deadline = row.spec.get("startDeadline")
+    return PlanInput(
+        task_uid=row.task_uid,
+        project_id=row.project_id,
+        owner=row.owner,
+        active=row.wanted and not row.spec["suspend"],
+        schedule=row.spec["schedule"],
+        seed=row.seed,
+        queue=row.spec["queue"],
+        priority=row.spec["priority"],
+        start_deadline_seconds=parse_duration(deadline).total_seconds() if deadline else None,
+    )
+
+
+# The reconciler's side
+
+
+async def inventory(
+    conn: AsyncConnection, held: Lease, paths: Sequence[str], names: Sequence[str], *, loose: bool
+) -> list[Actual]:
+    """Return the tasks that a plan has to know: those of `paths`, those called `names`, whoever owns them.
+
+    With `loose` also those of the source that are not in sync, or in a project that it has left.
+    """
+    values = {
+        "tenant_id": held.tenant_id,
+        "source_id": held.source_id,
+        "project_id": held.project_id,
+        "paths": list(paths),
+        "names": list(names),
+        "loose": loose,
+    }
+    return [Actual(**row) for row in (await conn.execute(_INVENTORY, values)).mappings()]
+
+
+async def apply(conn: AsyncConnection, held: Lease, plan: Plan, now: datetime) -> None:
+    """Write what a plan says about tasks. Raises `Stale` when they are no longer what it was made from."""
+    new = [_write(action, held) for action in plan.of(Step.CREATE)]
+    changed = [_write(action, held) for action in plan.of(Step.UPDATE, Step.RESTORE)]
+    removed = [action.actual.uid for action in plan.of(Step.REMOVE) if action.actual]
+    if not await insert(conn, held.tenant_id, held.project_id, new, now, held):
+        raise Stale("a task of that name was created in the meantime")
+    await change(conn, held.tenant_id, changed, now, held)
+    await _move(conn, held, plan.of(Step.MOVE), now)
+    key = {"tenant_id": held.tenant_id, "source_id": held.source_id, "now": now}
+    if removed and (await conn.execute(_REMOVE, key | {"task_uid": removed})).rowcount != len(removed):
+        raise Stale("a task was removed by somebody else in the meantime")
+    for step, sync in ((Step.KEEP, "KEPT_LAST_GOOD"), (Step.HOLD, "HELD")):
+        uids = [action.actual.uid for action in plan.of(step) if action.actual and action.actual.sync != sync]
+        if uids:
+            await conn.execute(_MARK, key | {"task_uid": uids, "sync": sync})
+    await follow_up(conn, held.tenant_id, [*new, *changed], now, held)
+    await stop_planning(conn, held.tenant_id, removed, now)
+
+
+async def _move(conn: AsyncConnection, held: Lease, actions: Sequence[Action], now: datetime) -> None:
+    moved = sorted((_write(action, held) for action in actions), key=lambda write: write.task_uid)
+    for start in range(0, len(moved), BATCH):
+        batch = moved[start : start + BATCH]
+        columns = _columns(batch)
+        names = ("task_uid", "path", "document", "line", "commit", "author", "subject", "committed_at")
+        values: dict[str, Any] = {name: columns[name] for name in names}
+        values |= {"generation": [write.generation - 1 for write in batch]}
+        values |= {"tenant_id": held.tenant_id, "source_id": held.source_id, "now": now}
+        if (await conn.execute(_MOVE, values)).rowcount != len(batch):
+            raise Stale("a task was changed by somebody else in the meantime")
+
+
+def _write(action: Action, held: Lease) -> Write:
+    task, commit = action.task or TaskDefinition(name="", spec={}, path="", line=0), action.commit or Commit(id=None)
+    values: dict[str, Any] = {} if action.actual is None else {"task_uid": action.actual.uid}
+    return Write(
+        owner="manifest",
+        action=action.step.value,
+        name=task.name,
+        seed=f"{held.project}/{task.name}",
+        spec=task.spec,
+        labels=task.labels,
+        annotations=task.annotations,
+        spec_hash=action.spec_hash,
+        generation=1 if action.actual is None else action.actual.generation + 1,
+        path=task.path,
+        document=task.document,
+        line=task.line,
+        commit=commit.id,
+        author=commit.author,
+        subject=commit.subject,
+        committed_at=commit.at,
+        **values,
+    )
