@@ -1,0 +1,300 @@
+"""One execution: what happened, by whose definition, with its log; and the log's lines alone, for the live view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from litestar import Request, Response, get
+from litestar.params import FromPath
+from markupsafe import Markup
+
+from cron_observer.errors import NotFound
+from cron_observer.store import logs, reads, views_executions
+from cron_observer.store.links import line_link
+from cron_observer.store.views import Row
+from cron_observer_api.auth import principal_of
+from cron_observer_api.pages import moments, words
+from cron_observer_api.pages.moments import When
+from cron_observer_api.pages.render import Preferences, link, page
+from cron_observer_api.pages.shell import Opened, opened
+from cron_observer_api.pages.text import found, visible
+
+#: Lines of a log on one page.
+LINES: Final = 200
+
+#: Events shown; the API has the rest.
+EVENTS: Final = 200
+
+#: Levels by which a log can be narrowed: at least this one.
+LEVELS: Final = (("", "All"), ("INFO", "Info"), ("WARN", "Warn"), ("ERROR", "Error"))
+
+
+def _identity(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise NotFound("there is no such execution", hint="an execution's id is a UUID") from error
+
+
+@get("/executions/{execution_id:str}", include_in_schema=False)
+async def execution(request: Request[Any, Any, Any], execution_id: FromPath[str]) -> Response[bytes]:
+    """Show one execution."""
+    identity = _identity(execution_id)
+    async with opened(request) as shown:
+        conn, tenant, when = shown.conn, shown.tenant_id, shown.when
+        row = await views_executions.execution(conn, tenant, identity, when.now)
+        if row is None:
+            raise NotFound("there is no such execution", hint="it may be older than the retention time")
+        around = await views_executions.around(conn, tenant, row, when.now)
+        attempts = await views_executions.attempts(conn, tenant, identity)
+        events = await reads.events(conn, tenant, identity, limit=EVENTS)
+        log = await _log(shown, identity, attempts)
+        frame = shown.frame(
+            f"{row['task_name']}, {_short(row, when)}",
+            "tasks",
+            (f"execution:{identity}",) if row["finished_at"] else (f"execution:{identity}", f"logs:{identity}"),
+        )
+    return page(
+        request,
+        "execution.html",
+        **frame,
+        **_view(row, around, when),
+        attempts=_attempts(attempts, when),
+        events=[_event(event) for event in events],
+        log=log,
+    )
+
+
+@get("/executions/{execution_id:str}/log", include_in_schema=False)
+async def log_lines(request: Request[Any, Any, Any], execution_id: FromPath[str]) -> Response[bytes]:
+    """Answer with lines of a log alone, as the log view asks for them."""
+    identity = _identity(execution_id)
+    tenant = principal_of(request).tenant_id
+    asked = _Asked(request.query_params)
+    async with request.app.state.database.transaction([tenant]) as conn:
+        items, more = await logs.read(
+            conn,
+            tenant,
+            identity,
+            attempt=asked.attempt,
+            from_seq=asked.first or 0,
+            limit=asked.limit,
+            level=asked.level,
+            q=asked.query or None,
+        )
+    zone = moments.zone(Preferences.of(request).zone)
+    lines = [_line(item, asked.query, zone) for item in items]
+    following = more if more is not None else items[-1]["seq"] + 1 if items else asked.first or 0
+    return page(request, "_lines.html", lines=lines, following=following, at_end=more is None)
+
+
+class _Asked:
+    """Which lines of a log a reader asks for, read from a query string; nonsense counts as nothing."""
+
+    def __init__(self, query: Mapping[str, Any]) -> None:
+        self.attempt = _number(query.get("attempt"))
+        self.first = _number(query.get("from"))
+        self.limit = min(max(_number(query.get("limit")) or LINES, 1), 1000)
+        level = str(query.get("level", "")).upper()
+        self.level = level if level in logs.LEVELS else None
+        self.query = str(query.get("q", "")).replace("\0", "")[:200]
+
+
+def _number(text: Any) -> int | None:
+    return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+async def _log(shown: Opened, identity: UUID, attempts: Sequence[Row]) -> dict[str, Any]:
+    """Read a page of lines: from where the address says, else the last ones."""
+    asked = _Asked(shown.query)
+    numbers = sorted({row["attempt"] for row in attempts})
+    attempt = asked.attempt if asked.attempt in numbers else numbers[-1] if numbers else None
+    stored = sum(row["log_lines"] for row in attempts if row["attempt"] == attempt)
+    narrowed = asked.level is not None or bool(asked.query)
+    first = asked.first if asked.first is not None else 0 if narrowed else max(0, stored - LINES)
+    items, more = await logs.read(
+        shown.conn,
+        shown.tenant_id,
+        identity,
+        attempt=attempt,
+        from_seq=first,
+        limit=LINES,
+        level=asked.level,
+        q=asked.query or None,
+    )
+    here = f"/executions/{identity}"
+    keep = {"attempt": attempt if len(numbers) > 1 else None, "level": asked.level, "q": asked.query}
+
+    def to(**changed: Any) -> str:
+        return link(here, **(keep | changed)) + "#log"
+
+    return {
+        "lines": [_line(item, asked.query, shown.when.zone) for item in items],
+        "stored": stored,
+        "attempt": attempt,
+        "attempts": [{"number": number, "href": to(attempt=number), "current": number == attempt} for number in numbers]
+        if len(numbers) > 1
+        else [],
+        "level": asked.level or "",
+        "levels": [
+            {"word": word, "href": to(level=level), "current": level == (asked.level or "")} for level, word in LEVELS
+        ],
+        "query": asked.query,
+        "following": more if more is not None else items[-1]["seq"] + 1 if items else first,
+        "at_end": more is None,
+        "earlier": to(**{"from": max(0, first - LINES)}) if first > 0 and not narrowed else None,
+        "start": to(**{"from": "0"}) if first > 0 and not narrowed else None,
+        "later": to(**{"from": more}) if more is not None else None,
+        "url": link(f"{here}/log", attempt=attempt),
+        "raw": link(f"/api/v1/executions/{identity}/logs.txt", attempt=attempt),
+        "narrowed": narrowed,
+    }
+
+
+def _line(item: Mapping[str, Any], query: str, zone: Any) -> dict[str, Any]:
+    """Return one line of a log: its number from 1, its time, and its text made safe."""
+    stamp = item["ts"] or item["received_at"]
+    try:
+        at = datetime.fromisoformat(stamp).astimezone(zone)
+        said = f"{at:%H:%M:%S}.{at.microsecond // 1000:03}"
+    except (ValueError, TypeError, OverflowError):
+        said = ""
+    fields = item["fields"] or {}
+    return {
+        "number": item["seq"] + 1,
+        "time": said,
+        "level": item["level"],
+        "text": found(item["message"], query),
+        "fields": [
+            (visible(name), visible(value if isinstance(value, str) else repr(value))) for name, value in fields.items()
+        ]
+        if isinstance(fields, Mapping)
+        else [],
+    }
+
+
+def _short(row: Row, when: When) -> str:
+    return f"{row['fire_at'].astimezone(when.zone):%d %b %H:%M}"
+
+
+def _view(row: Row, around: Row, when: When) -> dict[str, Any]:
+    upcoming = row["status"] == "PENDING" and not row["due"]
+    seconds = None
+    if row["claimed_at"] is not None and row["status"] != "PENDING":
+        seconds = ((row["finished_at"] or when.now) - (row["started_at"] or row["claimed_at"])).total_seconds()
+    error = row["error"] or {}
+    return {
+        "execution": row,
+        "badge": words.status(row["status"], late=row["late"], why=row["reason"], upcoming=upcoming),
+        "obsolete": row["obsolete"],
+        "sync": words.sync(row["sync"], row["owner"]),
+        "task_href": f"/tasks/{row['project_name']}/{row['task_name']}",
+        "name": row["task_name"],
+        "why": words.reason(row["reason"]),
+        "retry": row["status"] == "PENDING" and row["fence"] > 0,
+        "live": row["finished_at"] is None,
+        "facts": _facts(row, around, when, seconds),
+        "error": error or None,
+        "definition": _defined(row),
+        "previous": f"/executions/{around['previous']}" if around["previous"] else None,
+        "next": f"/executions/{around['next']}" if around["next"] else None,
+    }
+
+
+def _facts(row: Row, around: Row, when: When, seconds: float | None) -> list[tuple[str, Markup | str, str]]:
+    usual = around["usual"]
+    compared = ""
+    if seconds is not None and usual:
+        compared = f"p50 is {words.duration(usual)}"
+    wall = ""
+    if row["nominal_local"] is not None:
+        fold = ", the second of its kind" if row["nominal_fold"] else ""
+        wall = f"{row['nominal_local']:%H:%M} in {row['timezone']}{fold}"
+    delay = words.delay(row)
+    facts: list[tuple[str, Markup | str, str]] = [
+        (
+            "Scheduled",
+            when.full(row["nominal_at"]) if row["nominal_at"] else "–",
+            wall or words.TRIGGERS[row["trigger"]],
+        ),
+        ("Fired", when.full(row["fire_at"]), "" if row["fire_at"] != row["nominal_at"] else "as scheduled"),
+        ("Claimed", when.exact(row["claimed_at"]), f"by {row['worker']}" if row["worker"] else ""),
+        ("Started", when.exact(row["started_at"]), ""),
+        ("Start delay", words.duration(delay), "from fire time to claim" if delay is not None else ""),
+        ("Duration", words.duration(seconds), compared),
+        ("Ended", when.full(row["finished_at"]), ""),
+        ("Exit code", "–" if row["exit_code"] is None else str(row["exit_code"]), ""),
+        ("Attempt", str(row["attempt"] or "–"), f"of at most {int(row['retries_max'] or 0) + 1}"),
+        ("Queue", row["queue"], f"priority {row['priority']}" if row["priority"] else ""),
+    ]
+    if row["status"] == "RUNNING":
+        facts.append(("Deadline", when.ago(row["run_deadline"]), "then it has timed out"))
+    return facts
+
+
+def _defined(row: Row) -> dict[str, Any]:
+    """Say which line of which file at which commit made this execution, and who wrote it."""
+    task = f"/tasks/{row['project_name']}/{row['task_name']}"
+    return {
+        "path": row["def_path"],
+        "line": row["def_line"],
+        "commit": row["def_commit"],
+        "author": row["def_author"],
+        "subject": row["def_subject"],
+        "at": row["def_at"],
+        "source": row["def_source"],
+        "generation": row["def_generation"],
+        "href": f"{task}?tab=definition#M{row['def_line'] or 1}",
+        "url": line_link(row["source_url"], row["def_commit"], row["def_path"], row["def_line"]),
+    }
+
+
+def _attempts(rows: Sequence[Row], when: When) -> list[dict[str, Any]]:
+    """Return each claim with the badge of how it ended."""
+    badges = {
+        None: words.Badge("run", "Running"),
+        "finished": words.Badge("ok", "Finished"),
+        "failed": words.Badge("fail", "Failed"),
+        "cancelled": words.Badge("cancel", "Cancelled"),
+        "skipped": words.Badge("skip", "Skipped"),
+        "released": words.Badge("skip", "Given back"),
+    }
+    several = len({row["attempt"] for row in rows}) > 1
+    return [
+        {
+            "number": row["attempt"],
+            "fence": row["fence"],
+            "badge": badges.get(
+                row["outcome"], words.Badge("late", (row["outcome"] or "").replace("_", " ").capitalize())
+            ),
+            "why": words.reason(row["reason"]),
+            "worker": row["worker"],
+            "claimed_at": row["claimed_at"],
+            "ended_at": row["ended_at"],
+            "seconds": ((row["ended_at"] or when.now) - (row["started_at"] or row["claimed_at"])).total_seconds(),
+            "exit_code": row["exit_code"],
+            "error": row["error_message"],
+            "late": row["late_outcome"],
+            "lines": row["log_lines"],
+            "selectable": several,
+        }
+        for row in rows
+    ]
+
+
+def _event(event: Mapping[str, Any]) -> dict[str, Any]:
+    tones = {"finished": "ok", "late_finished": "late", "failed": "fail", "gave_up": "fail", "late_failed": "fail"}
+    tones |= {"retry_scheduled": "late", "lease_expired": "late", "missed": "late", "claimed": "run", "started": "run"}
+    tones |= {"cancelled": "cancel", "cancel_requested": "cancel"}
+    return {
+        "at": datetime.fromisoformat(event["at"]),
+        "tone": tones.get(event["type"], "skip"),
+        "word": words.EVENTS.get(event["type"], event["type"]),
+        "why": words.reason(event["reason"]),
+        "attempt": event["attempt"],
+        "actor": event["actor"],
+        "data": event["data"],
+    }

@@ -1,0 +1,294 @@
+"""What surrounds every page: rail, date navigator, search, source, zone and theme; and how a page is opened."""
+
+from __future__ import annotations
+
+import calendar
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from litestar import Request
+
+from cron_observer.store import shapes, views
+from cron_observer.store.views import Conn, Row
+from cron_observer_api.auth import principal_of
+from cron_observer_api.pages import moments, svg, words
+from cron_observer_api.pages.moments import When
+from cron_observer_api.pages.render import Preferences, link
+
+#: Days of history that the pages count: the heat calendar shows at most a year.
+HISTORY: Final = 371
+
+#: Seconds for which the counts of days before yesterday are remembered. They change only through late reports and
+#: retention; today and yesterday are counted for every page.
+REMEMBERED_FOR: Final = 60.0
+
+#: Tenants and zones whose days are remembered at once.
+_MOST_REMEMBERED: Final = 64
+
+
+@dataclass(slots=True)
+class Day:
+    """The outcomes of one local day."""
+
+    date: date
+    counts: dict[str, int] = field(default_factory=dict)
+    late: int = 0
+
+    @property
+    def total(self) -> int:
+        """Every due execution."""
+        return sum(self.counts.values())
+
+    @property
+    def ill(self) -> int:
+        """Those that failed or were missed."""
+        return self.counts.get("FAILED", 0) + self.counts.get("MISSED", 0)
+
+    @property
+    def rate(self) -> float | None:
+        """The part of what ended well among what ended one way or the other."""
+        finished = self.counts.get("FINISHED", 0)
+        ended = finished + self.ill
+        return finished / ended if ended else None
+
+    def parts(self) -> list[tuple[str, int]]:
+        """The outcomes as a bar shows them."""
+        named = self.counts.get
+        good = named("FINISHED", 0) - self.late
+        return [
+            ("ok", max(good, 0)),
+            ("late", self.late + named("MISSED", 0)),
+            ("fail", named("FAILED", 0)),
+            ("run", named("RUNNING", 0)),
+            ("cancel", named("CANCELLED", 0)),
+            ("skip", named("SKIPPED", 0) + named("PENDING", 0)),
+        ]
+
+    def said(self) -> str:
+        """The day in words, for charts."""
+        rate = self.rate
+        well = "" if rate is None else f", {100 * rate:.1f} % finished well"
+        return f"{moments.long_day(self.date)} {self.date.year}: {words.many(self.total, 'execution')}{well}"
+
+
+class DayBook:
+    """Counts of closed days, remembered for a minute for each tenant and zone; a cache of what the store says."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[UUID, str, date], tuple[float, dict[date, Day], int]] = {}
+
+    async def read(self, conn: Conn, tenant_id: UUID, when: When) -> tuple[dict[date, Day], int]:
+        """Return every day with due executions of the last `HISTORY` days, and the bytes of logs before today."""
+        first, last = when.today - timedelta(days=HISTORY - 1), when.today - timedelta(days=2)
+        key = (tenant_id, when.zone_name, when.today)
+        known = self._known.get(key)
+        if known is None or known[0] < time.monotonic():
+            closed = await _count(conn, tenant_id, first, last, when)
+            start, end = shapes.day_start(first, when.zone), shapes.day_start(when.today, when.zone)
+            size = await views.log_bytes(conn, tenant_id, start, end)
+            if len(self._known) >= _MOST_REMEMBERED:
+                self._known.clear()
+            known = self._known[key] = (time.monotonic() + REMEMBERED_FOR, closed, size)
+        live = await _count(conn, tenant_id, when.today - timedelta(days=1), when.today, when)
+        return known[1] | live, known[2]
+
+
+async def _count(conn: Conn, tenant_id: UUID, first: date, last: date, when: When) -> dict[date, Day]:
+    every = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    starts = [shapes.day_start(day, when.zone) for day in every]
+    end = shapes.day_bounds(last, when.zone)[1]
+    days: dict[date, Day] = {}
+    for row in await views.days(conn, tenant_id, starts, end, when.now):
+        day = days.setdefault(every[row["day"] - 1], Day(every[row["day"] - 1]))
+        day.counts[row["status"]] = day.counts.get(row["status"], 0) + row["n"]
+        day.late += row["n"] if row["late"] and row["status"] == "FINISHED" else 0
+    return days
+
+
+_BOOK: Final = DayBook()
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One day in the month grid."""
+
+    number: int
+    date: date
+    href: str | None
+    label: str
+    kind: str  #: '', 'good', 'bad' or 'fut'
+    current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Navigator:
+    """The date navigator: one month, and the days with executions up to its end."""
+
+    title: str
+    previous: str | None
+    next: str | None
+    blanks: int
+    cells: Sequence[Cell]
+    days: Sequence[dict[str, Any]]
+    before: str | None  #: href of the nearest earlier day with executions
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open page: the transaction it reads in, and what its frame needs."""
+
+    conn: Conn
+    tenant_id: UUID
+    when: When
+    sources: Sequence[Row]
+    days: Mapping[date, Day]
+    log_bytes: int
+    chosen: date | None
+    month: date
+    preferences: Preferences
+    path: str
+    query: Mapping[str, str]
+
+    def frame(self, title: str, here: str, topics: Sequence[str] = ()) -> dict[str, Any]:
+        """Return the values that the base template needs."""
+        return {
+            "title": title,
+            "here": here,
+            "topics": ",".join(topics),
+            "when": self.when,
+            "preferences": self.preferences,
+            "navigator": navigator(self),
+            "sources": [source_chip(row, self.when) for row in self.sources],
+            "findings": sum(row["errors"] for row in self.sources),
+            "back": link(self.path, **self.query),
+            "chosen": self.chosen,
+            "searched": self.query.get("q", "") if here == "tasks" else "",
+        }
+
+
+def read_date(text: str | None) -> date | None:
+    """Read a date of a query string; None for what is none."""
+    try:
+        return date.fromisoformat(text) if text and len(text) == 10 else None
+    except ValueError:
+        return None
+
+
+def _month(text: str | None, otherwise: date) -> date:
+    found = read_date(f"{text}-01") if text else None
+    return found or otherwise.replace(day=1)
+
+
+@asynccontextmanager
+async def opened(request: Request[Any, Any, Any]) -> AsyncIterator[Opened]:
+    """Open a transaction for a page and read what its frame shows: three statements, mostly two."""
+    preferences = Preferences.of(request)
+    tenant = principal_of(request).tenant_id
+    query = dict(request.query_params.items())
+    async with request.app.state.database.transaction([tenant]) as conn:
+        now, sources = await views.shell(conn, tenant)
+        when = When(now, moments.zone(preferences.zone))
+        days, size = await _BOOK.read(conn, tenant, when)
+        chosen = read_date(query.get("date"))
+        yield Opened(
+            conn=conn,
+            tenant_id=tenant,
+            when=when,
+            sources=sources,
+            days=days,
+            log_bytes=size,
+            chosen=chosen,
+            month=_month(query.get("month"), chosen or when.today),
+            preferences=preferences,
+            path=request.url.path,
+            query=query,
+        )
+
+
+def navigator(page: Opened) -> Navigator:
+    """Lay out the month and the list of days."""
+    first, today = page.month, page.when.today
+    length = calendar.monthrange(first.year, first.month)[1]
+    cells = [_cell(page, first.replace(day=number)) for number in range(1, length + 1)]
+    last = first.replace(day=length)
+    listed = sorted((day for day in page.days if day <= last), reverse=True)[:14]
+    chosen = page.chosen
+    known = sorted(page.days)
+    here = chosen or today
+    return Navigator(
+        title=f"{moments.MONTHS[first.month - 1]} {first.year}",
+        previous=_to_month(page, first - timedelta(days=1)) if any(day < first for day in known) else None,
+        next=_to_month(page, last + timedelta(days=1)) if last < today else None,
+        blanks=first.weekday(),
+        cells=cells,
+        days=[_listed(page.days[day], today, chosen) for day in listed],
+        before=next((f"/?date={day}" for day in reversed(known) if day < here), None),
+        after=next((f"/?date={day}" for day in known if day > here), None),
+    )
+
+
+def _to_month(page: Opened, day: date) -> str:
+    query = {name: value for name, value in page.query.items() if name != "month"}
+    return link(page.path, **query, month=f"{day:%Y-%m}")
+
+
+def _cell(page: Opened, day: date) -> Cell:
+    counted = page.days.get(day)
+    kind = "fut" if day > page.when.today else "" if counted is None else "bad" if counted.ill else "good"
+    said = counted.said() if counted else f"{moments.long_day(day)} {day.year}: no executions"
+    return Cell(
+        number=day.day,
+        date=day,
+        href=None if day > page.when.today or counted is None else f"/?date={day.isoformat()}",
+        label=said,
+        kind=kind,
+        current=day == (page.chosen or page.when.today),
+    )
+
+
+def _listed(day: Day, today: date, chosen: date | None) -> dict[str, Any]:
+    near = {today: "Today, ", today - timedelta(days=1): "Yesterday, "}.get(day.date, "")
+    return {
+        "href": f"/?date={day.date.isoformat()}",
+        "label": near + moments.short_day(day.date),
+        "total": words.count(day.total),
+        "ill": day.ill,
+        "said": day.said(),
+        "bar": svg.stack(day.parts()),
+        "current": day.date == chosen,
+    }
+
+
+def source_chip(row: Row, when: When) -> dict[str, Any]:
+    """Say which revision a source has applied, and whether it is well."""
+    commit = row["applied_commit"]
+    ready = condition(row["conditions"], "Ready")
+    behind = row["observed_commit"] not in (None, commit)
+    return {
+        "name": row["name"],
+        "revision": f"{row['name']}@{commit[:7]}" if commit else row["name"],
+        "synced": row["observed_at"] or row["applied_at"],
+        "errors": row["errors"],
+        "warnings": row["warnings"],
+        "tone": "fail" if row["failures"] else "late" if row["errors"] or behind else "synced",
+        "ready": ready,
+        "when": when,
+    }
+
+
+def condition(conditions: Mapping[str, Any] | None, name: str) -> Mapping[str, Any] | None:
+    """Return one condition of a source, if it is known."""
+    found = (conditions or {}).get(name)
+    return found if isinstance(found, dict) else None
+
+
+def day_bounds(day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """Return the instants between which a local date lies."""
+    return shapes.day_bounds(day, zone)

@@ -1,0 +1,263 @@
+"""Charts, drawn on the server: geometry in attributes, colour by class, every mark a link with words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from markupsafe import Markup
+
+from cron_observer_api.pages import words
+
+_NAMES: Final = 168  #: width of the timeline's names
+_PLOT: Final = 900  #: width of its plot
+_ROW: Final = 26
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """One run, or several that begin together, on the timeline."""
+
+    begins: datetime
+    ends: datetime
+    tone: str
+    word: str
+    href: str
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """One task on the timeline."""
+
+    name: str
+    href: str
+    marks: list[Mark] = field(default_factory=list)
+
+
+def _n(value: float) -> str:
+    """Write a coordinate briefly."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def timeline(
+    lanes: Sequence[Lane], since: datetime, until: datetime, now: datetime, zone: ZoneInfo, *, title: str
+) -> Markup:
+    """Draw when tasks ran and will run, with a line at `now` if it is in the window."""
+    height = _ROW * len(lanes) + 30
+    whole = (until - since).total_seconds()
+
+    def x(at: datetime) -> float:
+        return _NAMES + min(1.0, max(0.0, (at - since).total_seconds() / whole)) * _PLOT
+
+    out = [
+        Markup('<svg class="timeline" viewBox="0 0 {} {}" role="group" aria-label="{}" data-rove>').format(
+            _NAMES + _PLOT + 12, height, title
+        )
+    ]
+    for at in _hours(since, until, zone):
+        left = _n(x(at))
+        out.append(Markup('<line class="gl" x1="{0}" x2="{0}" y1="22" y2="{1}"/>').format(left, height))
+        label = f"{at.astimezone(zone):%H:%M}"
+        if x(at) < _NAMES + _PLOT - 34:
+            out.append(
+                Markup('<text class="lbl" x="{}" y="14" aria-hidden="true">{}</text>').format(_n(x(at) + 3), label)
+            )
+    for row, lane in enumerate(lanes):
+        out.append(_lane(lane, 30 + _ROW * row, x, zone))
+    if since <= now <= until:
+        left = _n(x(now))
+        out.append(
+            Markup(
+                '<line class="now" x1="{0}" x2="{0}" y1="18" y2="{1}"/><circle class="nowdot" cx="{0}" cy="18" r="3.5"/>'
+            ).format(left, height)
+        )
+    return Markup("").join([*out, Markup("</svg>")])
+
+
+def _lane(lane: Lane, top: int, x: Any, zone: ZoneInfo) -> Markup:
+    short = lane.name if len(lane.name) <= 25 else lane.name[:24] + "…"
+    out = [
+        Markup(
+            '<a href="{}" class="lane"><title>{}</title><rect class="hit" x="0" y="{}" width="{}" height="24"/>'
+            '<text class="name" x="4" y="{}">{}</text></a>'
+        ).format(lane.href, lane.name, top - 4, _NAMES - 8, top + 12, short)
+    ]
+    for mark in lane.marks:
+        left = x(mark.begins)
+        wide = max(4.0, x(mark.ends) - left)
+        several = f", {mark.count} runs" if mark.count > 1 else ""
+        said = f"{lane.name}, {mark.begins.astimezone(zone):%H:%M}, {mark.word}{several}"
+        inset = 0.5 if mark.tone in ("plan", "wait") else 0
+        out.append(
+            Markup(
+                '<a href="{}" aria-label="{}" tabindex="-1"><title>{}</title>'
+                '<rect class="f-{}" x="{}" y="{}" width="{}" height="{}" rx="3"/></a>'
+            ).format(mark.href, said, said, mark.tone, _n(left + inset), _n(top + inset), _n(wide), _n(16 - 2 * inset))
+        )
+    return Markup("").join(out)
+
+
+def _hours(since: datetime, until: datetime, zone: ZoneInfo) -> Iterable[datetime]:
+    """The round instants of a window at which lines stand: at most ten or so."""
+    hours = (until - since).total_seconds() / 3600
+    step = timedelta(minutes=15 if hours <= 2 else 60 if hours <= 10 else 180)
+    local = since.astimezone(zone)
+    first = local.replace(minute=0, second=0, microsecond=0)
+    if step > timedelta(hours=1):
+        first = first.replace(hour=0)
+    at = first.astimezone(since.tzinfo)
+    while at <= until:
+        if at >= since:
+            yield at
+        at += step
+
+
+def spark(values: Sequence[float | None], *, floor: float | None = None) -> Markup:
+    """Draw a small line of values; gaps are bridged. `floor` is the value at the bottom, else the least one."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return Markup('<svg class="spark-box" viewBox="0 0 116 22" aria-hidden="true"></svg>')
+    low = min(known) if floor is None else floor
+    high = max(*known, low)
+    spread = (high - low) or 1.0
+    step = 116 / (len(values) - 1)
+    points = " ".join(
+        f"{_n(n * step)},{_n(20 - 18 * (value - low) / spread)}" for n, value in enumerate(values) if value is not None
+    )
+    return Markup(
+        '<svg class="spark-box" viewBox="0 0 116 22" preserveAspectRatio="none" aria-hidden="true">'
+        '<polyline class="spark" points="{}" vector-effect="non-scaling-stroke"/></svg>'
+    ).format(points)
+
+
+def bars(runs: Sequence[Sequence[Any]] | None, *, tall: int = 22, slots: int = 24) -> Markup:
+    """Draw a task's last runs, [id, status, late, seconds, …] each: height is duration, colour is outcome."""
+    runs = runs or ()
+    longest = max((run[3] or 0 for run in runs), default=0) or 1
+    ill = sum(1 for run in runs if run[1] in ("FAILED", "MISSED"))
+    said = f"Last {words.many(len(runs), 'run')}, {ill} failed or missed" if runs else "No runs yet"
+    out = [
+        Markup('<svg class="bars" viewBox="0 0 {0} {1}" width="{0}" height="{1}" role="img" aria-label="{2}">').format(
+            slots * 7 - 2, tall, said
+        )
+    ]
+    for place, run in enumerate(runs):
+        high = 4 + (tall - 5) * min(1.0, (run[3] or 0) / longest) ** 0.5 if run[3] is not None else 5
+        out.append(
+            Markup('<rect class="f-{}" x="{}" y="{}" width="5" height="{}" rx="1.5"/>').format(
+                words.tone_of(run[1], run[2]),
+                (slots - len(runs) + place) * 7,
+                _n(tall - high),
+                _n(high),
+            )
+        )
+    return Markup("").join([*out, Markup("</svg>")])
+
+
+def grid(runs: Sequence[Mapping[str, Any]], zone: ZoneInfo, usual: float | None) -> Markup:
+    """Draw a task's runs as tall bars that lead to each of them, oldest left."""
+    wide, tall, step = 13, 84, 17
+    ordered = list(reversed(runs))
+    longest = max([run["seconds"] or 0 for run in ordered] + [usual or 0]) or 1
+    out = [
+        Markup(
+            '<svg class="grid" viewBox="0 0 {0} {1}" width="{0}" height="{1}" role="group" data-rove '
+            'aria-label="Durations of the last {2}">'
+        ).format(max(1, len(ordered)) * step, tall, words.many(len(ordered), "run"))
+    ]
+
+    def top(seconds: float | None) -> float:
+        return tall - (6 + (tall - 10) * (seconds or 0) / longest)
+
+    if usual:
+        out.append(
+            Markup('<line class="usual" x1="0" x2="{}" y1="{}" y2="{}"/>').format(
+                len(ordered) * step, _n(top(usual)), _n(top(usual))
+            )
+        )
+    for place, run in enumerate(ordered):
+        badge = words.status(run["status"], late=run["late"], why=run["reason"])
+        local = run["fire_at"].astimezone(zone)
+        said = f"{badge.word}, {local:%a %d %b %H:%M}, {words.duration(run['seconds'])}"
+        high = top(run["seconds"]) if run["seconds"] is not None else tall - 6
+        out.append(
+            Markup(
+                '<a href="/executions/{}" aria-label="{}"{}><title>{}</title>'
+                '<rect class="hit" x="{}" y="0" width="{}" height="{}"/>'
+                '<rect class="f-{}" x="{}" y="{}" width="{}" height="{}" rx="2.5"/></a>'
+            ).format(
+                run["id"],
+                said,
+                Markup(' tabindex="-1"') if place < len(ordered) - 1 else "",
+                said,
+                place * step,
+                step,
+                tall,
+                badge.tone,
+                place * step + 2,
+                _n(high),
+                wide,
+                _n(tall - high),
+            )
+        )
+    return Markup("").join([*out, Markup("</svg>")])
+
+
+def stack(parts: Sequence[tuple[str, int]]) -> Markup:
+    """Draw a day's outcomes as one bar. Whatever went wrong stays visible, however rare."""
+    total = sum(number for _, number in parts)
+    out = [Markup('<svg class="stack" viewBox="0 0 200 5" preserveAspectRatio="none" aria-hidden="true">')]
+    widths = [(tone, max(200 * number / total, 4.0 if tone != "ok" else 0)) for tone, number in parts if number]
+    scale = 200 / (sum(width for _, width in widths) or 1)
+    at = 0.0
+    for tone, width in widths:
+        out.append(
+            Markup('<rect class="f-{}" x="{}" y="0" width="{}" height="5"/>').format(tone, _n(at), _n(width * scale))
+        )
+        at += width * scale
+    return Markup("").join([*out, Markup("</svg>")])
+
+
+def heat(cells: Mapping[date, tuple[str, str]], today: date, weeks: int, months: Sequence[str]) -> Markup:
+    """Draw one cell for each day of the last `weeks` weeks: (class, words) by date, Monday on top."""
+    size = 14.4
+    first = today - timedelta(days=today.weekday() + 7 * (weeks - 1))
+    out = [
+        Markup(
+            '<svg class="heat" viewBox="0 0 {} 118" role="group" data-rove aria-label="Success rate of each day, last {} weeks">'
+        ).format(_n(28 + weeks * size), weeks)
+    ]
+    for row, name in ((0, "M"), (2, "W"), (4, "F")):
+        out.append(
+            Markup('<text class="lbl" x="4" y="{}" aria-hidden="true">{}</text>').format(_n(26 + row * size), name)
+        )
+    shown = -3
+    for week in range(weeks):
+        monday = first + timedelta(days=7 * week)
+        month = (monday + timedelta(days=6)).replace(day=1)
+        if monday <= month <= monday + timedelta(days=6) and week - shown > 2 and week < weeks - 1:
+            shown = week
+            out.append(
+                Markup('<text class="lbl" x="{}" y="9" aria-hidden="true">{}</text>').format(
+                    _n(26 + week * size), months[month.month - 1][:3]
+                )
+            )
+        for weekday in range(7):
+            day = monday + timedelta(days=weekday)
+            if day <= today:
+                out.append(_cell(cells.get(day), day, 26 + week * size, 16 + weekday * size))
+    return Markup("").join([*out, Markup("</svg>")])
+
+
+def _cell(cell: tuple[str, str] | None, day: date, x: float, y: float) -> Markup:
+    if cell is None:
+        return Markup('<rect class="h0" x="{}" y="{}" width="12" height="12" rx="2.5"/>').format(_n(x), _n(y))
+    kind, said = cell
+    return Markup(
+        '<a href="/?date={}" aria-label="{}" tabindex="-1"><title>{}</title>'
+        '<rect class="{}" x="{}" y="{}" width="12" height="12" rx="2.5"/></a>'
+    ).format(day.isoformat(), said, said, kind, _n(x), _n(y))

@@ -1,0 +1,243 @@
+"""One task: its runs, its schedule, its definition down to the line, and how to report to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from litestar import Request, Response, get
+from litestar.params import FromPath
+
+from cron_observer.errors import NotFound, ScheduleError
+from cron_observer.model import ScheduleSpec
+from cron_observer.schedule import Explanation, explain
+from cron_observer.store import views_tasks
+from cron_observer.store.links import line_link
+from cron_observer.store.views import Row
+from cron_observer_api.pages import svg, words
+from cron_observer_api.pages.day import KINDS, execution_line, position, read_position
+from cron_observer_api.pages.moments import When
+from cron_observer_api.pages.render import link, page
+from cron_observer_api.pages.shell import Opened, opened
+from cron_observer_api.pages.tasks import schedule_words
+
+#: Runs on one page; the grid shows the same ones.
+PAGE: Final = 50
+
+#: Fires that the schedule tab foretells.
+FIRES: Final = 10
+
+TABS: Final = (("runs", "Runs"), ("schedule", "Schedule"), ("definition", "Definition"), ("report", "How to report"))
+
+
+@get("/tasks/{project:str}/{name:str}", include_in_schema=False)
+async def task(request: Request[Any, Any, Any], project: FromPath[str], name: FromPath[str]) -> Response[bytes]:
+    """Show one task, on the tab that ``?tab=`` names."""
+    async with opened(request) as shown:
+        row = None
+        if "\0" not in project + name:
+            row = await views_tasks.task(shown.conn, shown.tenant_id, project, name, shown.when.now)
+        if row is None:
+            raise NotFound(f"there is no task {project}/{name}", hint="look for it in the list of tasks")
+        tab = next((one for one, _ in TABS if one == shown.query.get("tab")), "runs")
+        values = await _tab(request, shown, row, tab)
+        frame = shown.frame(name, "tasks", ("executions", "tasks"))
+    here = f"/tasks/{project}/{name}"
+    return page(
+        request,
+        "task.html",
+        **frame,
+        **_head(row, shown.when),
+        here_path=here,
+        tab=tab,
+        tabs=[
+            {"word": word, "href": link(here, tab=one if one != "runs" else None), "current": one == tab}
+            for one, word in TABS
+        ],
+        **values,
+    )
+
+
+def _head(row: Row, when: When) -> dict[str, Any]:
+    bars = row["bars"] or []
+    ended = [bar for bar in bars if bar[1] in ("FINISHED", "FAILED", "MISSED")]
+    good = sum(1 for bar in ended if bar[1] == "FINISHED")
+    active = row["status"] == "ACTIVE"
+    return {
+        "task": row,
+        "description": row["spec"].get("description"),
+        "health": words.health(row),
+        "sync": words.sync(row["sync"], row["owner"]),
+        "schedule": schedule_words(row),
+        "labels": sorted(row["labels"].items()),
+        "annotations": sorted(row["annotations"].items()),
+        "facts": [
+            ("Next fire", when.next(row["next_fire_at"]) if active else "–", _next_note(row, active)),
+            ("Usual duration", words.duration(words.usual(bars)), "p50 of the last runs"),
+            (
+                "Success",
+                f"{100 * good / len(ended):.0f} %" if ended else "–",
+                f"{good} of the last {len(ended)}" if ended else "no run has ended",
+            ),
+            ("Timeout", row["spec"]["timeout"], f"{row['spec']['retries']['max']} retries"),
+        ],
+        "findings": row["findings"] or [],
+        "forge": line_link(row["source_url"], row["commit"], row["path"], row["line"]),
+    }
+
+
+def _next_note(row: Row, active: bool) -> str:
+    if not active:
+        return "no slots are planned"
+    zone = row["spec"]["schedule"].get("timezone") or "UTC"
+    return str(zone)
+
+
+async def _tab(request: Request[Any, Any, Any], shown: Opened, row: Row, tab: str) -> dict[str, Any]:
+    if tab == "schedule":
+        return await _schedule(shown, row)
+    if tab == "definition":
+        return _definition(row)
+    if tab == "report":
+        return _report(request, row)
+    return await _runs(shown, row)
+
+
+async def _runs(shown: Opened, row: Row) -> dict[str, Any]:
+    kind = next((one for one in KINDS if one[0] == shown.query.get("status", "") and one[0] != "late"), KINDS[0])
+    after = read_position(shown.query.get("after"))
+    rows = await views_tasks.runs(
+        shown.conn,
+        shown.tenant_id,
+        row["task_uid"],
+        shown.when.now,
+        limit=PAGE + 1,
+        statuses=kind[2],
+        after=after,
+    )
+    here = f"/tasks/{row['project_name']}/{row['name']}"
+    listed = rows[:PAGE]
+    return {
+        "grid": svg.grid(listed, shown.when.zone, words.usual(row["bars"])) if listed else None,
+        "executions": [execution_line(one) for one in listed],
+        "kinds": [
+            {"word": word, "href": link(here, status=name), "current": name == kind[0]}
+            for name, word, _ in KINDS
+            if name != "late"
+        ],
+        "kind": kind[1],
+        "first": link(here, status=kind[0]) if after else None,
+        "more": link(here, status=kind[0], after=position(rows[PAGE - 1])) if len(rows) > PAGE else None,
+    }
+
+
+async def _schedule(shown: Opened, row: Row) -> dict[str, Any]:
+    spec = ScheduleSpec.read(row["spec"]["schedule"], row["seed"])
+    # compiling a schedule can take a while, and the loop serves others
+    explained = await asyncio.to_thread(_explain, spec, shown.when.now)
+    if isinstance(explained, str):
+        return {"trouble": explained, "fires": [], "notes": [], "kind": None, "block": row["spec"]["schedule"]}
+    return {
+        "trouble": None,
+        "fires": [
+            {"local": fire.local, "utc": fire.utc, "note": fire.note, "place": number + 1}
+            for number, fire in enumerate(explained.fires)
+        ],
+        "notes": explained.notes,
+        "kind": explained.kind,
+        "block": row["spec"]["schedule"],
+    }
+
+
+def _explain(spec: ScheduleSpec, now: datetime) -> Explanation | str:
+    try:
+        return explain(spec, now, FIRES)
+    except ScheduleError as error:
+        return f"{error.message}" + (f" – {error.hint}" if error.hint else "")
+
+
+def _definition(row: Row) -> dict[str, Any]:
+    text: str | None = row["file_text"]
+    revisions: Sequence[dict[str, Any]] = row["revisions"] or []
+    return {
+        "lines": text.splitlines() if text is not None else None,
+        "first_line": _first_line(text, row["line"]),
+        "revisions": [
+            revision
+            | {
+                "at": datetime.fromtimestamp(revision["at"], row["created_at"].tzinfo),
+                "url": line_link(row["source_url"], revision["commit"], revision["path"], revision["line"]),
+            }
+            for revision in revisions
+        ],
+        "effective": _effective(row["spec"]),
+    }
+
+
+def _first_line(text: str | None, line: int | None) -> int | None:
+    return line if text is not None and line and line <= len(text.splitlines()) else None
+
+
+def _effective(spec: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Flatten a spec into rows of a table: ``retries.max`` and its value."""
+    rows: list[tuple[str, Any]] = []
+    for name, value in spec.items():
+        if isinstance(value, dict) and value and name not in ("payload",):
+            rows += _effective(value, f"{prefix}{name}.")
+        else:
+            rows.append((prefix + name, value))
+    return rows
+
+
+def _report(request: Request[Any, Any, Any], row: Row) -> dict[str, Any]:
+    base = str(request.base_url).rstrip("/")
+    name = f"{row['project_name']}/{row['name']}"
+    return {"ways": _ways(base, name, row["spec"]["queue"])}
+
+
+def _ways(base: str, name: str, queue: str) -> list[dict[str, str]]:
+    """Ways to run a task from outside, as text to copy."""
+    curl = f"""export CRON_OBSERVER_URL={base}
+# CRON_OBSERVER_TOKEN: `cron-observer token create` makes one
+
+# Claim the next due execution; waits up to 30 s for one.
+curl -s "$CRON_OBSERVER_URL/api/v1/sdk/claims" \\
+  -H "Authorization: Bearer $CRON_OBSERVER_TOKEN" -H "Content-Type: application/json" \\
+  -d '{{"worker": "my-laptop", "queues": ["{queue}"], "tasks": ["{name}"], "max": 1, "wait_seconds": 30}}'
+
+# ID and FENCE are in the answer. Send logs, then say how it went.
+curl -s "$CRON_OBSERVER_URL/api/v1/sdk/executions/$ID/logs" \\
+  -H "Authorization: Bearer $CRON_OBSERVER_TOKEN" -H "Content-Type: application/json" \\
+  -d '{{"fence": '$FENCE', "first_seq": 0, "entries": [{{"level": "INFO", "message": "hello"}}]}}'
+curl -s "$CRON_OBSERVER_URL/api/v1/sdk/executions/$ID/complete" \\
+  -H "Authorization: Bearer $CRON_OBSERVER_TOKEN" -H "Content-Type: application/json" \\
+  -d '{{"fence": '$FENCE', "outcome": "finished"}}'"""
+    shell = f"""export CRON_OBSERVER_URL={base}
+cron-observer run {name} -- /opt/jobs/my-script.sh --with arguments"""
+    python = f"""from cron_observer_sdk import Worker
+
+
+def run(execution):
+    execution.log("reading", payload=execution.payload)
+    execution.result = {{"rows": 42}}
+
+
+# Reads CRON_OBSERVER_URL and CRON_OBSERVER_TOKEN.
+Worker(queues=["{queue}"]).run({{"{name}": run}})"""
+    return [
+        {
+            "id": "shell",
+            "title": "Shell wrapper",
+            "note": "Runs a command, sends its output as logs and returns its exit code unchanged.",
+            "text": shell,
+        },
+        {
+            "id": "python",
+            "title": "Python",
+            "note": "A worker: claims, renews its lease, logs and reports.",
+            "text": python,
+        },
+        {"id": "curl", "title": "curl", "note": "The protocol by hand; any language can speak it.", "text": curl},
+    ]

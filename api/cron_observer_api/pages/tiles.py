@@ -1,0 +1,89 @@
+"""Parts that the overview and the page of a day share: tiles of figures, and the timeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from cron_observer.store.views import Row
+from cron_observer_api.pages import svg, words
+from cron_observer_api.pages.shell import Opened
+
+#: Lanes of the timeline.
+BUSIEST: Final = 8
+
+
+def pieces(rows: Sequence[Row]) -> tuple[dict[int, Row], dict[int, Row], Row | None]:
+    """Take apart what `views.numbers` answers: by slice, by half, and the whole."""
+    slices = {row["slice"]: row for row in rows if row["slice"] is not None}
+    halves = {row["half"]: row for row in rows if row["slice"] is None and row["half"] is not None}
+    whole = next((row for row in rows if row["slice"] is None and row["half"] is None), None)
+    return slices, halves, whole
+
+
+def rate_of(row: Row | None) -> float | None:
+    if row is None:
+        return None
+    ended: int = row["finished"] + row["failed"] + row["missed"]
+    return 100 * row["finished"] / ended if ended else None
+
+
+def tile(label: str, value: Markup | str, note: Markup | str, spark: Markup, tone: str = "") -> dict[str, Any]:
+    return {"label": label, "value": value, "note": note, "spark": spark, "tone": tone}
+
+
+def with_units(text: str) -> Markup:
+    """Set units smaller than their numbers."""
+    parts = [
+        Markup("{}").format(part) if part[:1].isdigit() or part == "–" else Markup("<small>{}</small>").format(part)
+        for part in text.split()
+    ]
+    return Markup(" ").join(parts)
+
+
+def arrow(change: float) -> str:
+    return "▲" if change > 0 else "▼" if change < 0 else "="
+
+
+def chart(shown: Opened, rows: Sequence[Row], since: datetime, until: datetime, title: str) -> dict[str, Any]:
+    """Lay the timeline out; `rows` come by task."""
+    lanes: dict[tuple[str, str], svg.Lane] = {}
+    several = len({row["project_name"] for row in rows}) > 1
+    for row in rows:
+        key = (row["project_name"], row["name"])
+        lane = lanes.setdefault(
+            key, svg.Lane(name="/".join(key) if several else row["name"], href=f"/tasks/{key[0]}/{key[1]}")
+        )
+        badge = words.mark(row["rank"], upcoming=row["ahead"])
+        ends = row["begins"] + timedelta(seconds=row["usual"] or 0) if row["ahead"] else row["ends"]
+        lane.marks.append(
+            svg.Mark(
+                begins=row["begins"],
+                ends=ends,
+                tone=badge.tone,
+                word=badge.word,
+                href=f"/executions/{row['id']}",
+                count=row["n"],
+            )
+        )
+    for lane in lanes.values():
+        _part(lane.marks)
+    when = shown.when
+    said = f"Executions of the busiest tasks, {since.astimezone(when.zone):%H:%M} to {until.astimezone(when.zone):%H:%M}, {title}"
+    return {
+        "lanes": list(lanes.values()),
+        "svg": svg.timeline(list(lanes.values()), since, until, when.now, when.zone, title=said),
+    }
+
+
+def _part(marks: list[svg.Mark]) -> None:
+    """End a hollow mark where the next one begins, so that usual durations do not overlap."""
+    marks.sort(key=lambda mark: mark.begins)
+    for place, (mark, following) in enumerate(pairwise(list(marks))):
+        if mark.tone == "plan" and mark.ends > following.begins:
+            marks[place] = replace(mark, ends=following.begins)
