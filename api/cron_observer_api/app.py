@@ -14,7 +14,19 @@ from cron_observer.errors import SettingsError
 from cron_observer.settings import Settings
 from cron_observer.store.engine import Database
 from cron_observer.store.tenants import tenant_id
-from cron_observer_api import api_keys, description, executions, health, metrics, projects, sources, stream
+from cron_observer_api import (
+    api_keys,
+    description,
+    executions,
+    health,
+    metrics,
+    pages,
+    projects,
+    sources,
+    stream,
+    tasks,
+    work,
+)
 from cron_observer_api.auth import KeyRing, guard, is_loopback
 from cron_observer_api.cursors import Cursors, load_key
 from cron_observer_api.edge import Edge, Hosts
@@ -35,6 +47,11 @@ class App(Litestar):
         """Serve one connection."""
         await (self.edge or self.routed)(scope, receive, send)
 
+    def drain(self) -> None:
+        """End streams and long polls: the server is about to stop."""
+        self.state.draining.set()
+        self.state.claimer.stop()
+
     async def routed(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one connection that has passed the edge."""
         await super().__call__(scope, receive, send)
@@ -45,7 +62,7 @@ def create_app(
     *,
     database: Database | None = None,
     late_roles: Callable[[], Iterable[str]] = tuple,
-) -> Litestar:
+) -> App:
     """Make the app. `database` is the API role's pool; without it one is opened from the settings, and closed.
 
     `late_roles` names the roles of this process that have not ticked lately. Raises `SettingsError`.
@@ -57,7 +74,8 @@ def create_app(
     async def running(app: Litestar) -> AsyncIterator[None]:
         touching = asyncio.create_task(app.state.key_ring.run())
         try:
-            yield
+            async with work.running(app):
+                yield
         finally:
             app.state.draining.set()
             touching.cancel()
@@ -76,10 +94,13 @@ def create_app(
                     *executions.handlers,
                     *sources.handlers,
                     *stream.handlers,
+                    *tasks.handlers,
+                    work.router,
                 ],
             ),
             *health.handlers,
             metrics.get_metrics,
+            *pages.routers,
         ],
         guards=[guard],
         exception_handlers={Exception: handle},
