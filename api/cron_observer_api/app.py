@@ -50,7 +50,8 @@ class App(Litestar):
     def drain(self) -> None:
         """End streams and long polls: the server is about to stop."""
         self.state.draining.set()
-        self.state.claimer.stop()
+        for end in self.state.to_drain:
+            end()
 
     async def routed(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one connection that has passed the edge."""
@@ -139,4 +140,6 @@ def _shared(settings: Settings, database: Database, late_roles: Callable[[], Ite
         "hub": Hub(database),
         "repeating": set(),
         "draining": asyncio.Event(),
+        # what else has to end when the server stops; each may be called again
+        "to_drain": [],
     }
