@@ -273,6 +273,17 @@ def test_the_normalised_text_means_the_same(text: str) -> None:
         assert parse(cron.text, None) == cron
 
 
+@settings(max_examples=300, deadline=None)
+@given(_expression())
+def test_every_expression_has_words(text: str) -> None:
+    """What can be read can be said, in one line."""
+    words = schedule.describe(ScheduleSpec(cron=(text,)))
+    assert words.strip()
+    assert words.isprintable()
+    if isinstance(attempt(text), Cron):
+        assert '"' not in words
+
+
 @settings(max_examples=500, deadline=None)
 @given(st.text(alphabet="0123456789*/,-#LHRW?@() \tMONjan", max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:

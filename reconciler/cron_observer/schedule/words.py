@@ -104,7 +104,8 @@ def _describe(cron: Cron) -> str:
     options = Options()
     options.use_24hour_time_format = True
     options.locale_code = "en_US"
-    minute, hour = cron.text.split()[:2]
+    written = cron.text.split()
+    minute, hour = _sayable(written[0], cron.minutes, 60), _sayable(written[1], cron.hours, 24)
     parts = [str(get_description(f"{minute} {hour} * * *", options))]
     every_date = len(_bits(cron.days)) == 31
     every_weekday = len(_bits(cron.weekdays)) == 7
@@ -121,6 +122,14 @@ def _describe(cron: Cron) -> str:
     if len(_bits(cron.months)) < 12:
         parts.append("in " + _listed(_bits(cron.months), MONTH_NAMES))
     return ", ".join(parts)
+
+
+def _sayable(text: str, mask: int, size: int) -> str:
+    """Write the values out where cron-descriptor would stumble: over a list that holds a star or a step."""
+    if "," not in text or not ("*" in text or "/" in text):
+        return text
+    values = _bits(mask)
+    return "*" if len(values) == size else ",".join(map(str, values))
 
 
 def _dates(cron: Cron) -> str:
