@@ -110,9 +110,11 @@ build_environment() {
     else
         find_python
         say "✓ $("$python" --version)  $(command -v "$python")"
-        quietly "$python" -m venv --clear "$environment" ||
+        rm -rf "$environment"
+        mkdir -p "$environment"
+        : >"$environment/cron-observer.ours" # first, so that what a kill leaves half made is known as ours
+        quietly "$python" -m venv "$environment" ||
             { show_log && fail "$python could not make $environment" "see above"; }
-        : >"$environment/cron-observer.ours"
     fi
     say "installing the locked packages into $environment ..."
     if ! { install_tools && install_locked && install_checkout; }; then
@@ -131,7 +133,7 @@ adopt_environment() {
             quietly "$environment/bin/python" -m ensurepip || :
         ! "$environment/bin/python" -m pip --version >/dev/null 2>&1 || return 0
     fi
-    fail "$environment is not ours, and has no Python 3.11 with pip:" "mv $environment $environment.old"
+    fail "$environment is not ours, and has no Python 3.11 with pip:" "mv '$environment' '$environment.old'"
 }
 
 # uv and pip keep what they download below HOME, if there is one to write to.
