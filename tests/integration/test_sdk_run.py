@@ -91,7 +91,9 @@ def test_streams_pass_byte_for_byte_and_apart(server: WireServer, tmp_path: Path
 
 def test_output_becomes_the_log_in_order(server: WireServer) -> None:
     """Both streams are in the log in the order of their arrival, told apart by level and field."""
-    done = cli(*sh("for n in 1 2 3; do echo out $n; sleep 0.1; echo err $n >&2; sleep 0.1; done; printf end"), server=server)
+    done = cli(
+        *sh("for n in 1 2 3; do echo out $n; sleep 0.1; echo err $n >&2; sleep 0.1; done; printf end"), server=server
+    )
     assert (done.stdout, done.stderr) == (b"out 1\nout 2\nout 3\nend", b"err 1\nerr 2\nerr 3\n")
     (entries,) = server.logs.values()
     assert [(entry["level"], entry["message"]) for entry in entries] == [
