@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cron_observer import schedule
+from cron_observer.cli import commands
 from cron_observer.cli import explain as command
 from cron_observer.model import ScheduleSpec
 
@@ -118,9 +119,10 @@ def test_a_wrong_schedule_exits_1(arguments: list[str], said: str) -> None:
         ["--file", __file__, "0 0 * * *"],
     ],
 )
-def test_a_wrong_call_exits_64(arguments: list[str]) -> None:
-    """Usage errors have their own exit code."""
-    assert run(*arguments).exit_code == 64
+def test_a_wrong_call_exits_64(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Usage errors have their own exit code, and say how to call the command."""
+    assert commands()["explain"](arguments) == 64
+    assert "Usage: cron-observer explain" in capsys.readouterr().err
 
 
 MANIFEST = """\

@@ -6,6 +6,7 @@ What is heavy is imported when the command runs, so that the help of the others 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from cron_observer.schedule import Explanation
 
 EXIT_FINDINGS: Final = 1
-EXIT_USAGE: Final = 64
 
 #: The most fires that one request may ask for.
 MOST_FIRES: Final = 10_000
@@ -35,24 +35,6 @@ _KINDS: Final = {
     "interval-like": "elapsed time: a clock change neither moves nor drops a fire",
     "mixed": "each part by its own rule for clock changes, see the notes",
 }
-
-
-class _UsageError(click.UsageError):
-    """The call is wrong; ends with our exit code, whoever calls the command."""
-
-    exit_code = EXIT_USAGE
-
-
-class _Command(click.Command):
-    """A command whose usage errors end with our exit code."""
-
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: object
-    ) -> click.Context:
-        try:
-            return super().make_context(info_name, args, parent, **extra)
-        except click.UsageError as error:
-            raise _UsageError(error.format_message(), error.ctx) from error
 
 
 class _Duration(click.ParamType[timedelta]):
@@ -83,7 +65,7 @@ class _Moment(click.ParamType[datetime]):
             )
 
 
-@click.command(cls=_Command, short_help="Say what a schedule means and when it fires.")
+@click.command(short_help="Say what a schedule means and when it fires.")
 @click.argument("cron", nargs=-1)
 @click.option("--timezone", help="IANA zone in which local times are read.  [default: UTC]")
 @click.option("--every", type=_Duration(), help="An interval: 15m, 90s, 1d.")
@@ -112,16 +94,21 @@ def explain(context: click.Context, /, cron: tuple[str, ...], form: str, **optio
     given = [name for name in ("timezone", "every", "anchor", "at", "seed") if options[name] not in (None, ())]
     if options["batch"]:
         if cron or given or options["file"] or options["after"]:
-            raise _UsageError("--batch takes its schedules from standard input alone.", context)
-        answer_batch(sys.stdin.buffer, sys.stdout.buffer)
+            raise click.UsageError("--batch takes its schedules from standard input alone.", context)
+        try:
+            answer_batch(sys.stdin.buffer, sys.stdout.buffer)
+        except BrokenPipeError:
+            # Whoever asked has gone. What is left in the buffer must not complain again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            context.exit(EXIT_FINDINGS)
     elif options["file"]:
         if cron or given:
-            raise _UsageError("--file takes its schedules from the manifest alone.", context)
+            raise click.UsageError("--file takes its schedules from the manifest alone.", context)
         _explain_file(context, form, options)
     elif cron or options["every"] is not None or options["at"]:
         _explain_one(context, cron, form, options)
     else:
-        raise _UsageError("Give a cron expression, --every, --at, --file or --batch.", context)
+        raise click.UsageError("Give a cron expression, --every, --at, --file or --batch.", context)
 
 
 def _explain_one(context: click.Context, cron: tuple[str, ...], form: str, options: Mapping[str, Any]) -> None:
