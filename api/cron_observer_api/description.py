@@ -13,7 +13,7 @@ from litestar.routes import HTTPRoute
 from cron_observer import __doc__ as about
 from cron_observer.manifest import schema
 from cron_observer_api import wire
-from cron_observer_api.operation import PREFIX, Operation, operation_of
+from cron_observer_api.operation import Operation, operation_of
 from cron_observer_api.problems import MEDIA_TYPE, PROBLEMS
 
 #: The version of the contract, not of the program: it changes with the wire.
@@ -62,6 +62,7 @@ def describe(app: Litestar) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": shapes.components,
+            "responses": _shared_responses(),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "co_<8 id>_<43 secret>"},
                 "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -196,11 +197,27 @@ def _responses(path: str, operation: Operation, shapes: _Shapes) -> dict[str, An
         by_status.setdefault(PROBLEMS[code].status, []).append(code)
     for status, codes in by_status.items():
         if str(status) not in found:
-            found[str(status)] = {
-                "description": "; ".join(f"`{code}`: {PROBLEMS[code].title}" for code in codes),
-                "content": {MEDIA_TYPE: {"schema": shapes.of(wire.Problem)}},
-            }
+            shared = f"Problem{status}"
+            is_shared = codes == _shared_codes(status)
+            found[str(status)] = {"$ref": f"#/components/responses/{shared}"} if is_shared else _told(codes)
     return dict(sorted(found.items()))
+
+
+def _shared_codes(status: int) -> list[str]:
+    """Return the codes of a status that any call with a key may answer."""
+    return sorted(code for code in (*_ANYWHERE, *_WITH_KEY, "not_found") if PROBLEMS[code].status == status)
+
+
+def _told(codes: list[str]) -> dict[str, Any]:
+    return {
+        "description": "; ".join(f"`{code}`: {PROBLEMS[code].title}" for code in codes),
+        "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(name="Problem")}}},
+    }
+
+
+def _shared_responses() -> dict[str, Any]:
+    statuses = sorted({PROBLEMS[code].status for code in (*_ANYWHERE, *_WITH_KEY, "not_found")})
+    return {f"Problem{status}": _told(_shared_codes(status)) for status in statuses}
 
 
 def _problems(path: str, operation: Operation) -> set[str]:
@@ -221,6 +238,3 @@ def _problems(path: str, operation: Operation) -> set[str]:
 def rendered(app: Litestar) -> bytes:
     """Return the description as JSON text, the same for the same calls."""
     return msgspec.json.format(msgspec.json.encode(describe(app), order="deterministic"), indent=2) + b"\n"
-
-
-__all__ = ["PREFIX", "describe", "rendered"]

@@ -1,0 +1,124 @@
+"""What the API shows of executions, days, tasks and projects."""
+
+from __future__ import annotations
+
+from datetime import UTC, timedelta
+from typing import Any
+
+import pytest
+
+from support.api import api
+from support.databases import FreshDatabase, Tenant, make_tenant
+from support.rows import database_now, make_slot, make_task
+
+#: The members of an execution, as the wire contract lists them.
+EXECUTION = {
+    "id", "task", "status", "reason", "late", "trigger", "scheduled_for", "nominal_local", "nominal_fold",
+    "timezone", "fire_at", "available_at", "queue", "priority", "attempt", "fence", "worker", "lease_until",
+    "started_at", "finished_at", "duration_seconds", "run_deadline", "heartbeat_every_seconds", "cancel_requested",
+    "progress", "checkpoint", "payload", "result", "exit_code", "error", "run_token", "definition",
+}  # fmt: skip
+
+TASK = {
+    "uid", "name", "project", "status", "owner", "sync", "spec", "generation", "labels", "schedule_text",
+    "next_fire_at", "last_execution", "ping_url", "sentry_dsn",
+}  # fmt: skip
+
+
+async def test_an_execution_has_exactly_the_members_of_the_contract(tenant: Tenant) -> None:
+    """One execution shows every member, a list leaves out the heavy ones."""
+    task = make_task(tenant, payload={"format": "csv"})
+    slot = make_slot(tenant, task, database_now(tenant.database) - timedelta(minutes=5))
+    async with api(tenant) as it:
+        one = (await it.call("GET", f"/executions/{slot}")).json()
+        (item,) = (await it.call("GET", "/executions")).json()["items"]
+    assert set(one) == EXECUTION
+    assert set(item) == EXECUTION - {"payload", "result", "checkpoint", "fence"}
+    assert one["payload"] == {"format": "csv"}
+    assert one["task"] == {"uid": str(task), "project": "default", "name": "export"}
+    assert one["fire_at"].endswith("Z")
+    assert len(one["fire_at"]) == len("2026-01-01T00:00:00.000Z")
+    assert one["definition"] == {"source": None, "commit": None, "path": None, "line": None, "generation": 1}
+
+
+async def test_lists_show_history_and_forecasts_only_when_asked(tenant: Tenant) -> None:
+    """A slot that is not due is hidden, unless upcoming ones are asked for."""
+    now = database_now(tenant.database)
+    task = make_task(tenant)
+    due, later = (make_slot(tenant, task, now + timedelta(minutes=minutes)) for minutes in (-5, 30))
+    async with api(tenant) as it:
+        shown = (await it.call("GET", "/executions")).json()["items"]
+        all_ = (await it.call("GET", "/executions?upcoming=true")).json()["items"]
+        days = (await it.call("GET", "/days")).json()["items"]
+        task_ = (await it.call("GET", "/projects/default/tasks/export")).json()
+    assert [item["id"] for item in shown] == [str(due)]
+    assert [item["id"] for item in all_] == [str(later), str(due)]
+    assert sum(day["total"] for day in days) == 1
+    assert task_["last_execution"]["id"] == str(due)
+    assert task_["next_fire_at"] == all_[0]["fire_at"]
+
+
+async def test_slots_of_a_replaced_plan_are_not_shown(tenant: Tenant) -> None:
+    """A waiting slot of an older plan generation is neither in lists nor in days."""
+    now = database_now(tenant.database)
+    task = make_task(tenant)
+    make_slot(tenant, task, now - timedelta(minutes=5), plan_generation=0)
+    async with api(tenant) as it:
+        assert (await it.call("GET", "/executions?upcoming=true")).json()["items"] == []
+        assert (await it.call("GET", "/days")).json()["items"] == []
+
+
+async def test_pages_of_a_list_give_every_execution_once_newest_first(tenant: Tenant) -> None:
+    """Following next_cursor visits each execution exactly once, in order, while new ones arrive."""
+    now = database_now(tenant.database)
+    task = make_task(tenant)
+    slots = [make_slot(tenant, task, now - timedelta(minutes=n)) for n in range(1, 26)]
+    seen: list[str] = []
+    async with api(tenant) as it:
+        path = "/executions?limit=7"
+        while path:
+            page = (await it.call("GET", path)).json()
+            seen += [item["id"] for item in page["items"]]
+            make_slot(tenant, task, now - timedelta(seconds=len(seen)))
+            path = f"/executions?limit=7&cursor={page['next_cursor']}" if page["next_cursor"] else ""
+    assert seen == [str(slot) for slot in slots]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("status=SKIPPED", {"skipped"}),
+        ("status=SKIPPED,PENDING", {"skipped", "due", "other"}),
+        ("reason=overlap", {"skipped"}),
+        ("trigger=catchup", {"other"}),
+        ("task=default/export", {"due", "skipped"}),
+        ("task=export", {"due", "skipped"}),
+        ("task=import&project=default", {"other"}),
+        ("task=no-such", set()),
+        ("project=no-such", set()),
+        ("worker=w1", {"skipped"}),
+        ("from=2026-01-05T00:00:00Z&to=2026-01-06T00:00:00Z", {"skipped"}),
+        ("date=2026-01-05&timezone=Europe/Berlin", {"skipped"}),
+        ("date=2026-01-05&timezone=America/New_York", {"due"}),
+    ],
+)
+async def test_filters_of_the_list(tenant: Tenant, query: str, found: set[str]) -> None:
+    """Each filter of the list of executions shows what it names."""
+    from datetime import datetime
+
+    tenant.database.partitions(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 12, tzinfo=UTC))
+    task, other = make_task(tenant), make_task(tenant, "import")
+    first = datetime(2026, 1, 5, 3, 0, tzinfo=UTC)
+    made = {
+        str(make_slot(tenant, task, first + timedelta(days=1))): "due",
+        str(make_slot(tenant, other, first + timedelta(days=3), trigger="catchup")): "other",
+        str(
+            make_slot(
+                tenant, task, first, status="SKIPPED", reason="overlap", finished_at=first, worker="w1"
+            )
+        ): "skipped",
+    }
+    async with api(tenant) as it:
+        answer = await it.call("GET", f"/executions?{query}")
+    assert answer.status_code == 200, answer.text
+    assert {made[item["id"]] for item in answer.json()["items"]} == found
