@@ -303,8 +303,9 @@ def test_no_bytes_make_it_raise(data: bytes) -> None:
     _holds(parse("a.yaml", data))
 
 
-_PIECES = """apiVersion: cron-observer/v1\n|kind: Task\n|metadata: |{|}|[|]|: |- |\n|  |    |name: x|spec:|schedule:|cron|
-*/5|"|'|&a|*a|!!x|---\n|...\n|%YAML 1.1\n|#|, |\t|\\|\\0|>|\\|-\n|1|~|<<|é|\u2028|every: 1m|payload: |timeout: 1h|@|`|?"""
+_PIECES = """apiVersion: cron-observer/v1\n|kind: Task\n|metadata: |{|}|[|]|: |- |\n|  |    |name: x|spec:|schedule:
+|cron|*/5|"|'|&a|*a|!!x|---\n|...\n|%YAML 1.1\n|#|, |\t|\\|\\0|>|\\|-\n|1|~|<<|é|\u2028|every: 1m|payload: |timeout: 1h
+|@|`|?"""
 
 
 @settings(max_examples=400, deadline=None)

@@ -85,8 +85,9 @@ class Editor:
         block = large and not flow and (block or in_block or len(text) > render.SHORT) and node.key_start >= 0
         if not block and not large:
             text = self._scalar(node, new, flow=flow)
+        end = node.start + len(self.text[node.start : self._content_end(node)].rstrip("\r\n"))
         if node.key_start < 0:  # the item of a list, or the document itself
-            self.edits.append(Edit(node.start, self._content_end(node), text))
+            self.edits.append(Edit(node.start, end, text))
             return
         colon = self._colon(node)
         indent = self._column(node.key_start) + self.step
@@ -97,12 +98,12 @@ class Editor:
                 self.edits.append(Edit(colon, colon, " " + text))
             self.edits.append(Edit(line_end, self._end_of_lines(node), self._joined(lines, line_end)))
         elif block:
-            self.edits.append(Edit(colon, max(colon, self._content_end(node)), ""))
+            self.edits.append(Edit(colon, max(colon, end), ""))
             self._insert(self._end_of_lines(node), lines)
         elif node.end == node.start:  # nothing stands there yet
             self.edits.append(Edit(colon, colon, " " + text))
         else:
-            self.edits.append(Edit(node.start, self._content_end(node), text))
+            self.edits.append(Edit(node.start, end, text))
 
     def _scalar(self, node: Node, new: Any, *, flow: bool) -> str:
         if isinstance(new, dict | list):
@@ -247,13 +248,15 @@ class Editor:
         """Return where a value ends, without the blank lines that follow a block text."""
         while node.children and node.style in (":", "-"):
             node = next(reversed(node.entries.values())) if node.entries else node.items[-1]
-        if node.style in ("|", ">"):
+        kept = "+" in self.text[node.start : node.start + 3]  # the blank lines belong to the text
+        if node.style in ("|", ">") and not kept:
             return node.start + len(self.text[node.start : node.end].rstrip())
         return node.end
 
     def _end_of_lines(self, node: Node) -> int:
         """Return the beginning of the line after a value."""
-        return self._after_line(self._content_end(node))
+        end = self._content_end(node)
+        return end if self.text[end - 1 : end] == "\n" else self._after_line(end)
 
     def _after_line(self, at: int) -> int:
         end = self.text.find("\n", at)

@@ -9,7 +9,9 @@ from cron_observer.manifest import rules
 from cron_observer.manifest.rules import Problem
 
 #: From ``*`` or ``@`` to the end of something that has the shape of a cron expression.
-_CRON_SHAPE: Final = re.compile(r"(\*[0-9*/,\-]*([ \t]+[0-9A-Za-z*/,\-][0-9A-Za-z*/,#\-]*){4,6}|@[a-z]+)(?=[ \t]*([\r\n,}\]#]|\Z))")
+_CRON_SHAPE: Final = re.compile(
+    r"(\*[0-9*/,\-]*([ \t]+[0-9A-Za-z*/,\-][0-9A-Za-z*/,#\-]*){4,6}|@[a-z]+)(?=[ \t]*([\r\n,}\]#]|\Z))"
+)
 _CRON_KEY: Final = re.compile(r"(?:^|[\s{,])[\"']?cron[\"']?[ \t]*:[ \t]*(?:\[[^\]]*)?\Z")
 
 _INDENT: Final = "check the indentation of this line and of the one above"

@@ -1,0 +1,198 @@
+"""Defaults come from the published schema, and tasks of the API obey the same rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from cron_observer import errors, manifest
+from cron_observer.manifest import DELETE
+from cron_observer.manifest.body import same
+from cron_observer.model import Policy, ScheduleSpec
+from support.manifests import SMALLEST
+
+DEFAULTS = {
+    "description": "",
+    "suspend": False,
+    "queue": "default",
+    "priority": 0,
+    "payload": None,
+    "schedule": {"cron": "30 2 * * 1-5", "timezone": "UTC"},
+    "catchup": {"policy": "last", "window": "1h"},
+    "overlap": "skip",
+    "startDeadline": None,
+    "timeout": "1h",
+    "retries": {"max": 0, "backoff": "exponential", "initial": "10s", "cap": "10m"},
+    "late": "accept",
+    "run": {"external": {}},
+}
+
+
+def fields(part: Any, at: str = "") -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """Yield every field of a schema: its pointer, its schema, and whether it is required."""
+    for name, field in part.get("properties", {}).items():
+        yield f"{at}/{name}", field, name in part.get("required", ())
+        yield from fields(field, f"{at}/{name}")
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    """The smallest manifest means this."""
+    (one,) = manifest.parse("a.yaml", SMALLEST.encode()).tasks
+
+    assert one.spec == DEFAULTS
+    assert Policy.read(one.spec) == Policy()
+    assert ScheduleSpec.read(one.spec["schedule"]) == ScheduleSpec(cron=("30 2 * * 1-5",))
+
+
+def test_filling_in_defaults_twice_changes_nothing() -> None:
+    """Two ways of writing the same thing give equal specs, in the same order."""
+    once = manifest.effective({"timeout": "1h", "schedule": {"timezone": "UTC", "cron": "30 2 * * 1-5"}, "retries": {}})
+
+    assert once == DEFAULTS
+    assert list(once) == list(DEFAULTS)
+    assert manifest.effective(once) == once
+
+
+def test_the_anchor_has_a_default_only_beside_every() -> None:
+    """An interval counts from 1970 unless something else is said; a cron expression has no anchor."""
+    assert manifest.effective({"schedule": {"every": "5m"}})["schedule"] == {
+        "every": "5m",
+        "anchor": "1970-01-01T00:00:00",
+        "timezone": "UTC",
+    }
+
+
+def test_filling_in_defaults_leaves_its_argument() -> None:
+    """The spec that is given is not changed, nor is the schema by changing the result."""
+    given: dict[str, Any] = {"schedule": {"every": "5m"}}
+    manifest.effective(given)["run"]["external"]["x"] = 1
+
+    assert given == {"schedule": {"every": "5m"}}
+    assert manifest.effective(given)["run"] == {"external": {}}
+
+
+def test_every_field_is_described() -> None:
+    """Every field of the schema has title, description and examples; every optional one a default."""
+    alternatives = {"/spec/schedule/cron", "/spec/schedule/every", "/spec/schedule/at"}
+    for pointer, field, required in fields(manifest.schema("task")):
+        assert field["title"], pointer
+        assert field["description"], pointer
+        assert field["examples"], pointer
+        assert required or "default" in field or pointer in alternatives, pointer
+
+
+def test_mappings_are_closed() -> None:
+    """No mapping of the schema takes fields that it does not name, but for labels and annotations."""
+    for pointer, field, _ in fields({"properties": {"": manifest.schema("task")}}):
+        if field.get("type") == "object" and not pointer.endswith(("/labels", "/annotations")):
+            assert field["additionalProperties"] is False, pointer
+
+
+def test_the_schema_is_the_contract_of_this_version() -> None:
+    """Exactly these fields exist: what is not implemented is not in the schema."""
+    expected = """/apiVersion /kind /metadata /metadata/name /metadata/labels /metadata/annotations /spec
+        /spec/description /spec/suspend /spec/queue /spec/priority /spec/payload /spec/schedule /spec/schedule/cron
+        /spec/schedule/every /spec/schedule/anchor /spec/schedule/at /spec/schedule/timezone /spec/catchup
+        /spec/catchup/policy /spec/catchup/window /spec/overlap /spec/startDeadline /spec/timeout /spec/retries
+        /spec/retries/max /spec/retries/backoff /spec/retries/initial /spec/retries/cap /spec/late /spec/run
+        /spec/run/external"""
+
+    assert [pointer for pointer, _, _ in fields(manifest.schema("Task"))] == expected.split()
+
+
+def test_the_schema_stays_in_what_draft_07_editors_read() -> None:
+    """No reference and no keyword that only newer drafts know decides about a document."""
+    text = str(manifest.schema("task"))
+
+    assert manifest.schema("task")["$id"] == "https://cron-observer.dev/schemas/v1/task.json"
+    for word in ("$ref", "$dynamicRef", "prefixItems", "unevaluatedProperties", "$defs"):
+        assert f"'{word}'" not in text
+
+
+def test_an_unknown_kind_has_no_schema() -> None:
+    """Asking for a schema that is not there is a 404."""
+    with pytest.raises(errors.NotFound):
+        manifest.schema("../task")
+
+
+# -- tasks of the API -------------------------------------------------------------------------------------
+
+
+def test_a_body_of_the_api_gets_the_same_defaults() -> None:
+    """A valid body comes back effective, without findings."""
+    spec, findings = manifest.parse_spec("nightly-export", {"schedule": {"cron": "30 2 * * 1-5"}}, {"team": "x"})
+
+    assert (spec, findings) == (DEFAULTS, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "labels", "pointer", "message"),
+    [
+        ("x\n", {}, {}, "/name", "name: "),
+        ("x", {"schedule": {"cron": "x"}}, {}, "/schedule/cron", "schedule.cron: "),
+        ("x", {"schedule": {"cron": ["* * * * *", "x"]}}, {}, "/schedule/cron/1", "schedule.cron[1]: "),
+        ("x", {"foo": 1}, {}, "/foo", 'unknown field "foo"'),
+        ("x", {"retries": {"max": True}}, {}, "/retries/max", "retries.max: "),
+        ("x", {}, {"tier": 1}, "/labels/tier", "labels.tier: "),
+        ("x", {"payload": {"a": "x\0y"}}, {}, "/payload/a", "U+0000"),
+        ("x", {"payload": {"a": "\ud800"}}, {}, "/payload/a", "U+D800"),
+        ("x", {"payload": float("nan")}, {}, "/payload", "too large"),
+        ("x", {"payload": 10**30}, {}, "/payload", "too large"),
+        ("x", {"payload": {"k" * 300: 1}}, {}, "/payload/" + "k" * 256, "longer than 256"),
+        ("x", {"payload": ["x"] * 20_001}, {}, "", "more than 20000"),
+        ("x", {"payload": {"password": "hunter2"}}, {}, "/payload/password", "secret"),
+        ("x", {"timeout": "8d"}, {}, "/timeout", "expected 1s to 7d"),
+    ],
+)
+def test_a_body_of_the_api_is_held_to_the_same_rules(
+    name: str, spec: dict[str, Any], labels: dict[str, Any], pointer: str, message: str
+) -> None:
+    """Pointers lead into the body, and there is neither path nor line."""
+    _, (one,) = manifest.parse_spec(name, {"schedule": {"every": "1m"}, **spec}, labels)
+
+    assert (one.pointer, one.path, one.line) == (pointer, "", None)
+    assert message in one.message
+
+
+def test_deep_bodies_are_refused() -> None:
+    """A payload nested a thousand deep is one finding, not a crash."""
+    deep: Any = 1
+    for _ in range(1000):
+        deep = [deep]
+    _, (one,) = manifest.parse_spec("x", {"schedule": {"every": "1m"}, "payload": deep}, {})
+
+    assert one.code == "CO1110"
+
+
+def test_differences_are_found_field_by_field() -> None:
+    """Changes name the field, what it is and what was asked for; the payload and lists are one value."""
+    current = {"timeout": "1h", "retries": {"max": 0, "cap": "1m"}, "payload": {"a": 1}, "schedule": {"cron": "x"}}
+    requested = {
+        "timeout": "1h",
+        "retries": {"max": 1, "cap": "1m"},
+        "payload": {"a": 1.0},
+        "schedule": {"every": "1m"},
+    }
+
+    assert manifest.changes(current, requested) == [
+        ("/retries/max", 0, 1),
+        ("/payload", {"a": 1}, {"a": 1.0}),
+        ("/schedule/cron", "x", DELETE),
+        ("/schedule/every", DELETE, "1m"),
+    ]
+    assert manifest.changes(current, current) == []
+
+
+@pytest.mark.parametrize(("one", "other"), [(1, True), (1, 1.0), (0, False), ("1", 1), (None, {}), ([], {})])
+def test_sameness_tells_types_apart(one: object, other: object) -> None:
+    """What JSON tells apart is not the same."""
+    assert not same({"a": [one]}, {"a": [other]})
+    assert same({"a": [one]}, {"a": [one]})
+
+
+def test_durations_of_the_defaults_are_read() -> None:
+    """The defaults are durations that the model reads."""
+    assert Policy.read(DEFAULTS).timeout == timedelta(hours=1)
