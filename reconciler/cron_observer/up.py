@@ -6,7 +6,6 @@ and each is started again when it dies alone.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -22,13 +21,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy.ext.asyncio import create_async_engine
-
 from cron_observer.errors import DatabaseError, SettingsError
 from cron_observer.postgres import SUPERUSER, Server, die_with_parent, launch
 from cron_observer.settings import Settings, SourceSettings
-from cron_observer.store import keys, tenants
-from cron_observer.store.engine import Database, clock, fetch
+from cron_observer.store import bootstrap
 from cron_observer.store.migrate import migrate
 
 #: The database inside the embedded server.
@@ -131,42 +127,20 @@ def say(mark: str, what: str, detail: str = "") -> None:
     print(f"  {mark} {what:<24} {detail}".rstrip(), flush=True)  # noqa: T201  the command's own output
 
 
-async def prepare(admin_url: str, settings: Settings, token_file: Path, url: str) -> tuple[str, bool]:
-    """Make the first tenant and project, and a key for this machine; return the key and whether it is new.
+def prepare(admin_url: str, settings: Settings, token_file: Path) -> bool:
+    """Make the first tenant, its projects and a key for this machine; return whether the key is new.
 
     The key in `token_file` is kept while it is valid; the file has mode 0600.
     """
-    tenant = tenants.tenant_id(settings.tenant)
-    engine = create_async_engine(admin_url)
-    try:
-        async with engine.begin() as conn:
-            now = await clock(conn)
-            await tenants.ensure(conn, settings.tenant, now)
-            await tenants.ensure_project(conn, tenant, settings.project, now)
-            for source in settings.sources:
-                await tenants.ensure_project(conn, tenant, source.project, now)
-    finally:
-        await engine.dispose()
-    database = Database(settings.database_of("api") or admin_url, "cron_observer_api", pool_size=1)
-    try:
-        token = _read_token(token_file)
-        known = await keys.find(database, token) if token else None
-        made = known is None
-        if known is None:
-            async with database.transaction([tenant]) as conn:
-                _, token = await keys.create(
-                    conn,
-                    tenant,
-                    name="this machine (dev.env)",
-                    scopes=keys.SCOPES,
-                    created_by="up",
-                    now=await clock(conn),
-                )
-    finally:
-        await database.close()
-    text = f"CRON_OBSERVER_URL={url}\nCRON_OBSERVER_TOKEN={token}\n"
-    _write_private(token_file, text)
-    return token or "", made
+    token, made = bootstrap.settle_in(
+        admin_url,
+        settings.database_of("api") or admin_url,
+        tenant=settings.tenant,
+        projects=dict.fromkeys([settings.project, *(source.project for source in settings.sources)]),
+        token=_read_token(token_file),
+    )
+    _write_private(token_file, f"CRON_OBSERVER_URL={url_of(settings)}\nCRON_OBSERVER_TOKEN={token}\n")
+    return made
 
 
 def _read_token(path: Path) -> str | None:
@@ -187,17 +161,6 @@ def _write_private(path: Path, text: str) -> None:
     new.replace(path)
 
 
-async def _create_database(admin_url: str) -> None:
-    engine = create_async_engine(admin_url, isolation_level="AUTOCOMMIT")
-    try:
-        async with engine.connect() as conn:
-            found = await fetch(conn, "SELECT 1 FROM pg_database WHERE datname = %(name)s", {"name": DATABASE})
-            if not found:
-                await fetch(conn, f"CREATE DATABASE {DATABASE}")
-    finally:
-        await engine.dispose()
-
-
 def database(settings: Settings, stack: ExitStack) -> tuple[str, Server | None]:
     """Return the administrator's URL of a database at the newest schema, launching our own server if none is set."""
     server: Server | None = None
@@ -208,7 +171,7 @@ def database(settings: Settings, stack: ExitStack) -> tuple[str, Server | None]:
         say("✓", f"PostgreSQL {server.version}", place)
         for note in server.notes:
             say(" ", "", note)
-        asyncio.run(_create_database(server.url(SUPERUSER, "postgres")))
+        bootstrap.create_database(server.url(SUPERUSER, "postgres"), DATABASE)
         url = server.url(SUPERUSER, DATABASE)
     applied = migrate(url)
     say("✓", "Schema", f"{len(applied)} migrations applied" if applied else "up to date")
@@ -325,8 +288,3 @@ def url_of(settings: Settings) -> str:
         return settings.base_url
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104  compared, not bound
     return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{settings.port}"
-
-
-def run_prepare(admin_url: str, settings: Settings, token_file: Path, url: str) -> bool:
-    """Run `prepare`; return whether a key was made."""
-    return asyncio.run(prepare(admin_url, settings, token_file, url))[1]

@@ -32,13 +32,13 @@ def migrate(config: Path | None) -> None:
 @click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Settings file.")
 def backup(target: Path, config: Path | None) -> None:
     """Write a dump of the database to TARGET with pg_dump; `pg_restore` reads it, also in a newer PostgreSQL."""
-    from sqlalchemy import make_url
+    from cron_observer.store.bootstrap import libpq
 
     program = _pg_dump()
     if target.exists():
         raise DatabaseError(f"{target} exists", hint="name another file; a backup is never overwritten")
-    url = make_url(options.database_url(options.load(config=config))).set(drivername="postgresql")
-    arguments = [program, "--format=custom", f"--file={target}", url.render_as_string(hide_password=False)]
+    url = libpq(options.database_url(options.load(config=config)))
+    arguments = [program, "--format=custom", f"--file={target}", url]
     done = subprocess.run(arguments, check=False, capture_output=True, text=True)
     if done.returncode != 0:
         target.unlink(missing_ok=True)

@@ -65,7 +65,7 @@ def up(repo: str | None, no_demo: bool, reset: bool, config: Path | None, **flag
         settings = tree_module.in_force(settings, admin_url, port, data, sources)
         url = tree_module.url_of(settings)
         token_file, runtime = data / "dev.env", data / options.RUNTIME
-        made_token = tree_module.run_prepare(admin_url, settings, token_file, url)
+        made_token = tree_module.prepare(admin_url, settings, token_file)
         tree_module.write_runtime(settings, runtime)
         try:
             tree.children = tree_module.children(runtime, token_file, demo_worker=demo)
