@@ -65,7 +65,8 @@ def make(tenant: Tenant, now: datetime, *, days: int = 60, seed: int = 7) -> Com
     for number, sample in enumerate(TASKS):
         _add_task(company, sample)
         if not sample.broken_zone:
-            _Runs(company, sample, random.Random(seed * 1000 + number), days).add()
+            chance = random.Random(seed * 1000 + number)  # noqa: S311  not for secrets
+            _Runs(company, sample, chance, days).add()
     return company
 
 
@@ -137,16 +138,16 @@ def _add_source(company: Company) -> None:
     )
     for path, text in MANIFESTS.items():
         broken = path in BROKEN
-        good = None if path == "tasks/ml/churn-score.yaml" else text
+        good = None if path in ("tasks/ml/drift-report.yaml", "tasks/mail/newsletter.yaml") else text
         company.add(
             "manifest_files",
             source_id=source,
             path=path,
-            blob=hashlib.sha1(text.encode()).hexdigest(),
+            blob=hashlib.sha256(text.encode()).hexdigest()[:40],
             state=BROKEN[path] if broken else "ok",
             documents=text.count("kind: Task"),
             commit=COMMIT,
-            good_blob=hashlib.sha1(text.encode()).hexdigest() if good else None,
+            good_blob=hashlib.sha256(text.encode()).hexdigest()[:40] if good else None,
             good_text=good,
             good_commit=PREVIOUS if broken and good else COMMIT if good else None,
         )
@@ -171,7 +172,7 @@ def _add_findings(company: Company, source: UUID) -> None:
 def _add_run(company: Company, source: UUID, number: int) -> None:
     started = company.now - 12 * SECOND - number * number * 7 * timedelta(minutes=1)
     outcome = "failed" if number == 6 else "unchanged" if number in (3, 9, 10) else "applied"
-    commit = COMMIT if number == 0 else hashlib.sha1(f"run {number}".encode()).hexdigest()
+    commit = COMMIT if number == 0 else hashlib.sha256(f"run {number}".encode()).hexdigest()[:40]
     author, subject = [
         ("Ada Lovelace", "Export invoices every second hour"),
         ("Grace Hopper", "Move the feature refresh to Berlin time"),
@@ -184,7 +185,7 @@ def _add_run(company: Company, source: UUID, number: int) -> None:
         source_id=source,
         trigger=["poll", "push", "poll", "manual"][number % 4],
         epoch=1,
-        from_commit=hashlib.sha1(f"run {number + 1}".encode()).hexdigest(),
+        from_commit=hashlib.sha256(f"run {number + 1}".encode()).hexdigest()[:40],
         to_commit=commit if outcome != "failed" else None,
         author=author,
         subject=subject,
@@ -320,15 +321,17 @@ class _Runs:
         if last and sample.running:
             claimed = min(claimed, now - 2 * SECOND)
             self._running(slot, claimed)
+        elif left in sample.fails or roll < sample.fail_rate:
+            self._failed(
+                slot, claimed, min(length, (now - claimed).total_seconds() * 0.25), forced=left in sample.fails
+            )
         elif claimed + length * SECOND >= now:
             self._ended(slot, claimed, max(0.4, (now - claimed).total_seconds() * 0.6), "FINISHED")
-        elif left in sample.fails or roll < sample.fail_rate:
-            self._failed(slot, claimed, length)
         elif roll < sample.fail_rate + sample.skip_rate:
             self._never(slot, "SKIPPED", chance.choice(["overlap", "too_late"]))
-        elif roll < sample.fail_rate + sample.skip_rate + 0.004:
+        elif roll < sample.fail_rate + sample.skip_rate + 0.0006:
             self._never(slot, "MISSED", "no_worker")
-        elif roll > 0.9985:
+        elif roll > 0.9997:
             self._ended(slot, claimed, length / 2, "CANCELLED", reason="cancelled")
         else:
             late = sample.name == "digest-eu" and chance.random() < 0.08
@@ -410,9 +413,9 @@ class _Runs:
             self.company.logged.append((execution, 1, kind))
         return execution
 
-    def _failed(self, slot: Any, claimed: datetime, seconds: float) -> None:
+    def _failed(self, slot: Any, claimed: datetime, seconds: float, *, forced: bool) -> None:
         tries = self.sample.retries + 1
-        recovered = tries > 1 and self.chance.random() < 0.6
+        recovered = tries > 1 and not forced and self.chance.random() < 0.6
         used = self.chance.randint(2, tries) if recovered else tries
         error = {
             "type": "ConnectionError",
@@ -565,6 +568,7 @@ def add_logs(database: FreshDatabase, company: Company) -> None:
                     ),
                 )
             cursor.execute(
-                "UPDATE attempts SET log_lines = %s, log_bytes = %s WHERE tenant_id = %s AND execution_id = %s AND fence = %s",
+                "UPDATE attempts SET log_lines = %s, log_bytes = %s"
+                " WHERE tenant_id = %s AND execution_id = %s AND fence = %s",
                 (count, count * 71, company.tenant.tenant_id, execution, fence),
             )

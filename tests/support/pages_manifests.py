@@ -31,8 +31,8 @@ class Sample:
     removed: bool = False
     running: bool = False
     broken_zone: bool = False
-    fail_rate: float = 0.006
-    skip_rate: float = 0.002
+    fail_rate: float = 0.0012
+    skip_rate: float = 0.001
     #: these of the last slots fail, counted from the newest, which is 1
     fails: tuple[int, ...] = ()
 
@@ -68,7 +68,7 @@ TASKS = (
         labels={"team": "search"},
         seconds=260,
         running=True,
-        skip_rate=0.006,
+        skip_rate=0.002,
     ),
     Sample(
         name="queue-drain",
@@ -76,7 +76,7 @@ TASKS = (
         schedule={"every": "5m"},
         labels={"team": "platform"},
         seconds=3,
-        fail_rate=0.002,
+        fail_rate=0.0004,
     ),
     Sample(
         name="pg-backup",
@@ -119,7 +119,7 @@ TASKS = (
         schedule={"cron": "25 * * * *"},
         labels={"team": "platform"},
         seconds=1.2,
-        skip_rate=0.04,
+        skip_rate=0.02,
     ),
     Sample(
         name="ledger-close",
@@ -177,8 +177,10 @@ def _manifest(sample: Sample) -> str:
 MANIFESTS = {sample.path: _manifest(sample) for sample in TASKS if sample.owner == "manifest" and not sample.removed}
 MANIFESTS["tasks/mail/newsletter.yaml"] = "apiVersion: cron-observer/v1\nkind: Task\nmetadata: {name: newsletter\n"
 
+MANIFESTS["tasks/ml/drift-report.yaml"] = MANIFESTS["tasks/ml/churn-score.yaml"].replace("churn-score", "drift-report")
+
 BROKEN = {
-    "tasks/ml/churn-score.yaml": "invalid",
+    "tasks/ml/drift-report.yaml": "invalid",
     "tasks/mail/digest-eu.yaml": "invalid",
     "tasks/mail/newsletter.yaml": "unparseable",
 }
@@ -212,10 +214,10 @@ FINDINGS: tuple[dict[str, Any], ...] = (
         "name": None,
         "message": "the flow mapping that begins on line 3 is never closed",
         "hint": "close it with `}`",
-        "excerpt": "metadata: {name: newsletter",
+        "excerpt": "3 | metadata: {name: newsletter\n4 | ",
     },
     {
-        "path": "tasks/ml/churn-score.yaml",
+        "path": "tasks/ml/drift-report.yaml",
         "severity": "error",
         "code": "CO2003",
         "line": 9,
@@ -224,7 +226,7 @@ FINDINGS: tuple[dict[str, Any], ...] = (
         "end_column": 28,
         "pointer": "/spec/schedule/timezone",
         "kind": "Task",
-        "name": "churn-score",
+        "name": "drift-report",
         "message": "“Europe/Berln” is not an IANA zone",
         "hint": "did you mean Europe/Berlin?",
         "excerpt": '  schedule:\n    cron: "0 5 * * *"\n    timezone: "Europe/Berln"',

@@ -19,7 +19,7 @@ PAGE: Final = 50
 
 
 #: How the executions of a day can be narrowed: name in the address, word, statuses.
-KINDS: Final = (
+KINDS: Final[Sequence[tuple[str, str, tuple[str, ...] | None]]] = (
     ("", "All", None),
     ("failed", "Failed", ("FAILED",)),
     ("missed", "Missed", ("MISSED",)),

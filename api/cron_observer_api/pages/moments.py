@@ -83,6 +83,13 @@ class When:
             said = f"{self._near(local.date())} {said}"
         return self._element(instant, said + self._fold(local))
 
+    def time(self, instant: datetime | None) -> Markup | str:
+        """Write the time of day alone, where the day is known from elsewhere."""
+        if instant is None:
+            return "–"
+        local = instant.astimezone(self.zone)
+        return self._element(instant, f"{local:%H:%M:%S}{self._fold(local)}")
+
     def full(self, instant: datetime | None) -> Markup | str:
         """Write date and time with seconds and the offset from UTC."""
         if instant is None:

@@ -81,7 +81,7 @@ async def _present(shown: Opened) -> dict[str, Any]:
         "chart_href": link("/", range=shown.query.get("range")),
         "tasks": [task_line(row, when) for row in tasks],
         "task_count": total,
-        "problems": [problem(row) for row in problems],
+        "problems": [problem(row) for row in _once(problems)],
         "history": _history(shown, slices),
     }
 
@@ -149,6 +149,12 @@ def _next_tile(shown: Opened, coming: Sequence[Sequence[Any]]) -> dict[str, Any]
     )
 
 
+def _once(rows: Sequence[Row]) -> list[Row]:
+    """Leave out quarantined tasks whose file has a finding: the finding says more."""
+    told = {row["path"] for row in rows if row["kind"] == "finding"}
+    return [row for row in rows if row["kind"] != "task" or row["path"] not in told]
+
+
 def problem(row: Row) -> dict[str, Any]:
     """Say what needs a person: which, since when, why, and where to look."""
     if row["kind"] == "finding":
@@ -211,7 +217,7 @@ def _streak(days: dict[date, Day]) -> int:
 def _history(shown: Opened, rows: Sequence[Row]) -> dict[str, Any]:
     days = dict(shown.days)
     today = shown.when.today
-    weeks = max(16, min(53, (today - min(days, default=today)).days // 7 + 2))
+    weeks = max(12, min(53, (today - min(days, default=today)).days // 7 + 2))
     total = sum(day.total for day in days.values())
     failed = sum(day.counts.get("FAILED", 0) for day in days.values())
     missed = sum(day.counts.get("MISSED", 0) for day in days.values())
@@ -222,7 +228,7 @@ def _history(shown: Opened, rows: Sequence[Row]) -> dict[str, Any]:
         "weeks": weeks,
         "svg": svg.heat(cells, today, weeks, moments.MONTHS),
         "facts": [
-            ("Best streak", words.many(_streak(days), "day"), "without failed or missed"),
+            ("Best streak", words.many(_streak(days), "day"), "none failed or missed"),
             ("Executions", words.count(total), f"in {words.many(len(days), 'day')}"),
             ("Failed", words.count(failed), f"{100 * failed / total:.1f} %" if total else ""),
             ("Missed", words.count(missed), f"{100 * missed / total:.1f} %" if total else ""),

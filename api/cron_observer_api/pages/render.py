@@ -16,7 +16,8 @@ from litestar import Request, Response
 from markupsafe import Markup
 
 from cron_observer_api.pages import assets, svg, words
-from cron_observer_api.pages.text import found, plain, visible
+from cron_observer_api.pages.anchors import anchor
+from cron_observer_api.pages.text import found, plain, prose, visible
 
 #: Nothing but our own files: no inline script or style, no other host, no frame.
 POLICY: Final = (
@@ -67,9 +68,23 @@ def environment() -> Environment:
         auto_reload=False,
         cache_size=-1,
     )
-    made.filters |= {"visible": visible, "plain": plain, "duration": words.duration, "count": words.count}
+    made.filters |= {
+        "visible": visible,
+        "plain": plain,
+        "prose": prose,
+        "duration": words.duration,
+        "count": words.count,
+    }
     made.filters |= {"size": words.size, "pretty": pretty, "reason": words.reason, "path": quote}
-    made.globals |= {"asset": assets.url, "svg": svg, "words": words, "icon": icon, "glyph": glyph, "found": found}
+    made.globals |= {
+        "asset": assets.url,
+        "svg": svg,
+        "words": words,
+        "icon": icon,
+        "glyph": glyph,
+        "found": found,
+        "anchor": anchor,
+    }
     return made
 
 

@@ -166,7 +166,7 @@ class Opened:
             "preferences": self.preferences,
             "navigator": navigator(self),
             "sources": [source_chip(row, self.when) for row in self.sources],
-            "findings": sum(row["errors"] for row in self.sources),
+            "broken": sum(row["errors"] for row in self.sources),
             "back": link(self.path, **self.query),
             "chosen": self.chosen,
             "searched": self.query.get("q", "") if here == "tasks" else "",

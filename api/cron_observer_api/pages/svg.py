@@ -72,7 +72,8 @@ def timeline(
         left = _n(x(now))
         out.append(
             Markup(
-                '<line class="now" x1="{0}" x2="{0}" y1="18" y2="{1}"/><circle class="nowdot" cx="{0}" cy="18" r="3.5"/>'
+                '<line class="now" x1="{0}" x2="{0}" y1="18" y2="{1}"/>'
+                '<circle class="nowdot" cx="{0}" cy="18" r="3.5"/>'
             ).format(left, height)
         )
     return Markup("").join([*out, Markup("</svg>")])
@@ -228,8 +229,9 @@ def heat(cells: Mapping[date, tuple[str, str]], today: date, weeks: int, months:
     first = today - timedelta(days=today.weekday() + 7 * (weeks - 1))
     out = [
         Markup(
-            '<svg class="heat" viewBox="0 0 {} 118" role="group" data-rove aria-label="Success rate of each day, last {} weeks">'
-        ).format(_n(28 + weeks * size), weeks)
+            '<svg class="heat" viewBox="0 0 {0} 118" width="{1}" height="142" role="group" data-rove '
+            'aria-label="Success rate of each day, last {2} weeks">'
+        ).format(_n(28 + weeks * size), _n((28 + weeks * size) * 1.2), weeks)
     ]
     for row, name in ((0, "M"), (2, "W"), (4, "F")):
         out.append(

@@ -29,8 +29,11 @@ RUNS: Final = 20
 #: A line of an excerpt that carries its own number: ``11 |   timout: 1h``.
 _NUMBERED: Final = re.compile(r"[> ]*(\d+) ?[|│] ?(.*)")
 
+#: Conditions that are bad news when they hold.
+_WARNINGS: Final = ("PrunePending", "Stale", "Suspended")
+
 #: Words for what a run did.
-_COUNTS: Final = ("created", "updated", "restored", "removed", "unchanged", "held")
+_COUNTS: Final = ("created", "updated", "restored", "moved", "removed", "kept", "held")
 
 
 @get("/sync", include_in_schema=False)
@@ -75,7 +78,7 @@ async def source(request: Request[Any, Any, Any], source: FromPath[str]) -> Resp
         "source.html",
         **frame,
         card=_card(row, heads.get(identity), shown.when),
-        conditions=_conditions(row["conditions"], shown.when),
+        conditions=_conditions(row["conditions"]),
         found=[_finding(one) for one in found],
         total=row["errors"] + row["warnings"],
         files=[_file(one, row) for one in files[:FILES]],
@@ -192,9 +195,10 @@ def _caret(row: Row, number: int | None, line: str) -> str | None:
     """Return spaces and carets under the place of a finding, or None on other lines."""
     if number != row["line"] or not row["column"]:
         return None
-    start = row["column"] - 1
-    end = row["end_column"] if row["end_line"] == row["line"] and row["end_column"] else row["column"] + 1
-    width = max(1, min(end - row["column"], max(1, len(line) - start)))
+    column: int = row["column"]
+    end: int = row["end_column"] if row["end_line"] == row["line"] and row["end_column"] else column + 1
+    start = column - 1
+    width = max(1, min(end - column, max(1, len(line) - start)))
     return " " * start + "^" * width
 
 
@@ -233,24 +237,23 @@ def _run(row: Row) -> dict[str, Any]:
     }
 
 
-def _conditions(conditions: Mapping[str, Any] | None, when: When) -> Sequence[dict[str, Any]]:
+def _conditions(conditions: Mapping[str, Any] | None) -> Sequence[dict[str, Any]]:
     """Return a source's conditions as rows: what, whether, since when, why."""
     rows = []
     for name, value in sorted((conditions or {}).items()):
         known = value if isinstance(value, dict) else {"status": value}
         status = {"True": "ok", "False": "fail"}.get(str(known.get("status")).capitalize(), "wait")
-        since = known.get("since") or known.get("last_transition_time") or known.get("at")
+        tone = ("late" if status == "ok" else "ok") if name in _WARNINGS else status
         rows.append(
             {
                 "name": name,
-                "tone": status,
+                "tone": tone,
                 "word": {"ok": "True", "fail": "False"}.get(status, "Unknown"),
                 "reason": known.get("reason"),
                 "message": known.get("message"),
-                "since": _since(since),
+                "since": _since(known.get("since")),
             }
         )
-    del when
     return rows
 
 

@@ -29,6 +29,30 @@ PAGE: Final = 50
 #: Fires that the schedule tab foretells.
 FIRES: Final = 10
 
+#: What the class of a schedule means when the clock changes.
+CLOCK: Final = {
+    "fixed-time": "keeps its local time",
+    "interval-like": "keeps its rhythm",
+    "mixed": "each part by its own rule",
+}
+
+#: The fields of a spec, in the order of the manual; the database keeps none.
+ORDER: Final = (
+    "description",
+    "suspend",
+    "queue",
+    "priority",
+    "payload",
+    "schedule",
+    "catchup",
+    "overlap",
+    "startDeadline",
+    "timeout",
+    "retries",
+    "late",
+    "run",
+)
+
 TABS: Final = (("runs", "Runs"), ("schedule", "Schedule"), ("definition", "Definition"), ("report", "How to report"))
 
 
@@ -146,7 +170,7 @@ async def _schedule(shown: Opened, row: Row) -> dict[str, Any]:
             for number, fire in enumerate(explained.fires)
         ],
         "notes": explained.notes,
-        "kind": explained.kind,
+        "kind": CLOCK[explained.kind],
         "block": row["spec"]["schedule"],
     }
 
@@ -183,8 +207,9 @@ def _first_line(text: str | None, line: int | None) -> int | None:
 def _effective(spec: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Flatten a spec into rows of a table: ``retries.max`` and its value."""
     rows: list[tuple[str, Any]] = []
-    for name, value in spec.items():
-        if isinstance(value, dict) and value and name not in ("payload",):
+    ranked = sorted(spec.items(), key=lambda item: ORDER.index(item[0]) if item[0] in ORDER else len(ORDER))
+    for name, value in ranked:
+        if isinstance(value, dict) and value and name != "payload":
             rows += _effective(value, f"{prefix}{name}.")
         else:
             rows.append((prefix + name, value))

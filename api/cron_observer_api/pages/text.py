@@ -14,18 +14,23 @@ _HIDDEN: Final = re.compile(
 )
 
 
+#: The names of the C0 controls.
+_C0: Final = (
+    *("NUL", "SOH", "STX", "ETX", "EOT", "ENQ", "ACK", "BEL", "BS", "TAB", "LF", "VT", "FF", "CR", "SO", "SI"),
+    *("DLE", "DC1", "DC2", "DC3", "DC4", "NAK", "SYN", "ETB", "CAN", "EM", "SUB", "ESC", "FS", "GS", "RS", "US"),
+)
+
+
 def _shown(match: re.Match[str]) -> str:
     code = ord(match[0])
     if code < 0x20:
-        return chr(0x2400 + code)
-    if code == 0x7F:
-        return "\u2421"
-    return f"U+{code:04X}"
+        return _C0[code]
+    return "DEL" if code == 0x7F else f"U+{code:04X}"
 
 
 def plain(text: object) -> str:
     """Return `text` with every hidden character written out, for titles and labels."""
-    return _HIDDEN.sub(_shown, str(text))
+    return _HIDDEN.sub(lambda match: f"⟨{_shown(match)}⟩", str(text))
 
 
 def visible(text: object) -> Markup:
@@ -50,3 +55,14 @@ def found(text: str, query: str) -> Markup:
         out += [visible(text[at : match.start()]), Markup("<mark>{}</mark>").format(visible(match[0]))]
         at = match.end()
     return Markup("").join([*out, visible(text[at:])])
+
+
+def prose(text: object) -> Markup:
+    """Return a message as HTML like `visible`, with what stands between backticks as code."""
+    parts = str(text).split("`")
+    if len(parts) % 2 == 0:
+        return visible(text)
+    pieces = [
+        visible(part) if n % 2 == 0 else Markup("<code>{}</code>").format(visible(part)) for n, part in enumerate(parts)
+    ]
+    return Markup("").join(pieces)

@@ -74,7 +74,8 @@ def chart(shown: Opened, rows: Sequence[Row], since: datetime, until: datetime, 
     for lane in lanes.values():
         _part(lane.marks)
     when = shown.when
-    said = f"Executions of the busiest tasks, {since.astimezone(when.zone):%H:%M} to {until.astimezone(when.zone):%H:%M}, {title}"
+    first, last = since.astimezone(when.zone), until.astimezone(when.zone)
+    said = f"Executions of the busiest tasks, {first:%H:%M} to {last:%H:%M}, {title}"
     return {
         "lanes": list(lanes.values()),
         "svg": svg.timeline(list(lanes.values()), since, until, when.now, when.zone, title=said),

@@ -164,19 +164,17 @@ def file_state(state: str, *, errors: int, warnings: int, kept: bool) -> Badge:
 
 
 def duration(seconds: float | None) -> str:
-    """Say a length of time with at most two units: ``0.21 s``, ``12 m 04 s``, ``1 h 42 m``, ``3 d 04 h``."""
+    """Say a length of time with at most two units: ``4 ms``, ``0.21 s``, ``12 m 04 s``, ``1 h 42 m``, ``3 d 04 h``."""
     if seconds is None:
         return "–"
+    seconds = max(seconds, 0.0)
     if seconds < 10:
-        return f"{max(seconds, 0):.2g} s" if seconds < 1 else f"{seconds:.1f} s"
+        return f"{seconds * 1000:.0f} ms" if seconds < 0.01 else f"{seconds:.{2 if seconds < 1 else 1}f} s"
     whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} m {whole % 60:02} s"
-    if whole < 86_400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02} m"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600:02} h"
+    for size, unit, smaller, name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // smaller:02} {name}"
+    return f"{whole} s"
 
 
 def span(seconds: float) -> str:
@@ -229,6 +227,7 @@ def usual(bars: Sequence[Sequence[Any]] | None) -> float | None:
 def delay(row: Mapping[str, Any]) -> float | None:
     """Return the seconds between an execution's fire time and its claim; None where it never was claimed first."""
     claimed: datetime | None = row["claimed_at"]
+    fired: datetime = row["fire_at"]
     if claimed is None or row["attempt"] > 1:
         return None
-    return max(0.0, (claimed - row["fire_at"]).total_seconds())
+    return max(0.0, (claimed - fired).total_seconds())

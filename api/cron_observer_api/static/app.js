@@ -31,13 +31,13 @@
   setInterval(tick, 5000);
 
   const localZone = () => {
-    const link = $("#zone-local");
-    const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
-    if (!link || !zone) return;
-    const address = new URL(link.href);
-    address.searchParams.set("zone", zone);
-    link.href = address.pathname + address.search;
-    link.title = zone;
+    const zone = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
+    for (const link of $$(".zone-local")) {
+      const address = new URL(link.href);
+      address.searchParams.set("zone", zone);
+      link.href = address.pathname + address.search;
+      link.title = zone;
+    }
   };
 
   // ---- live -------------------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@
       this.addEventListener("click", (event) => this.clicked(event));
       addEventListener("hashchange", () => this.select());
       if (location.hash.startsWith("#L")) this.select();
-      else if ("live" in this.dataset) this.end();
+      else if ("live" in this.dataset || "failed" in this.dataset) this.end();
     }
 
     set(name, value) {
@@ -420,6 +420,14 @@
     tick();
     live.state(!live.on ? "off" : live.stream ? "live" : "poll");
   };
+  const toNow = () => {
+    const now = $(".timeline .nowdot");
+    const box = now?.closest(".scroll");
+    if (box && box.scrollWidth > box.clientWidth) {
+      box.scrollLeft = (now.cx.baseVal.value / now.ownerSVGElement.viewBox.baseVal.width) * box.scrollWidth - box.clientWidth * 0.7;
+    }
+  };
   localZone();
+  toNow();
   live.start();
 })();

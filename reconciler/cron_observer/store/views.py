@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 from sqlalchemy import TextClause, text
@@ -89,7 +89,7 @@ _PRESENT: Final = text(f"""
     SELECT
         (SELECT jsonb_build_array(count(*), min(e.claimed_at)) FROM executions AS e
          WHERE e.tenant_id = :tenant_id AND e.status = 'RUNNING') AS running,
-        (SELECT jsonb_build_array(count(*), count(*) FILTER (WHERE t.removed_at IS NULL AND t.spec @> '{{"suspend": true}}'))
+        (SELECT jsonb_build_array(count(*), count(*) FILTER (WHERE t.spec @> '{{"suspend": true}}'))
          FROM tasks AS t
          WHERE t.tenant_id = :tenant_id AND t.removed_at IS NULL AND t.deleted_at IS NULL) AS tasks,
         (SELECT jsonb_agg(jsonb_build_array(extract(epoch FROM n.fire_at), n.name)) FROM (
@@ -131,7 +131,7 @@ _PROBLEMS: Final = f"""
     SELECT 'execution' AS kind, e.fire_at AS at, e.id::text AS id, p.name AS project_name, t.name AS name,
         e.status, e.reason, e.late, e.attempt, e.exit_code, left(e.error ->> 'message', 300) AS message,
         e.timezone, e.worker, NULL::int AS line, NULL::int AS "column", NULL AS hint, NULL AS source_name,
-        e.finished_at, e.recovered
+        e.finished_at, e.recovered, t.path
     FROM (
         SELECT DISTINCT ON (e.task_uid) e.*, EXISTS (
             SELECT FROM executions AS l
@@ -151,7 +151,7 @@ _ATTENTION: Final = text(f"""
     UNION ALL
     SELECT * FROM (
         SELECT 'finding', coalesce(r.finished_at, s.applied_at), NULL, f.code, f.path, f.severity, f.code, false,
-            0, NULL::int, f.message, NULL, NULL, f.line, f.column, f.hint, s.name, NULL::timestamptz, false
+            0, NULL::int, f.message, NULL, NULL, f.line, f.column, f.hint, s.name, NULL::timestamptz, false, f.path
         FROM sync_findings AS f
         JOIN sources AS s ON s.tenant_id = f.tenant_id AND s.source_id = f.source_id
         LEFT JOIN sync_runs AS r ON r.tenant_id = f.tenant_id AND r.run_id = f.run_id
@@ -160,7 +160,7 @@ _ATTENTION: Final = text(f"""
     UNION ALL
     SELECT * FROM (
         SELECT 'task', t.updated_at, NULL, p.name, t.name, 'QUARANTINED', NULL, false, 0, NULL::int, t.quarantine,
-            NULL, NULL, NULL::int, NULL::int, NULL, NULL, NULL::timestamptz, false
+            NULL, NULL, NULL::int, NULL::int, NULL, NULL, NULL::timestamptz, false, t.path
         FROM tasks AS t JOIN projects AS p ON p.tenant_id = t.tenant_id AND p.project_id = t.project_id
         WHERE t.tenant_id = :tenant_id AND t.quarantine IS NOT NULL AND t.removed_at IS NULL
           AND t.deleted_at IS NULL
@@ -169,7 +169,8 @@ _ATTENTION: Final = text(f"""
 
 async def fetch(conn: AsyncConnection, statement: TextClause, tenant_id: UUID, **values: Any) -> Sequence[Row]:
     """Run one statement of the views for a tenant and return its rows."""
-    return (await conn.execute(statement, {"tenant_id": tenant_id, **values})).mappings().all()
+    found = await conn.execute(statement, {"tenant_id": tenant_id, **values})
+    return cast("Sequence[Row]", found.mappings().all())
 
 
 def bounds(since: datetime, until: datetime) -> dict[str, UUID]:
