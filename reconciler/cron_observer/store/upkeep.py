@@ -57,6 +57,9 @@ FROM running r WHERE e.tenant_id = %(tenant)s AND e.id = r.id AND e.status = 'RU
 RETURNING e.id
 """
 
+_ENSURE_PARTITIONS: Final = "SELECT ensure_partitions(%(first)s, %(last)s)"
+_DROP_PARTITIONS: Final = "SELECT drop_partitions(%(keep_from)s)"
+
 
 async def finish_deletions(conn: AsyncConnection, tenant_id: UUID, now: datetime, limit: int = 100) -> int:
     """Free the names of tasks that are being deleted and of which nothing runs any more; return how many."""
@@ -77,11 +80,11 @@ async def extend_leases(conn: AsyncConnection, tenant_id: UUID, now: datetime) -
 
 async def ensure_partitions(conn: AsyncConnection, first: datetime, last: datetime) -> int:
     """Make the weekly partitions of `first` to `last` that are not there; return how many weeks were made."""
-    rows = await fetch(conn, "SELECT ensure_partitions(%(first)s, %(last)s)", {"first": first, "last": last})
+    rows = await fetch(conn, _ENSURE_PARTITIONS, {"first": first, "last": last})
     return int(rows[0][0])
 
 
 async def drop_partitions(conn: AsyncConnection, keep_from: datetime) -> int:
     """Drop the weeks that ended before `keep_from` and in which nothing is open; return how many."""
-    rows = await fetch(conn, "SELECT drop_partitions(%(keep_from)s)", {"keep_from": keep_from})
+    rows = await fetch(conn, _DROP_PARTITIONS, {"keep_from": keep_from})
     return int(rows[0][0])
