@@ -64,7 +64,8 @@ async def wanted_of(body: dict[str, Any], name: str | None) -> Wanted:
         if strange is not None:
             raise UnknownField(strange.message, hint=strange.hint, pointer=strange.pointer, findings=listed)
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        raise InvalidSpec(f"{errors[0].message}{more}", hint=errors[0].hint, findings=listed)
+        hint = errors[0].hint or "mend the fields that the findings point to"
+        raise InvalidSpec(f"{errors[0].message}{more}", hint=hint, findings=listed)
     return Wanted(name=given, spec=effective, labels=labels, body={**body, "name": given})
 
 

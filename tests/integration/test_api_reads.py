@@ -113,9 +113,7 @@ async def test_filters_of_the_list(tenant: Tenant, query: str, found: set[str]) 
         str(make_slot(tenant, task, first + timedelta(days=1))): "due",
         str(make_slot(tenant, other, first + timedelta(days=3), trigger="catchup")): "other",
         str(
-            make_slot(
-                tenant, task, first, status="SKIPPED", reason="overlap", finished_at=first, worker="w1"
-            )
+            make_slot(tenant, task, first, status="SKIPPED", reason="overlap", finished_at=first, worker="w1")
         ): "skipped",
     }
     async with api(tenant) as it:

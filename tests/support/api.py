@@ -78,9 +78,7 @@ async def served(tenant: Tenant, **settings: Any) -> AsyncIterator[Api]:
         bound = listen(chosen.host, 0)
         stop, ready = asyncio.Event(), asyncio.Event()
         serving = asyncio.ensure_future(
-            serve(
-                chosen, stop=stop, database=tenant.database.api, bound=bound, on_listening=lambda _port: ready.set()
-            )
+            serve(chosen, stop=stop, database=tenant.database.api, bound=bound, on_listening=lambda _port: ready.set())
         )
         waiting = asyncio.ensure_future(ready.wait())
         await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)

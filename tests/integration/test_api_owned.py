@@ -1,0 +1,211 @@
+"""Tasks that a manifest owns: every write of the API is refused with what to do in Git instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from litestar.routes import HTTPRoute
+
+from cron_observer_api.app import App
+from cron_observer_api.operation import operation_of
+from support.api import api
+from support.databases import Tenant
+from support.owned import Owned, git, make_owned
+
+TEXT = """\
+# Who to call: the billing team
+apiVersion: cron-observer/v1
+kind: Task
+metadata:
+  name: nightly-export
+  labels: {team: billing, tier: "1"}
+spec:
+  description: Export the invoices  # of the day
+  schedule:
+    cron: "30 2 * * 1-5"
+    timezone: Europe/Berlin
+  timeout: 30m
+  retries: {max: 2}
+---
+apiVersion: cron-observer/v1
+kind: Task
+metadata: {name: other}
+spec:
+  schedule: {every: 15m}
+"""
+
+PATH = "/projects/default/tasks/nightly-export"
+
+#: Writes that change no definition: allowed, whoever owns the task.
+ALLOWED = {"triggerTask"}
+
+
+@pytest.fixture
+def owned(tenant: Tenant, tmp_path: Path) -> Owned:
+    """The task of TEXT, committed and applied."""
+    return make_owned(tenant, tmp_path, TEXT)
+
+
+def body_of(task: dict[str, Any]) -> dict[str, Any]:
+    """Return a task of the API as a body of a write."""
+    return {"name": task["name"], "labels": task["labels"], **task["spec"]}
+
+
+async def test_a_put_says_where_the_task_is_owned_and_how_to_change_it(tenant: Tenant, owned: Owned) -> None:
+    """The refusal names source, path, line, commit and fields, and its patch makes the change with git apply."""
+    async with api(tenant) as it:
+        task = (await it.call("GET", PATH)).json()
+        wanted = body_of(task) | {"timeout": "45m", "labels": {"team": "ops"}}
+        wanted["schedule"] = {"cron": ["0 3 * * *", "0 5 * * *"], "timezone": "Europe/Berlin"}
+        refused = await it.call("PUT", PATH, "tasks:write", json=wanted)
+        after = (await it.call("GET", PATH)).json()
+
+    told = refused.json()
+    assert (refused.status_code, told["code"]) == (409, "manifest_owned")
+    assert refused.headers["content-type"] == "application/problem+json"
+    link = f"https://github.com/acme/tasks/blob/{owned.commit}/tasks/export.yaml#L5"
+    assert told["owner"] == {
+        "kind": "manifest",
+        "source": "main",
+        "repository": "https://github.com/acme/tasks.git",
+        "ref": "refs/heads/main",
+        "path": "tasks/export.yaml",
+        "line": 5,
+        "commit": owned.commit,
+        "url": link,
+    }
+    assert {one["pointer"]: one for one in told["conflicts"]} == {
+        "/schedule/cron": {
+            "pointer": "/schedule/cron",
+            "current": "30 2 * * 1-5",
+            "requested": ["0 3 * * *", "0 5 * * *"],
+        },
+        "/timeout": {"pointer": "/timeout", "current": "30m", "requested": "45m"},
+        "/labels/team": {"pointer": "/labels/team", "current": "billing", "requested": "ops"},
+        "/labels/tier": {"pointer": "/labels/tier", "current": "1"},
+    }
+    assert "secret" not in refused.text
+    assert owned.apply(told["patch"]) == wanted
+    assert "# of the day" in (owned.checkout / owned.path).read_text()
+    assert after == task
+
+
+@pytest.mark.parametrize(
+    ("patch", "expected"),
+    [
+        ({"timeout": "45m"}, {"timeout": "45m"}),
+        ({"timeout": None}, {"timeout": "1h"}),
+        ({"payload": {"a": [1, None]}}, {"payload": {"a": [1, None]}}),
+        ({"labels": {"team": None}}, {"labels": {"tier": "1"}}),
+        ({"labels": None}, {"labels": {}}),
+        ({"startDeadline": "10m", "overlap": "allow_all"}, {"startDeadline": "10m", "overlap": "allow_all"}),
+    ],
+)
+async def test_a_merge_patch_is_refused_with_a_patch_that_means_the_same(
+    tenant: Tenant, owned: Owned, patch: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """PATCH merges first, so its refusal carries exactly that change."""
+    async with api(tenant) as it:
+        task = (await it.call("GET", PATH)).json()
+        refused = await it.call("PATCH", PATH, "tasks:write", json=patch)
+    assert refused.status_code == 409, refused.text
+    assert owned.apply(refused.json()["patch"]) == body_of(task) | expected
+
+
+async def test_a_deletion_is_refused_with_a_patch_that_removes_the_document(tenant: Tenant, owned: Owned) -> None:
+    """The patch of DELETE removes this task from its file and leaves the other."""
+    async with api(tenant) as it:
+        refused = await it.call("DELETE", PATH, "tasks:write")
+    assert (refused.status_code, refused.json()["code"]) == (409, "manifest_owned")
+    assert [one["pointer"] for one in refused.json()["conflicts"]] == [""]
+    assert owned.apply(refused.json()["patch"]) is None
+    assert "name: other" in (owned.checkout / owned.path).read_text()
+
+
+async def test_a_write_that_changes_nothing_is_answered_with_the_task(tenant: Tenant, owned: Owned) -> None:
+    """PUT, PATCH and POST of what the task is already answer 200 and write nothing."""
+    async with api(tenant) as it:
+        task = (await it.call("GET", PATH)).json()
+        short = {
+            "labels": task["labels"],
+            "description": "Export the invoices",
+            "schedule": {"cron": "30 2 * * 1-5", "timezone": "Europe/Berlin"},
+            "timeout": "30m",
+            "retries": {"max": 2},
+        }
+        answers = [
+            await it.call("PUT", PATH, "tasks:write", json=body_of(task)),
+            await it.call("PUT", PATH, "tasks:write", json=short),
+            await it.call("PATCH", PATH, "tasks:write", json={"timeout": "30m", "payload": None}),
+            await it.call("PATCH", PATH, "tasks:write", json={}),
+            await it.call("POST", "/projects/default/tasks", "tasks:write", json=body_of(task)),
+        ]
+    assert [answer.status_code for answer in answers] == [200] * 5
+    assert all(answer.json() == task for answer in answers)
+    assert tenant.database.value("SELECT count(*) FROM audit_log") == 0
+
+
+async def test_a_task_whose_manifest_is_gone_can_only_come_back_in_git(tenant: Tenant, owned: Owned) -> None:
+    """PUT on a REMOVED task is refused with a patch that makes the file anew; DELETE has nothing left to do."""
+    tenant.database.do("UPDATE tasks SET removed_at = now() WHERE name = 'nightly-export'")
+    tenant.database.do("DELETE FROM manifest_files")
+    (owned.checkout / owned.path).unlink()
+    async with api(tenant) as it:
+        task = (await it.call("GET", PATH)).json()
+        refused = await it.call("PUT", PATH, "tasks:write", json=body_of(task))
+        deleted = await it.call("DELETE", PATH, "tasks:write")
+        listed = (await it.call("GET", "/projects/default/tasks")).json()["items"]
+        removed = (await it.call("GET", "/projects/default/tasks?status=REMOVED")).json()["items"]
+        triggered = await it.call("POST", f"{PATH}/trigger", "trigger")
+    assert task["status"] == "REMOVED"
+    assert refused.status_code == 409
+    git(owned.checkout, "add", "-A")
+    assert owned.apply(refused.json()["patch"]) == body_of(task)
+    assert (deleted.status_code, deleted.json()) == (200, task)
+    assert [one["name"] for one in listed] == ["other"]
+    assert [one["name"] for one in removed] == ["nightly-export"]
+    assert triggered.status_code == 404
+
+
+def writes(app: App) -> list[tuple[str, str, str]]:
+    """Return method, path and operation of every write below a task's path, and of creation."""
+    found = []
+    for route in app.routes:
+        if not isinstance(route, HTTPRoute) or not route.path_format.startswith("/api/v1/projects/{project"):
+            continue
+        for handler in route.route_handlers:
+            declared = operation_of(handler)
+            if declared is not None and set(handler.http_methods) - {"GET", "HEAD", "OPTIONS"}:
+                (method,) = handler.http_methods
+                found.append((str(method), route.path_format, str(handler.operation_id)))
+    return found
+
+
+async def test_no_write_route_forgets_the_owner(tenant: Tenant, owned: Owned) -> None:
+    """Every route that writes below a project, known or new, is refused for a task that a manifest owns."""
+    async with api(tenant) as it:
+        assert it.app is not None
+        routes = writes(it.app)
+        assert len(routes) >= 5
+        before = tenant.database.rows("SELECT * FROM tasks ORDER BY task_uid")
+        for method, path, operation in routes:
+            target = path.replace("{project:str}", "default").replace("{name:str}", "nightly-export")
+            target = target.replace("{project}", "default").replace("{name}", "nightly-export")
+            body = {"name": "nightly-export", "schedule": {"every": "5m"}}
+            told = await it.client.request(method, target, headers=await it.key("admin"), json=body)
+            if operation in ALLOWED:
+                assert told.status_code != 409, (operation, told.text)
+            else:
+                assert (told.status_code, told.json()["code"]) == (409, "manifest_owned"), operation
+                assert told.json()["patch"].startswith("diff --git"), operation
+        assert tenant.database.rows("SELECT * FROM tasks ORDER BY task_uid") == before
+
+
+async def test_the_refusal_needs_the_scope_first(tenant: Tenant, owned: Owned) -> None:
+    """Who may not write tasks learns nothing about the repository."""
+    async with api(tenant) as it:
+        refused = await it.call("PUT", PATH, "read", json={"schedule": {"every": "5m"}})
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    assert "acme" not in refused.text
