@@ -37,10 +37,13 @@ STOPPING_SECONDS: Final = 10.0
 class Reconciler:
     """One reconciler loop. All its truth is in the database; `tick` may be called by any number of processes."""
 
-    def __init__(self, database: Database, settings: Settings, *, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, database: Database, settings: Settings, *, patience: float = PATIENCE, listen: bool = True
+    ) -> None:
         """`database` acts as the reconciler's role. `wake` is set when a tick is worth while at once.
 
-        Raises `SettingsError` when a source has an address or a ref of a form that we refuse.
+        `patience` is how many seconds a tick waits for passes; without `listen`, changes of local repositories and
+        folders are found by looking alone. Raises `SettingsError` when a source has an address or a ref of a form that we refuse.
         """
         self.wake = asyncio.Event()
         self._database = database
@@ -48,7 +51,7 @@ class Reconciler:
         self._cache = settings.data_dir.absolute() / "mirrors"
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._subjects = {one.name: self._open(one) for one in settings.sources}
-        self._patience = patience
+        self._patience, self._listen = patience, listen
         self._reader = Reader()
         self._watcher: Watcher | None = None
         self._heard: set[str] = set()
@@ -123,7 +126,8 @@ class Reconciler:
                 await sources.ensure(conn, self._tenant, subject.spec, subject.kind, at)
         if self._subjects:
             await asyncio.to_thread(self._reader.start)
-        self._watcher = self._watcher or Watcher(self._hear)
+        if self._listen and self._watcher is None:
+            self._watcher = Watcher(self._hear)
         self._prepared = True
 
     def _hear(self, name: str) -> None:

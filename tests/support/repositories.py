@@ -82,7 +82,9 @@ class Repository:
         git(self.work, "commit", "--quiet", "--allow-empty", "--message", subject)
         return self.head()
 
-    def push(self, files: Mapping[str, str | bytes | None] | None = None, subject: str = "change", force: bool = False) -> str:
+    def push(
+        self, files: Mapping[str, str | bytes | None] | None = None, subject: str = "change", force: bool = False
+    ) -> str:
         """Commit and push to ``main``; return the commit."""
         commit = self.commit(files, subject)
         git(self.work, "push", "--quiet", *(["--force"] if force else []), "origin", "HEAD:refs/heads/main")
@@ -153,19 +155,19 @@ class Following:
 
     def another(self) -> Reconciler:
         """Return a second reconciler of the same settings, as another process would have."""
-        self.others.append(Reconciler(self.database.reconciler, self.settings, patience=60))
+        self.others.append(Reconciler(self.database.reconciler, self.settings, patience=60, listen=False))
         return self.others[-1]
 
 
 @asynccontextmanager
 async def following(
-    tenant: Tenant, url: Path | str, data_dir: Path, **source: Any
+    tenant: Tenant, url: Path | str, data_dir: Path, *, listen: bool = False, **source: Any
 ) -> AsyncIterator[Following]:
     """Follow a source called ``main``; no pass has been made yet. Nothing is polled by itself within a test."""
     one = SourceSettings(name="main", url=str(url), **{"poll_seconds": 3600.0, **source})
     settings = Settings(data_dir=data_dir, sources=(one,))
     database = tenant.database
-    reconciler = Reconciler(database.reconciler, settings, patience=60)
+    reconciler = Reconciler(database.reconciler, settings, patience=60, listen=listen)
     made = Following(database, tenant, reconciler, settings)
     try:
         yield made

@@ -11,14 +11,14 @@ import difflib
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from cron_observer.errors import SourceError
 from cron_observer.model import Commit
-from cron_observer.source import history, trees
+from cron_observer.source import blobs, history, trees
 from cron_observer.source.address import common_dir, git_dir, is_commit, qualified, read_address
 from cron_observer.source.command import FETCH_SECONDS, LOOK_SECONDS, READ_SECONDS, Git, GitFailed, meaning
 from cron_observer.source.spec import Changes, Entry, MirrorBroken, SourceSpec, Target
@@ -277,34 +277,48 @@ class GitSource:
 
     def read(self, entries: Sequence[Entry], limit: int) -> Iterator[tuple[Entry, bytes]]:
         """Read blobs. Of what is no regular file nothing is read, of one over `limit` bytes only its size."""
+        regular = [entry for entry in entries if entry.mode.startswith("100")]
+        contents = self._blobs([entry.blob for entry in regular], limit)
+        for entry in entries:
+            if entry.mode.startswith("100"):
+                size, data = next(contents)
+                yield Entry(entry.path, entry.mode, entry.blob, size), data
+            else:
+                yield entry, b""
+        contents.close()
+
+    def _blobs(self, ids: Sequence[str], limit: int) -> Generator[tuple[int, bytes], None, None]:
+        if ids and len(ids[0]) == 64:
+            yield from blobs.read(lambda how, asked: self._read("cat-file", how, stdin=asked), ids, limit)
+            return
         with self._objects() as database:
-            for entry in entries:
-                if not entry.mode.startswith("100"):
-                    yield entry, b""
-                    continue
+            for name in ids:
                 try:
-                    key = bytes.fromhex(entry.blob)
+                    key = bytes.fromhex(name)
                     size = database.info(key).size
                     data = database.stream(key).read() if size <= limit else b""
                 except Exception as error:  # GitPython raises errors of a dozen classes for a damaged object
-                    raise MirrorBroken(f"the object {entry.blob} cannot be read") from error
-                if len(data) != size and size <= limit:
-                    raise MirrorBroken(f"the object {entry.blob} is cut short")
-                yield Entry(entry.path, entry.mode, entry.blob, size), data
+                    raise MirrorBroken(f"the object {name} cannot be read") from error
+                if size <= limit and len(data) != size:
+                    raise MirrorBroken(f"the object {name} is cut short")
+                yield size, data
 
     @contextmanager
     def _objects(self) -> Iterator[Any]:
-        """Open the mirror's object database through GitPython; its processes end with the block."""
+        """Open the mirror's object database through GitPython; its processes end with the block.
+
+        Not as a `git.Repo`, which looks for a repository by the variables of our own environment: we may run
+        inside a hook, and then they lead elsewhere.
+        """
         git = _gitpython()
+        objects = self.mirror / "objects"
+        ours = {"GIT_DIR": str(self.mirror), "GIT_OBJECT_DIRECTORY": str(objects)}
+        program = git.Git(str(self.mirror))
+        program.update_environment(**self._git.environment(), **ours)
         try:
-            repository = git.Repo(str(self.mirror), expand_vars=False)
-        except Exception as error:  # the same: whatever it is, the mirror cannot be opened
-            raise MirrorBroken("the mirror cannot be opened") from error
-        with repository:
-            # our own process may run inside a hook, whose variables would lead GitPython elsewhere
-            ours = {"GIT_DIR": str(self.mirror), "GIT_OBJECT_DIRECTORY": str(self.mirror / "objects")}
-            repository.git.update_environment(**self._git.environment(), **ours)
-            yield repository.odb
+            yield git.GitCmdObjectDB(str(objects), program)
+        finally:
+            program.clear_cache()
 
     def commits_touching(self, blobs: Mapping[str, str], since: str | None, target: Target) -> dict[str, Commit]:
         """Walk the history back from `target` until every path of `blobs` has been met with that content."""
