@@ -42,9 +42,9 @@ def patch(
     `delete` removes the document, and the file with its last one.
 
     `requested` is the whole body that was refused, with its `name`. It is needed only where the text cannot
-    be read or no longer holds that task: the document is then written from it.
-    Raises `ValueError` when the text has no such document and `requested` is not given, `InvalidSpec` when
-    a change holds what no manifest can hold. Nothing to change gives an empty diff.
+    be read or no longer holds that task: the document is then found by this name, or written from it.
+    Raises `ValueError` when the text has no such document to change and `requested` is not given, `InvalidSpec`
+    when a change holds what no manifest can hold. Nothing to change or to remove gives an empty diff.
     """
     if delete:
         return unified(path, text, _removed(text, document, requested), mode=mode)
@@ -59,8 +59,6 @@ def _removed(text: str, index: int, requested: Mapping[str, Any] | None) -> str 
     stream = _load(text)
     target = _target(stream, index, requested)
     if target is None:
-        if requested is None:
-            raise ValueError(f"the text has {len(stream.documents)} documents; there is none at {index}")
         return text  # it is gone already
     others = [other for other in stream.documents if other is not target]
     if not any(other.root is not None and other.root.value is not None for other in others):

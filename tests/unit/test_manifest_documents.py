@@ -1,0 +1,124 @@
+"""The schema, the example manifests and the reference pages agree with the validator."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cron_observer import manifest, plan, schedule
+
+ROOT = Path(__file__).parents[2]
+FINDINGS = (ROOT / "docs/reference/findings.md").read_text()
+MANIFEST = (ROOT / "docs/reference/manifest.md").read_text()
+#: Rules of manifests, and those that only a comparison with what is in force can break.
+RULES = [*manifest.RULES.values(), plan.OWNED_BY_API, plan.OWNED_BY_SOURCE]
+CODES = sorted({*(rule.code for rule in RULES), *schedule.CODES})
+BLOCKS = re.findall(r"```yaml\n(.*?)```", MANIFEST, re.DOTALL)
+
+
+def test_every_code_is_documented_and_no_other() -> None:
+    """docs/reference/findings.md has a section for each code, in order."""
+    assert re.findall(r"^### (.*)$", FINDINGS, re.MULTILINE) == CODES
+
+
+def test_every_code_in_the_source_is_a_known_one() -> None:
+    """The lists have every code that some module raises, and no other."""
+    source = "".join(path.read_text() for path in (ROOT / "reconciler").rglob("*.py"))
+
+    assert set(re.findall(r"\bCO\d{4}\b", source)) == set(CODES)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
+def test_title_and_severity_are_documented(rule: Any) -> None:
+    """The page names each rule as the code does, and says how bad it is."""
+    section = FINDINGS.split(f"### {rule.code}\n", 1)[1].split("\n\n", 1)[0]
+    title, severity = re.match(r"\*\*(.*?)\*\* \((.*?)\)", section).groups()  # type: ignore[union-attr]
+
+    assert title.lower() == rule.title.lower()
+    assert severity.startswith(("as bad", str(rule.severity)))
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_manifests_in_the_reference_are_valid(block: str) -> None:
+    """Every YAML block of the manifest's page is one or more valid manifests."""
+    parsed = manifest.parse("manifest.yaml", block.encode())
+
+    assert parsed.findings == ()
+    assert parsed.tasks
+
+
+def test_the_full_manifest_of_the_reference_uses_every_field() -> None:
+    """The long example leaves out no field of the schema."""
+
+    def names(part: Any) -> set[str]:
+        fields = part.get("properties", {})
+        return set(fields).union(*(names(field) for field in fields.values()))
+
+    assert {name for name in names(manifest.schema("task")) if f"{name}:" not in BLOCKS[1]} == set()
+
+
+def test_every_field_has_its_place_in_the_reference() -> None:
+    """Each field of the spec has a section, each field of a mapping a row."""
+    spec = manifest.schema("task")["properties"]["spec"]["properties"]
+    for name, field in spec.items():
+        assert f"### {name}\n" in MANIFEST
+        for inner in field.get("properties", {}):
+            assert f"| `{inner}` |" in MANIFEST or inner == "external"
+
+
+def test_examples_in_the_schema_are_valid() -> None:
+    """Every example of the schema makes a valid manifest when it is put in its place."""
+    document = manifest.schema("task")
+    for example in document["examples"]:
+        _, findings = manifest.parse_spec(example["metadata"]["name"], example["spec"], {})
+        assert findings == []
+    for name, field in document["properties"]["spec"]["properties"].items():
+        values = [*field["examples"], *([field["default"]] if "default" in field else [])]
+        for value in values:
+            _, findings = manifest.parse_spec("x", {"schedule": {"every": "1m"}, name: value}, {})
+            assert findings == [], (name, value)
+
+
+def test_the_example_manifests_are_valid() -> None:
+    """`manifests-example/` has no findings, warnings included."""
+    report = manifest.validate_tree(ROOT / "manifests-example")
+
+    assert report.findings == []
+    assert report.documents >= 12
+
+
+def test_the_example_manifests_use_every_field() -> None:
+    """A newcomer finds each field in some example."""
+    texts = "".join(path.read_text() for path in (ROOT / "manifests-example").rglob("*.yaml"))
+    schema = manifest.schema("task")["properties"]
+    fields = [
+        *schema["metadata"]["properties"],
+        *schema["spec"]["properties"],
+        *schema["spec"]["properties"]["schedule"]["properties"],
+    ]
+
+    assert [name for name in fields if name != "run" and f"{name}:" not in texts] == []
+
+
+def test_the_example_manifests_bring_a_page_to_life() -> None:
+    """Two queues, several time zones, and some tasks that are due within a minute."""
+    paths = sorted((ROOT / "manifests-example").rglob("*.yaml"))
+    tasks = [task for path in paths for task in manifest.parse(path.name, path.read_bytes()).tasks]
+    often = [task for task in tasks if task.spec["schedule"].get("every", "").endswith("s")]
+
+    assert {task.spec["queue"] for task in tasks} == {"default", "reports"}
+    assert len({task.spec["schedule"]["timezone"] for task in tasks}) >= 4
+    assert len(often) >= 3
+    assert len({path.parent.name for path in paths}) >= 6
+
+
+def test_the_example_readme_lists_its_files() -> None:
+    """Each link of the reading order leads to a file."""
+    folder = ROOT / "manifests-example"
+    linked = re.findall(r"\]\(([a-z/-]+\.yaml)\)", (folder / "README.md").read_text())
+
+    assert len(linked) >= 10
+    assert [name for name in linked if not (folder / name).is_file()] == []
