@@ -175,7 +175,7 @@ def children_of(data_dir: Path) -> list[str]:
 
 
 def test_a_busy_port_is_said(tmp_path: Path) -> None:
-    """When the port is taken the next free one is used, and the start says so; Ctrl-C ends with 0 and keeps the data."""
+    """When the port is taken the next free one is used and said; Ctrl-C ends with 0 and keeps the data."""
     import signal
 
     with running(tmp_path / "one", "--no-demo") as first:
