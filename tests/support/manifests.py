@@ -127,7 +127,7 @@ class Layout:
     def scalar(self, value: Any, *, plain: bool = True) -> str:
         """Write a scalar in one of its styles."""
         if not isinstance(value, str):
-            return json.dumps(value) if value is not None else self.draw(st.sampled_from(["null", "~"]))
+            return json.dumps(value) if value is not None else str(self.draw(st.sampled_from(["null", "~"])))
         styles = ['"']
         if value.isprintable() and "\n" not in value:
             styles.append("'")
@@ -150,7 +150,7 @@ class Layout:
 
     def comment(self) -> str:
         """Return nothing, or a comment for the end of a line."""
-        return self.draw(st.sampled_from(["", "", "", "  # why", " # a: b"]))
+        return str(self.draw(st.sampled_from(["", "", "", "  # why", " # a: b"])))
 
     def between(self, indent: int) -> None:
         """Put nothing, an empty line or a comment between two entries."""
