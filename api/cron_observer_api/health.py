@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 from uuid import UUID
@@ -14,9 +15,8 @@ from cron_observer.errors import DatabaseError, NotFound
 from cron_observer.manifest import schema
 from cron_observer.store import health
 from cron_observer.store.engine import Database
-from cron_observer.store.migrate import head
 from cron_observer_api import wire
-from cron_observer_api.operation import answer, declare
+from cron_observer_api.operation import ANY_KEY, answer, declare
 from cron_observer_api.problems import PROBLEMS
 
 #: Documents that change only with the version; a minute spares most repeats.
@@ -37,10 +37,12 @@ class Readiness:
         self._tenant_id = tenant_id
         self._sources = tuple(sources)
         self._late_roles = late_roles
-        self._head = head()
+        self._head: str | None = None
 
     async def failing(self) -> list[str]:
         """Return what is not ready, as words; empty when all is well."""
+        if self._head is None:
+            self._head = await asyncio.to_thread(_head)
         late = [f"role {role} has not ticked lately" for role in self._late_roles()]
         try:
             async with self._database.transaction([self._tenant_id]) as conn:
@@ -51,6 +53,13 @@ class Readiness:
         missing = [name for name in {**dict.fromkeys(self._sources), **passes} if not passes.get(name)]
         schema_ = [] if revision == self._head else [f"schema is at {revision}, needed is {self._head}"]
         return schema_ + late + [f"source {name} has not been looked at yet" for name in missing]
+
+
+def _head() -> str:
+    """Return the revision that this version needs; what reads it is slow to import."""
+    from cron_observer.store.migrate import head
+
+    return head()
 
 
 @get(
@@ -104,6 +113,7 @@ async def get_schema(file: FromPath[str]) -> Response[bytes]:
     opt=declare(
         summary="What a problem code means",
         tag="documents",
+        scopes=ANY_KEY,
         answers={200: "text/plain"},
         problems=("not_found",),
     ),
@@ -123,6 +133,7 @@ async def get_problem(code: FromPath[str]) -> Response[bytes]:
     opt=declare(
         summary="This description",
         tag="documents",
+        scopes=ANY_KEY,
         answers={200: "application/json"},
     ),
 )

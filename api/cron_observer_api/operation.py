@@ -13,12 +13,16 @@ import msgspec
 from litestar import Request, Response
 from litestar.handlers import BaseRouteHandler
 
+from cron_observer.store.keys import SCOPES
 from cron_observer_api import body as bodies
 
 T = TypeVar("T")
 
 #: Where a handler's `opt` keeps its declaration.
 OPT: Final = "operation"
+
+#: The scopes of a call that every key may make.
+ANY_KEY: Final = SCOPES
 
 #: The prefix of everything that the description covers.
 PREFIX: Final = "/api/v1"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, timedelta
-from typing import Any
 
 import pytest
 
 from support.api import api
-from support.databases import FreshDatabase, Tenant, make_tenant
+from support.databases import Tenant
 from support.rows import database_now, make_slot, make_task
 
 #: The members of an execution, as the wire contract lists them.

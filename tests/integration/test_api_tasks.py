@@ -66,7 +66,7 @@ async def test_put_makes_a_task_that_is_not_there(tenant: Tenant) -> None:
         ({"schedule": {"cron": "0 0 31 2 *"}}, 422, "invalid_spec", "/schedule/cron"),
         ({"schedule": {"every": "1h", "timezone": "Europe/Berlni"}}, 422, "invalid_spec", "/schedule/timezone"),
         ({"schedule": {}}, 422, "invalid_spec", "/schedule"),
-        ({}, 422, "invalid_spec", ""),
+        ({}, 422, "invalid_spec", "/schedule"),
         ({"schedule": {"every": "1h"}, "priority": 10}, 422, "invalid_spec", "/priority"),
         ({"schedule": {"every": "1h"}, "labels": {"team": 7}}, 422, "invalid_spec", "/labels/team"),
         ({"schedule": {"every": "1h"}, "labels": []}, 422, "invalid_spec", "/labels"),
