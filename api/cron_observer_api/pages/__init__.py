@@ -9,7 +9,7 @@ from typing import Final
 
 from litestar import Router
 
-from cron_observer_api.pages import assets, execution, overview, preferences, sync, task, tasks
+from cron_observer_api.pages import assets, execution, failures, overview, preferences, sync, task, tasks
 
 #: What the app mounts: the pages, and the files that they use.
 routers: Final = [
@@ -25,6 +25,7 @@ routers: Final = [
             sync.source,
             preferences.preferences,
         ],
+        exception_handlers={Exception: failures.show},
     ),
     assets.router,
 ]

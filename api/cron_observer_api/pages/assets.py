@@ -21,11 +21,11 @@ _FOREVER: Final = "public, max-age=31536000, immutable"
 #: What no browser must guess at.
 _TYPES: Final = {
     ".woff2": "font/woff2",
-    ".js": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript",
+    ".css": "text/css",
     ".svg": "image/svg+xml",
     ".json": "application/json",
-    "": "text/plain; charset=utf-8",
+    "": "text/plain",
 }
 
 

@@ -14,7 +14,7 @@ from cron_observer.store.views import Row
 from cron_observer_api.pages import moments, svg, words
 from cron_observer_api.pages.anchors import anchor
 from cron_observer_api.pages.day import one_day
-from cron_observer_api.pages.render import link, page
+from cron_observer_api.pages.render import base_url, link, page
 from cron_observer_api.pages.shell import Day, Opened, opened
 from cron_observer_api.pages.tasks import task_line
 from cron_observer_api.pages.tiles import BUSIEST, arrow, chart, pieces, rate_of, tile, with_units
@@ -47,7 +47,7 @@ async def _has_tasks(shown: Opened) -> bool:
 
 
 def _start(request: Request[Any, Any, Any]) -> dict[str, Any]:
-    return {"title": "Welcome", "base": str(request.base_url).rstrip("/")}
+    return {"title": "Welcome", "base": base_url(request)}
 
 
 async def _present(shown: Opened) -> dict[str, Any]:

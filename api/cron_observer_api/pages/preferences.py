@@ -33,4 +33,4 @@ def preferences(request: Request[Any, Any, Any]) -> Response[bytes]:
         chosen["co_keys"] = query["keys"]
     cookies = [Cookie(key=name, value=value, max_age=_YEAR, samesite="lax", path="/") for name, value in chosen.items()]
     headers = {**HEADERS, "Location": safe_path(query.get("next"))}
-    return Response(b"", status_code=303, headers=headers, cookies=cookies, media_type="text/html; charset=utf-8")
+    return Response(b"", status_code=303, headers=headers, cookies=cookies, media_type="text/html")

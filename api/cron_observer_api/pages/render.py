@@ -113,11 +113,16 @@ def link(path: str, **values: Any) -> str:
     return f"{path}?{urlencode(kept)}" if kept else path
 
 
-def page(request: Request[Any, Any, Any], template: str, status: int = 200, **values: Any) -> Response[bytes]:
+def base_url(request: Request[Any, Any, Any]) -> str:
+    """Return the address under which people reach this server, without a slash at its end."""
+    return str(request.app.state.settings.base_url or request.base_url).rstrip("/")
+
+
+def page(request: Request[Any, Any, Any], template: str, status_code: int = 200, **values: Any) -> Response[bytes]:
     """Render a template as a page, or as 304 when the reader has the same one already."""
     body = environment().get_template(template).render(**values).encode("utf-8", "replace")
     tag = f'W/"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
     headers = {**HEADERS, "ETag": tag}
-    if status == 200 and request.headers.get("if-none-match") == tag:
-        return Response(b"", status_code=304, headers=headers, media_type="text/html; charset=utf-8")
-    return Response(body, status_code=status, headers=headers, media_type="text/html; charset=utf-8")
+    if status_code == 200 and request.headers.get("if-none-match") == tag:
+        return Response(b"", status_code=304, headers=headers, media_type="text/html")
+    return Response(body, status_code=status_code, headers=headers, media_type="text/html")

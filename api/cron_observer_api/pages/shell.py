@@ -28,6 +28,10 @@ HISTORY: Final = 371
 #: retention; today and yesterday are counted for every page.
 REMEMBERED_FOR: Final = 60.0
 
+#: Dates that a page can be asked for: none of ours lies outside.
+_FIRST: Final = date(1980, 1, 1)
+_LAST: Final = date(2199, 12, 31)
+
 #: Tenants and zones whose days are remembered at once.
 _MOST_REMEMBERED: Final = 64
 
@@ -176,9 +180,10 @@ class Opened:
 def read_date(text: str | None) -> date | None:
     """Read a date of a query string; None for what is none."""
     try:
-        return date.fromisoformat(text) if text and len(text) == 10 else None
+        read = date.fromisoformat(text) if text and len(text) == 10 else None
     except ValueError:
         return None
+    return read if read and _FIRST <= read <= _LAST else None
 
 
 def _month(text: str | None, otherwise: date) -> date:

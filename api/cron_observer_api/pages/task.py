@@ -19,7 +19,7 @@ from cron_observer.store.views import Row
 from cron_observer_api.pages import svg, words
 from cron_observer_api.pages.day import KINDS, execution_line, position, read_position
 from cron_observer_api.pages.moments import When
-from cron_observer_api.pages.render import link, page
+from cron_observer_api.pages.render import base_url, link, page
 from cron_observer_api.pages.shell import Opened, opened
 from cron_observer_api.pages.tasks import schedule_words
 
@@ -217,7 +217,7 @@ def _effective(spec: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _report(request: Request[Any, Any, Any], row: Row) -> dict[str, Any]:
-    base = str(request.base_url).rstrip("/")
+    base = base_url(request)
     name = f"{row['project_name']}/{row['name']}"
     return {"ways": _ways(base, name, row["spec"]["queue"])}
 
