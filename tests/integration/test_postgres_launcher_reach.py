@@ -27,13 +27,12 @@ def ground() -> Iterator[Ground]:
 
 
 @pytest.fixture
-def own(world: World, tmp_path: Path) -> Iterator[World]:
+def own(world: World) -> Iterator[World]:
     """A world with a shared place of its own."""
     with postgres.short_folder() as folder:
         world.shared = folder / "shared"
         yield world
-        for holder in world.holders:
-            holder.kill()
+        world.end()
 
 
 def test_what_the_account_cannot_reach_is_put_elsewhere_and_said(own: World) -> None:

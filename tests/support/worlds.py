@@ -157,6 +157,14 @@ class World:
         assert "error" not in holder.facts, holder.facts
         return holder
 
+    def end(self) -> None:
+        """End every holder, and wait for the end of their servers."""
+        for holder in self.holders:
+            if holder.process.poll() is None:
+                holder.kill()
+        for pid in filter(None, (holder.facts.get("pid") for holder in self.holders)):
+            until(lambda pid=pid: not running(pid), f"the server {pid} ends after its holder")
+
     def bystander(self) -> subprocess.Popen[bytes]:
         """Start a process that has nothing to do with any server but runs as the server's account would."""
         uid, gid = self.uid, self.gid
@@ -190,11 +198,7 @@ class Ground:
         try:
             yield made
         finally:
-            for holder in made.holders:
-                if holder.process.poll() is None:
-                    holder.kill()
-            for pid in filter(None, (holder.facts.get("pid") for holder in made.holders)):
-                until(lambda pid=pid: not running(pid), f"the server {pid} ends after its holder")
+            made.end()
             shutil.rmtree(folder)
 
 

@@ -54,6 +54,16 @@ def test_a_lock_lives_as_long_as_a_process_that_inherited_it(tmp_path: Path) -> 
     os.close(second)
 
 
+def test_a_file_system_without_locks_is_told() -> None:
+    """Where flock does not work, nothing is started unprotected."""
+    descriptor = os.open("/", os.O_PATH)  # one of the few things here that cannot be locked
+    try:
+        with pytest.raises(DatabaseError, match="knows no locks"):
+            try_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def test_a_link_in_the_place_of_a_lock_is_refused(tmp_path: Path) -> None:
     """A lock is not opened through a link, which could lead anywhere."""
     (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")

@@ -85,4 +85,9 @@ def try_lock(descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise DatabaseError(
+            f"the file system of the data directory knows no locks: {error.strerror}",
+            hint="use a --data-dir on a local disk",
+        ) from error
     return True

@@ -141,7 +141,7 @@ def _new_place(data_dir: Path, shared: Path) -> Path:
     identity = hashlib.sha256(f"{data_dir}\0{secrets.token_hex(16)}".encode()).hexdigest()[:16]
     place = root / identity
     make_folder(place)
-    (place / "belongs-to").write_text(f"{data_dir}\n")
+    (place / "belongs-to").write_bytes(os.fsencode(data_dir) + b"\n")
     (data_dir / "id").write_text(f"{identity}\n")
     return place
 
@@ -154,8 +154,8 @@ def _identity(data_dir: Path) -> str | None:
 
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text().removesuffix("\n")
-    except (FileNotFoundError, NotADirectoryError):
+        return os.fsdecode(path.read_bytes()).removesuffix("\n")
+    except OSError:
         return None
 
 
@@ -174,7 +174,7 @@ def socket_dir_for(home: Home, account: Account | None, temporary: Path = Path("
         wanted.mkdir(mode=0o700)
     except FileExistsError:
         found = wanted.lstat()
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == uid and stat.S_IMODE(found.st_mode) == 0o700:
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == uid and found.st_mode & 0o777 == 0o700:
             return wanted
         wanted = Path(tempfile.mkdtemp(prefix="co-", dir=temporary))
     if account:
