@@ -162,8 +162,8 @@ class World:
         for holder in self.holders:
             if holder.process.poll() is None:
                 holder.kill()
-        for pid in filter(None, (holder.facts.get("pid") for holder in self.holders)):
-            until(lambda pid=pid: not running(pid), f"the server {pid} ends after its holder")
+        servers = [holder.facts["pid"] for holder in self.holders if holder.facts.get("pid")]
+        until(lambda: not any(map(running, servers)), f"the servers {servers} end after their holders")
 
     def bystander(self) -> subprocess.Popen[bytes]:
         """Start a process that has nothing to do with any server but runs as the server's account would."""
