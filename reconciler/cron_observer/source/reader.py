@@ -79,13 +79,16 @@ class Reader:
             yield entry, data, _refused(entry, data) or self._ask(entry, data)
 
     def _ask(self, entry: Entry, data: bytes) -> ParsedFile:
+        request = msgspec.msgpack.encode(_Request(entry.path, entry.mode, data))
         with self._lock:
-            try:
-                if self._child is None:
-                    self._begin()
-                return self._exchange(msgspec.msgpack.encode(_Request(entry.path, entry.mode, data)))
-            except _Died:
-                self._end()
+            # A child that has served before may have died of something else: the file gets a child of its own.
+            for _ in range(1 if self._child is None else 2):
+                try:
+                    if self._child is None:
+                        self._begin()
+                    return self._exchange(request)
+                except _Died:
+                    self._end()
         message = "the file could not be parsed within the limits of memory and time"
         hint = "simplify it, or split it into several files"
         found = finding(rules.UNREADABLE, entry.path, message, hint)
