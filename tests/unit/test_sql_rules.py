@@ -18,6 +18,7 @@ from cron_observer.store.tables import metadata
 
 STATEMENT = re.compile(r"(WITH|SELECT|INSERT INTO|UPDATE|DELETE FROM|MERGE|LOCK|SET|LISTEN|NOTIFY|CREATE|ALTER|DROP)\b")
 TABLE = re.compile(r"\b(?:FROM|JOIN|INTO|UPDATE)\s+(?:ONLY\s+)?(\w+)")
+WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM)\b")
 VOLATILE = re.compile(
     r"\b(now|clock_timestamp|statement_timestamp|random|gen_random_uuid|nextval|uuidv\d)\s*\(", re.IGNORECASE
 )
@@ -36,8 +37,8 @@ TENANTLESS = {
     "health._REVISION": "the schema belongs to nobody",
 }
 
-#: Modules whose statements are no work of the running product: they make the schema.
-SCHEMA_MAKERS = {"cron_observer.store.migrate"}
+#: Modules whose statements are no work of the running product: they make databases and schemas, as the administrator.
+MAKERS = {"migrate", "bootstrap"}
 
 
 class Statement(NamedTuple):
@@ -56,7 +57,7 @@ def bare(sql: str) -> str:
 def module_constants() -> Iterator[Statement]:
     """Find the statements that stand as constants of the store's modules, whole as they are run."""
     for info in pkgutil.walk_packages(cron_observer.store.__path__, "cron_observer.store."):
-        if ".migrations" in info.name or info.name in SCHEMA_MAKERS:
+        if ".migrations" in info.name or info.name.rpartition(".")[2] in MAKERS:
             continue
         module = importlib.import_module(info.name)
         short = info.name.removeprefix("cron_observer.store.")
@@ -69,7 +70,7 @@ def module_constants() -> Iterator[Statement]:
 def inline_texts() -> Iterator[Statement]:
     """Find the statements that stand inside of functions."""
     for path in sorted(Path(cron_observer.store.__path__[0]).rglob("*.py")):
-        if "migrations" in path.parts or path.stem == "migrate":
+        if "migrations" in path.parts or path.stem in MAKERS:
             continue
         for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):

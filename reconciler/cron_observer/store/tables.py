@@ -191,7 +191,7 @@ tasks = Table(
     Column(
         "live_name",
         Text,
-        Computed("CASE WHEN deleted_at IS NULL THEN name END", persisted=True),
+        Computed("CASE WHEN (deleted_at IS NULL) THEN name ELSE NULL::text END", persisted=True),
     ),
     PrimaryKeyConstraint("tenant_id", "task_uid", name="a_task_is_its_uid"),
     UniqueConstraint("tenant_id", "project_id", "live_name", name="a_live_name_is_used_once"),
