@@ -27,6 +27,8 @@ from cron_observer.settings import Settings, SourceSettings
 from cron_observer.store import bootstrap
 from cron_observer.store.migrate import migrate
 
+_DEMO_WORKER: Final = "demo worker"
+
 #: The database inside the embedded server.
 DATABASE: Final = "cron_observer"
 
@@ -209,18 +211,24 @@ def _toml(value: Any) -> str:
     return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=True)
 
 
-def children(runtime: Path, token_file: Path, *, demo_worker: bool) -> list[Child]:
-    """Return the processes of the tree: the API, the loops, and the demo's worker."""
-    base = {name: value for name, value in os.environ.items() if not name.startswith("CRON_OBSERVER_")}
+def serving(runtime: Path) -> list[Child]:
+    """Return the processes that serve: the API, and the loops."""
     command = [sys.executable, "-m", "cron_observer_sdk", "serve", "--config", str(runtime)]
-    made = [
-        Child("api", [*command, "--role", "api"], base),
-        Child("loops", [*command, "--role", "reconciler", "--role", "scheduler"], base),
+    return [
+        Child("api", [*command, "--role", "api"], _environment()),
+        Child("loops", [*command, "--role", "reconciler", "--role", "scheduler"], _environment()),
     ]
-    if demo_worker:
-        secrets = dict(line.split("=", 1) for line in token_file.read_text(encoding="utf-8").split())
-        made.append(Child("demo worker", [sys.executable, "-m", "cron_observer.demo.worker"], base | secrets))
-    return made
+
+
+def demo_worker(token_file: Path) -> Child:
+    """Return the demo's worker, which knows the server's address and a key, like any other."""
+    known = dict(line.split("=", 1) for line in token_file.read_text(encoding="utf-8").split())
+    return Child(_DEMO_WORKER, [sys.executable, "-m", "cron_observer.demo.worker"], _environment() | known)
+
+
+def _environment() -> dict[str, str]:
+    """Return our environment without our settings: children get theirs from the runtime file alone."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("CRON_OBSERVER_")}
 
 
 def wait_ready(url: str, tree: Tree, stopped: list[int]) -> bool:
@@ -257,7 +265,7 @@ def stop(tree: Tree) -> None:
     """End the children, the worker first, so that it can still report."""
     for child in reversed(tree.children):
         child.stop()
-        if child.name == "demo worker":
+        if child.name == _DEMO_WORKER:
             child.wait(time.monotonic() + 4)
     deadline = time.monotonic() + STOP_PATIENCE
     for child in tree.children:

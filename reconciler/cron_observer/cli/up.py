@@ -68,10 +68,13 @@ def up(repo: str | None, no_demo: bool, reset: bool, config: Path | None, **flag
         made_token = tree_module.prepare(admin_url, settings, token_file)
         tree_module.write_runtime(settings, runtime)
         try:
-            tree.children = tree_module.children(runtime, token_file, demo_worker=demo)
+            tree.children = tree_module.serving(runtime)
             for child in tree.children:
                 child.start()
             if tree_module.wait_ready(url, tree, stopped):
+                if demo:
+                    # Not before: a worker that meets a closed door says so.
+                    tree.children.append(tree_module.demo_worker(token_file))
                 _report(url, token_file, made_token, data, demo, time.monotonic() - began)
                 tree_module.supervise(tree, stopped)
         finally:
