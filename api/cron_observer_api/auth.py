@@ -117,7 +117,7 @@ class KeyRing:
         try:
             await self.touch()
         except DatabaseError as error:
-            _log.warning("the use of keys could not be noted", detail=error.message)
+            _log.warning("key_use_not_noted", detail=error.message)
 
 
 def is_loopback(host: str) -> bool:
@@ -172,7 +172,7 @@ async def guard(request: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteH
         return
     principal = await _principal(request, declared)
     request.scope["user"] = principal
-    request.app.state.limiter.count(request, principal.key_id)
+    request.app.state.limiter.count(request, principal.key_id, time.monotonic())
     if not principal.may(declared.scopes):
         raise Refused(
             "the API key does not have the scope for this",

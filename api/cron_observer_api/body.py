@@ -151,7 +151,7 @@ def decode(raw: bytes, shape: type[T]) -> T:
     return value
 
 
-class _Refused(ValueError):
+class _Refused(ValueError):  # noqa: N818  told as `BadRequest` before it leaves this module
     """JSON that others would accept and we do not; the message says what."""
 
 

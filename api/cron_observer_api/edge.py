@@ -6,6 +6,7 @@ Plain ASGI, so that it also sees what the framework answers by itself (404, 405)
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -28,6 +29,8 @@ MAX_HEADER_BYTES: Final = 16 * 1024
 
 #: Bytes of path and query string; a cursor with every filter needs a quarter.
 MAX_TARGET: Final = 8 * 1024
+
+_AUTHORITY: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:@/\[\]]+))(?::[0-9]{1,5})?")
 
 #: On every answer. Pages set a Content-Security-Policy of their own; whatever sets none gets this one.
 SECURITY: Final = {
@@ -71,10 +74,9 @@ class Hosts:
 
 
 def _name(authority: str) -> str:
-    """Return the host of ``host:port``, without the brackets of IPv6."""
-    if authority.startswith("["):
-        return authority[1:].split("]", 1)[0]
-    return authority.split(":", 1)[0]
+    """Return the host of ``host:port``, without the brackets of IPv6; an empty text for what is none."""
+    match = _AUTHORITY.fullmatch(authority)
+    return (match[1] or match[2]) if match else ""
 
 
 class Edge:

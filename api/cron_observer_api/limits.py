@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,10 +36,13 @@ class Limiter:
         self._burst = burst
         self._buckets: dict[str, _Bucket] = {}
 
-    def count(self, request: ASGIConnection[Any, Any, Any, Any], key_id: str | None) -> None:
-        """Count one request and note its RateLimit fields. Raises `RateLimited` when there were too many."""
+    def count(self, request: ASGIConnection[Any, Any, Any, Any], key_id: str | None, now: float) -> None:
+        """Count one request and note its RateLimit fields. `now` is monotonic seconds.
+
+        Raises `RateLimited` when there were too many.
+        """
         address = request.client.host if request.client else ""
-        bucket = self._bucket(f"key:{key_id}" if key_id else f"address:{address}", time.monotonic())
+        bucket = self._bucket(f"key:{key_id}" if key_id else f"address:{address}", now)
         allowed = bucket.level >= 1
         if allowed:
             bucket.level -= 1

@@ -24,42 +24,35 @@ class BadHost(BadRequest):
     code = "bad_host"
 
 
-class MethodNotAllowed(CronObserverError):
-    """The path is known, but not with this method."""
-
-    code = "method_not_allowed"
-    status = 405
-
-
-class TooLarge(CronObserverError):
+class TooLarge(CronObserverError):  # noqa: N818  named like those of cron_observer.errors
     """The body is larger than this call takes."""
 
     code = "too_large"
     status = 413
 
 
-class UriTooLong(CronObserverError):
+class UriTooLong(CronObserverError):  # noqa: N818  named like those of cron_observer.errors
     """The address is longer than we read."""
 
     code = "uri_too_long"
     status = 414
 
 
-class UnsupportedMedia(CronObserverError):
+class UnsupportedMedia(CronObserverError):  # noqa: N818  named like those of cron_observer.errors
     """The body is not in a form that this call reads."""
 
     code = "unsupported_media_type"
     status = 415
 
 
-class RateLimited(CronObserverError):
+class RateLimited(CronObserverError):  # noqa: N818  named like those of cron_observer.errors
     """Too many requests with this credential. ``facts["retry_after_seconds"]`` says how long to wait."""
 
     code = "rate_limited"
     status = 429
 
 
-class HeadersTooLarge(CronObserverError):
+class HeadersTooLarge(CronObserverError):  # noqa: N818  named like those of cron_observer.errors
     """There are more or longer header fields than we read."""
 
     code = "headers_too_large"
@@ -120,9 +113,19 @@ _BY_STATUS: Final = {
     503: "unavailable",
 }
 
+#: What to do where the error itself does not say better.
 _HINTS: Final = {
+    400: "mend the request as /api/v1/openapi.json describes it",
+    401: "send Authorization: Bearer co_…",
+    403: "use a key with another scope",
     404: "check the path and the id; /api/v1/openapi.json lists every address",
     405: "the Allow header lists the methods",
+    409: "read it again and decide anew",
+    413: "send less at a time",
+    415: "send Content-Type: application/json",
+    422: "mend what the detail names",
+    500: "the server's log says more; try again, and report it if it stays",
+    503: "try again in a moment",
 }
 
 
@@ -136,7 +139,7 @@ def problem(error: CronObserverError) -> dict[str, Any]:
         "status": error.status,
         "detail": error.message,
         "code": error.code,
-        "hint": error.hint,
+        "hint": error.hint or _HINTS.get(error.status),
     } | error.facts
 
 
@@ -171,16 +174,16 @@ def ours(error: Exception) -> CronObserverError:
     if isinstance(error, HTTPException):
         status = error.status_code
         code = _BY_STATUS.get(status, "bad_request" if status < 500 else "internal")
-        return _framework_error(code, _HINTS.get(status))
-    return _framework_error("internal", "the server's log says more; try again, and report it if it stays")
+        return _framework_error(code)
+    return _framework_error("internal")
 
 
-def _framework_error(code: str, hint: str | None) -> CronObserverError:
+def _framework_error(code: str) -> CronObserverError:
     """Make an error of the class of `code`, with its title as the message: never with what the client sent."""
     known = PROBLEMS[code]
     if code == "not_found":
-        return NotFound(known.title, hint=hint)
-    made = CronObserverError(known.title, hint=hint)
+        return NotFound(known.title)
+    made = CronObserverError(known.title)
     made.code, made.status = code, known.status  # type: ignore[misc]
     return made
 
@@ -189,9 +192,9 @@ def handle(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
     """Answer any exception: the one exception handler of the app."""
     told = ours(error)
     if told.status >= 500 and told.code != "unavailable":
-        _log.error("request failed", path=request.scope["path"], method=request.method, exc_info=error)
+        _log.error("request_failed", path=request.scope["path"], method=request.method, exc_info=error)
     elif told.code == "unavailable":
-        _log.warning("request refused: unavailable", path=request.scope["path"], detail=told.message)
+        _log.warning("request_refused", path=request.scope["path"], detail=told.message)
     return respond(told, {"Allow": ", ".join(_allowed(request))} if told.status == 405 else None)
 
 
