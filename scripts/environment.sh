@@ -4,7 +4,9 @@
 : "${root:?}"
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
 export UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1
-unset PYTHONHOME PYTHONPATH VIRTUAL_ENV
+# Compiled modules are kept, whatever the caller's habits, since a second start is mostly imports; but out of sight.
+export PYTHONPYCACHEPREFIX="$root/.cache/pycache"
+unset PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
 say() { # SENTENCE: a step that is done, or what is about to take long
     printf '  %s\n' "$1" >&2
