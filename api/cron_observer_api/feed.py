@@ -103,9 +103,9 @@ class Feed:
             try:
                 await self.look()
             except DatabaseError as error:
-                _log.warning("the stream cannot look for changes", detail=error.message)
+                _log.warning("stream_postponed", detail=error.message)
             except Exception:  # noqa: BLE001  a look may fail; the feed may not
-                _log.exception("the stream failed to look for changes")
+                _log.exception("stream_failed")
             await asyncio.sleep(POLL)
 
     async def look(self) -> None:

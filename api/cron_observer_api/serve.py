@@ -112,7 +112,7 @@ async def _until(stop: asyncio.Event, app: Any, listening: socket.socket, on_lis
     port: int = listening.getsockname()[1]
 
     def listens() -> None:
-        _log.info("the API listens", port=port)
+        _log.info("api_listens", port=port)
         on_listening(port)
 
     server = _Server(config, listens)
@@ -120,7 +120,7 @@ async def _until(stop: asyncio.Event, app: Any, listening: socket.socket, on_lis
     stopping = asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        _log.info("the API stops", port=port)
+        _log.info("api_stops", port=port)
         app.drain()
         server.should_exit = True
         await serving

@@ -65,7 +65,7 @@ class Watcher:
             try:
                 watched.observer.schedule(handler, path, recursive=deep)
             except OSError as error:
-                _log.warning("folder not watched", folder=path, error=error.strerror)
+                _log.warning("folder_not_watched", folder=path, error=error.strerror)
         return True
 
     def _mark(self, key: str) -> None:
