@@ -87,14 +87,27 @@ class Loop:
     every: float  #: seconds from the end of a tick to the next
     wake: asyncio.Event | None = None
     limit: float = TICK_LIMIT
+    close: Callable[[], Awaitable[None]] | None = None  #: called once, after the last tick
 
 
 async def run_loop(loop: Loop, stop: asyncio.Event, heartbeats: Heartbeats) -> None:
-    """Tick until `stop` is set; a tick that has begun is finished. Raises `StuckError` when ticks never end."""
+    """Tick until `stop` is set; a tick that has begun is finished.
+
+    Raises `StuckError` when ticks never end, and `SettingsError` when the first ones say that they never can.
+    """
     # A tick may take its whole limit and be well.
     heartbeats.expect(loop.role, loop.every + loop.limit / MISSED_TICKS)
     log.info("loop_started", role=loop.role)
-    failures = stuck = 0
+    try:
+        await _tick_on(loop, stop, heartbeats)
+    finally:
+        if loop.close is not None:
+            await loop.close()
+    log.info("loop_stopped", role=loop.role)
+
+
+async def _tick_on(loop: Loop, stop: asyncio.Event, heartbeats: Heartbeats) -> None:
+    failures = stuck = ticks = 0
     while not stop.is_set():
         if loop.wake is not None:
             loop.wake.clear()
@@ -102,6 +115,8 @@ async def run_loop(loop: Loop, stop: asyncio.Event, heartbeats: Heartbeats) -> N
             async with asyncio.timeout(loop.limit):
                 await loop.tick()
         except Exception as error:  # a loop outlives whatever happens in a tick
+            if isinstance(error, SettingsError) and ticks == 0:
+                raise
             failures += 1
             stuck = stuck + 1 if isinstance(error, TimeoutError) else 0
             _tell(loop, error, failures)
@@ -112,9 +127,9 @@ async def run_loop(loop: Loop, stop: asyncio.Event, heartbeats: Heartbeats) -> N
             if failures:
                 log.info("loop_recovered", role=loop.role, failures=failures)
             failures = stuck = 0
+            ticks += 1
             heartbeats.beat(loop.role)
         await _pause(stop, None if failures else loop.wake, wait_after(loop.every, failures))
-    log.info("loop_stopped", role=loop.role)
 
 
 def _tell(loop: Loop, error: Exception, failures: int) -> None:
@@ -247,4 +262,4 @@ def _loop(settings: Settings, role: str, database: Database) -> Loop:
     from cron_observer.reconcile import Reconciler
 
     reconciler = Reconciler(database, settings)
-    return Loop(role=role, tick=reconciler.tick, every=EVERY[role], wake=reconciler.wake)
+    return Loop(role=role, tick=reconciler.tick, every=EVERY[role], wake=reconciler.wake, close=reconciler.close)

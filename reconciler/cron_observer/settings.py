@@ -19,9 +19,10 @@ from cron_observer.errors import SettingsError
 DEFAULT_FILE: Final = Path("cron-observer.toml")
 PREFIX: Final = "CRON_OBSERVER_"
 
-#: Variables with our prefix that are no settings of the server: the SDK's, the launcher's, the tests'.
-_OTHERS: Final = frozenset({"URL", "TOKEN", "PG_BIN", "CONFIG"})
-_OTHERS_PREFIXES: Final = ("TEST_", "EXECUTION_", "TASK_", "RUN_", "WORKER_", "SDK_")
+#: Variables with our prefix that are no settings of the server: the SDK's and its jobs', the launcher's, Git's
+#: credentials, the tests'.
+_OTHERS: Final = frozenset({"URL", "TOKEN", "PG_BIN", "PYTHON"})
+_OTHERS_PREFIXES: Final = ("EXECUTION_", "GIT_", "TEST_")
 
 #: The loops' roles, as `serve --role` names them.
 ROLES: Final = ("api", "reconciler", "scheduler")
@@ -181,8 +182,7 @@ class Settings:
     log_format: Annotated[
         str,
         _choice("auto", "console", "json"),
-        "`json` is one object a line, `console` is for people. Default `auto`: console on a terminal, else "
-        "json.",
+        "`json` is one object a line, `console` is for people. Default `auto`: console on a terminal, else json.",
     ] = "auto"
     log_level: Annotated[
         str,
@@ -209,12 +209,10 @@ class Settings:
         "Days that executions, events and logs are kept, 7 to 3650. Default 90, so that a quarter can be "
         "looked back on. They go in whole weeks, never while one of them is open.",
     ] = 90
-    tenant: Annotated[
-        str, _name, "Name of the first tenant, made when it is not there. Default `default`."
-    ] = "default"
-    project: Annotated[
-        str, _name, "Name of the first project, made when it is not there. Default `default`."
-    ] = "default"
+    tenant: Annotated[str, _name, "Name of the first tenant, made when it is not there. Default `default`."] = "default"
+    project: Annotated[str, _name, "Name of the first project, made when it is not there. Default `default`."] = (
+        "default"
+    )
     sources: tuple[SourceSettings, ...] = ()  #: where manifests come from: a `[[sources]]` table each
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
@@ -243,9 +241,7 @@ class Settings:
 def declared(kind: type) -> dict[str, Setting]:
     """Return the settings that a class of settings declares, by name."""
     hints = get_type_hints(kind, include_extras=True)
-    return {
-        name: Setting(*hint.__metadata__) for name, hint in hints.items() if get_origin(hint) is Annotated
-    }
+    return {name: Setting(*hint.__metadata__) for name, hint in hints.items() if get_origin(hint) is Annotated}
 
 
 _SCALARS: Final = declared(Settings)
@@ -291,9 +287,7 @@ def _from_file(path: Path) -> tuple[dict[str, _Given], list[Any]]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(
-            f"{path} cannot be read: {error.strerror}", hint="give another file, or none"
-        ) from error
+        raise SettingsError(f"{path} cannot be read: {error.strerror}", hint="give another file, or none") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not TOML: {error}", hint="mend the file at that place") from error
     sources = document.pop("sources", [])
@@ -338,9 +332,7 @@ def _source(entry: Any, where: str, origin: str, project: str, base: Path | None
     for key in _REQUIRED:
         if key not in entry:
             raise SettingsError(f"{origin}: {where}.{key} is missing", hint=_SOURCE_KEYS[key].doc)
-    values = {
-        key: _read(_Given(value, origin), f"{where}.{key}", _SOURCE_KEYS[key]) for key, value in entry.items()
-    }
+    values = {key: _read(_Given(value, origin), f"{where}.{key}", _SOURCE_KEYS[key]) for key, value in entry.items()}
     local = _is_local(values["url"])
     if local and base is not None and not values["url"].startswith("file://"):
         values["url"] = str(base / Path(values["url"]).expanduser())
