@@ -115,7 +115,13 @@ async def _count(conn: Conn, tenant_id: UUID, first: date, last: date, when: Whe
     return days
 
 
-_BOOK: Final = DayBook()
+def _book(request: Request[Any, Any, Any]) -> DayBook:
+    """Return the app's one day book."""
+    state = request.app.state
+    if "day_book" not in state:
+        state["day_book"] = DayBook()
+    book: DayBook = state["day_book"]
+    return book
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +206,7 @@ async def opened(request: Request[Any, Any, Any]) -> AsyncIterator[Opened]:
     async with request.app.state.database.transaction([tenant]) as conn:
         now, sources = await views.shell(conn, tenant)
         when = When(now, moments.zone(preferences.zone))
-        days, size = await _BOOK.read(conn, tenant, when)
+        days, size = await _book(request).read(conn, tenant, when)
         chosen = read_date(query.get("date"))
         yield Opened(
             conn=conn,
