@@ -211,10 +211,10 @@ def _decide(
     if not claims:
         if row is None or row.removed:
             return None
-        return _keep(row) if scene.still_declares(row) else _unclaimed(row, scene)
+        return _stay(row, scene) if scene.still_declares(row) else _unclaimed(row, scene)
     chosen = _choose(claims, row, scene, findings)
     if chosen is None or chosen.task is None:
-        return None if row is None or row.removed else _keep(row)
+        return None if row is None or row.removed else _stay(row, scene)
     return _place(chosen.task, chosen.desired.commit, row)
 
 
@@ -231,7 +231,7 @@ def _choose(
             for claim in claims:
                 _refuse(findings, claim, f"{row.path}:{row.line}")
             return None
-    if incumbent is None and len(claims) == 1:
+    if len(claims) == 1:
         return claims[0]
     for claim in claims:
         if claim is not incumbent:
@@ -274,7 +274,10 @@ def _add(findings: dict[str, list[Finding]], task: TaskDefinition, rule: Rule, m
     )
 
 
-def _keep(row: Actual) -> Action:
+def _stay(row: Actual, scene: _Scene) -> Action | None:
+    """Leave a task as it is: one that its unchanged file declares is in sync, any other is kept."""
+    if scene.still_declares(row) and row.path not in scene.read:
+        return None
     return Action(step=Step.KEEP, name=row.name, actual=row)
 
 

@@ -54,8 +54,9 @@ def read_address(url: str) -> Address:
         raise _refuse("addresses of Git's remote helpers (word::…) are not used")
     if "://" in url:
         return _read_url(url)
-    short = _SCP.fullmatch(url)
-    if short is not None and "/" not in url.split(":", 1)[0]:
+    if ":" in url.split("/", 1)[0]:  # as Git reads it: a colon before any slash means another host
+        if _SCP.fullmatch(url) is None:
+            raise _refuse("the address of the source is no host and path", "write ./ before a path with a colon")
         return Address(url=url, protocol="ssh")
     return _local(Path(url).expanduser())
 
