@@ -57,7 +57,7 @@ def main() -> None:
             every = f"{1900 + 37 * number}ms"
             files[f"t{number}.yaml"] = (
                 f"apiVersion: cron-observer/v1\nkind: Task\nmetadata:\n  name: t{number}\nspec:\n"
-                f'  schedule: {{every: {every}}}\n  overlap: allow_all\n  catchup: {{policy: none}}\n'
+                f"  schedule: {{every: {every}}}\n  overlap: allow_all\n  catchup: {{policy: none}}\n"
             )
         repository.push("Add tasks", files)
         until(lambda: running.task(f"t{asked.tasks - 1}"), "tasks")
