@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -44,20 +44,22 @@ def without_guard(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def duplicated(database: FreshDatabase) -> int:
     """Return how many slots exist more than once."""
-    return database.value(
+    count: int = database.value(
         "SELECT count(*) FROM (SELECT FROM executions GROUP BY task_uid, nominal_at HAVING count(*) > 1) AS twice"
     )
+    return count
 
 
 def missing(database: FreshDatabase, uid: UUID, since: datetime) -> int:
     """Return how many minutes since then, up to where the plan says that it reaches, have no slot."""
-    return database.value(
+    count: int = database.value(
         "SELECT count(*) FROM task_plan p, generate_series(date_trunc('minute', %s) + interval '1 minute', "
         "p.planned_until, interval '1 minute') AS minute WHERE p.task_uid = %s AND NOT EXISTS "
         "(SELECT FROM executions e WHERE e.task_uid = p.task_uid AND e.nominal_at = minute)",
         since,
         uid,
     )
+    return count
 
 
 @pytest.mark.parametrize("broken", [False, True], ids=["ours", "twin without guard"])
@@ -238,11 +240,8 @@ async def test_edits_of_the_same_task_follow_each_other(database: FreshDatabase,
     """Ten edits at once end in ten generations, one after the other, and one set of slots."""
     uid = make_unplanned(tenant)
     await edit(tenant, entry(tenant, uid, MINUTELY))
-    changes: list[Callable[[], Awaitable[Any]]] = [
-        lambda number=number: edit(tenant, entry(tenant, uid, MINUTELY, start_deadline_seconds=number + 1.0))
-        for number in range(10)
-    ]
-    await asyncio.gather(*(change() for change in changes))
+    changes = [entry(tenant, uid, MINUTELY, start_deadline_seconds=number + 1.0) for number in range(10)]
+    await asyncio.gather(*(edit(tenant, change) for change in changes))
     row = plan_of(database, uid)
     assert row["generation"] == 11
     assert duplicated(database) == 0

@@ -249,7 +249,7 @@ def test_without_the_setting_there_are_no_rows(database: FreshDatabase, tenant: 
     with psycopg.connect(_as(database, role), autocommit=True) as connection:
         for table in TABLES:
             if table != "tenants":
-                row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # type: ignore[call-overload]
+                row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
                 assert row == (0,), table
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute(
@@ -335,4 +335,4 @@ def test_events_are_append_only(database: FreshDatabase, role: str, statement: s
         psycopg.connect(_as(database, role)) as connection,
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
-        connection.execute(statement)  # type: ignore[call-overload]
+        connection.execute(statement)

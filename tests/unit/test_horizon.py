@@ -68,7 +68,7 @@ class Planner:
 
     def kept(self, now: datetime) -> bool:
         """Say whether the promise holds: what fires in the next hour, or 720 slots, and the next within 48 hours."""
-        promised = []
+        promised: list[datetime] = []
         for fire in islice(fires(self.schedule, now), PROMISED_SLOTS):
             if fire > now + PROMISED and promised:
                 break
