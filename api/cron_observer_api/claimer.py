@@ -136,6 +136,8 @@ class Claimer:
                 await self._serve(tenant_id)
             if not due:
                 await self._sleep()
+        # Once more, for those whom the last round had in hand when `stop` was called.
+        self.stop()
 
     async def _sleep(self) -> None:
         moments = [self._next_at[tenant] for tenant, waiters in self._waiting.items() if waiters]

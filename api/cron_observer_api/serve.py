@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import structlog
 import uvicorn
@@ -14,8 +14,7 @@ import uvicorn
 from cron_observer.errors import SettingsError
 from cron_observer.service import Heartbeats
 from cron_observer.settings import Settings
-from cron_observer.store.engine import Database
-from cron_observer_api.app import create_app
+from cron_observer_api.app import App, create_app
 
 _log = structlog.get_logger("cron_observer.api")
 
@@ -77,18 +76,18 @@ async def serve(
     *,
     stop: asyncio.Event,
     heartbeats: Heartbeats | None = None,
-    database: Database | None = None,
+    app: App | None = None,
     bound: socket.socket | None = None,
     on_listening: Callable[[int], None] = lambda _port: None,
 ) -> None:
     """Serve until `stop` is set; then end streams and long polls, finish what is under way, and return.
 
-    `bound` is a socket from `listen`, for a caller that chose the port; `on_listening` is told the port once
-    requests are answered; `heartbeats` are those of the process's other roles. Raises `SettingsError` when the
-    address is taken.
+    `heartbeats` are those of the process's other roles. `bound` is a socket from `listen`, for a caller that chose
+    the port, `app` one of `create_app`, for a caller that looks at it. `on_listening` is told the port once requests
+    are answered. Raises `SettingsError` when the address is taken.
     """
-    late = tuple if heartbeats is None else heartbeats.failing
-    app = create_app(settings, database=database, late_roles=late)
+    if app is None:
+        app = create_app(settings, late_roles=tuple if heartbeats is None else heartbeats.failing)
     listening = bound or listen(settings.host, settings.port)
     try:
         async with app.lifespan():
@@ -97,7 +96,7 @@ async def serve(
         listening.close()
 
 
-async def _until(stop: asyncio.Event, app: Any, listening: socket.socket, on_listening: Callable[[int], None]) -> None:
+async def _until(stop: asyncio.Event, app: App, listening: socket.socket, on_listening: Callable[[int], None]) -> None:
     config = uvicorn.Config(
         app,
         http="httptools",

@@ -77,9 +77,9 @@ async def served(tenant: Tenant, **settings: Any) -> AsyncIterator[Api]:
         chosen = Settings(**{"data_dir": Path(folder), "database_url": tenant.database.url, **settings})
         bound = listen(chosen.host, 0)
         stop, ready = asyncio.Event(), asyncio.Event()
-        serving = asyncio.ensure_future(
-            serve(chosen, stop=stop, database=tenant.database.api, bound=bound, on_listening=lambda _port: ready.set())
-        )
+        app = create_app(chosen, database=tenant.database.api)
+        told = serve(chosen, stop=stop, app=app, bound=bound, on_listening=lambda _port: ready.set())
+        serving = asyncio.ensure_future(told)
         waiting = asyncio.ensure_future(ready.wait())
         await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
@@ -88,7 +88,7 @@ async def served(tenant: Tenant, **settings: Any) -> AsyncIterator[Api]:
                 serving.result()
             base = f"http://{chosen.host}:{bound.getsockname()[1]}"
             async with httpx.AsyncClient(base_url=base, timeout=30, trust_env=False) as client:
-                yield Api(tenant, client)
+                yield Api(tenant, client, app)
         finally:
             stop.set()
             await serving
