@@ -42,7 +42,6 @@ class Child:
 
     def spawn(self) -> None:
         """Start the command. Raise `OSError` where that cannot be."""
-        _open_standard_streams()
         try:
             self._process = self._popen(self._command)
         except OSError as error:
@@ -203,8 +202,8 @@ def _write_all(target: int, data: bytes) -> None:
             poll.poll()
 
 
-def _open_standard_streams() -> None:
-    """Fill closed standard streams, so that no pipe of ours takes their numbers."""
+def open_standard_streams() -> None:
+    """Fill closed standard streams, so that no pipe and no connection of ours takes their numbers."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)

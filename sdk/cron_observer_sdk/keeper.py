@@ -42,7 +42,7 @@ class Beat(NamedTuple):
 class Heart(NamedTuple):
     """What the keeper calls."""
 
-    start: Callable[[], JsonObject] | None  #: says that the work began; None if the server knows
+    start: Callable[[float], JsonObject] | None  #: says that the work began (timeout); None if it is known
     beat: Callable[[Beat], JsonObject]
     heed: Callable[[JsonObject], None]  #: gets each reply
     refused: Callable[[ApiError], bool]  #: says whether an error ends the heartbeats
@@ -110,19 +110,30 @@ class Keeper:
         """Say that the work began, then beat until stopped or refused."""
         begin, wait = heart.start, 0.0 if heart.start is not None else self._pace
         while self._rest(wait):
+            if not self.trusted():
+                heart.expired()
             try:
                 if begin is not None:
-                    heart.heed(begin())
+                    heart.heed(begin(self._patience()))
                     begin = None
                 else:
-                    self._beat(heart, max(1.0, min(BEAT_SECONDS, self._lease / 3)))
+                    self._beat(heart, self._patience())
                 wait = self._pace
             except ApiError as error:
                 if self._stopped or heart.refused(error):
                     return
-                wait = random.uniform(0.5, 1.0) * min(self._pace, 2.0)  # noqa: S311
+                wait = self._until_distrust(random.uniform(0.5, 1.0) * min(self._pace, 2.0))  # noqa: S311
             if not self.trusted():
                 heart.expired()
+
+    def _patience(self) -> float:
+        """Return how long a heartbeat may take: not beyond the moment when the lease ends for us."""
+        return max(0.2, self._until_distrust(min(BEAT_SECONDS, self._lease / 3)))
+
+    def _until_distrust(self, seconds: float) -> float:
+        """Cut a time at the moment when the lease ends for us; after it, leave the time as it is."""
+        left = self._trusted_until - lasting_clock()
+        return min(seconds, left) if left > 0 else seconds
 
     def _beat(self, heart: Heart, timeout: float) -> None:
         """Send one heartbeat. Raise `ApiError`."""

@@ -71,8 +71,8 @@ class Reporter:
         self._heed(facts)
         key, fence = self._key()
 
-        def start() -> JsonObject:
-            return self.client.start(key, fence)
+        def start(timeout: float) -> JsonObject:
+            return self.client.start(key, fence, timeout=timeout)
 
         def beat(said: Beat) -> JsonObject:
             return self.client.heartbeat(

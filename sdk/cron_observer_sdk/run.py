@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from cron_observer_sdk.child import Child, code_of_failure, exit_code
+from cron_observer_sdk.child import Child, code_of_failure, exit_code, open_standard_streams
 from cron_observer_sdk.client import Client
 from cron_observer_sdk.errors import LeaseLost, NotConfigured
 from cron_observer_sdk.job import Job
@@ -103,6 +103,7 @@ class Ender:
 
 def run(options: RunOptions, command: Sequence[str]) -> int:
     """Run the command; return its exit code, whatever becomes of the reporting."""
+    open_standard_streams()
     signals = Signals()
     notices = Notices(_to_stderr)
     job = _job(options, notices)

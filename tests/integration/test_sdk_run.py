@@ -155,12 +155,14 @@ def test_standard_input_and_other_files_are_the_commands(server: WireServer, tmp
     assert (done.returncode, (tmp_path / "three").read_text()) == (0, "more\n")
 
 
-def test_closed_streams_break_nothing(server: WireServer) -> None:
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&- 2>&-", ">&-", "2>&-"])
+def test_closed_streams_break_nothing(server: WireServer, closed: str) -> None:
     """Started with closed standard streams, the command runs and is reported."""
     line = " ".join(f"'{word}'" for word in arguments(*sh("echo out; echo err >&2; exit 4")))
-    done = subprocess.run(["sh", "-c", f"{line} <&- >&- 2>&-"], env=environment(server))
+    done = subprocess.run(["sh", "-c", f"{line} {closed}"], env=environment(server))
     assert done.returncode == 4
     assert sorted(server.messages()) == ["err", "out"]
+    assert (server.malformed, server.connections) == (0, 1)
 
 
 def test_what_is_left_in_the_background_does_not_hold_the_end(server: WireServer) -> None:

@@ -62,6 +62,7 @@ class WireServer:
         self._lock = threading.RLock()
         self.changed = threading.Condition(self._lock)
         self.connections = 0
+        self.malformed = 0
         self.url = ""
 
     def fail(self, verb: str, *faults: Fault) -> None:
@@ -234,6 +235,12 @@ class _Handler(BaseHTTPRequestHandler):
             state.connections += 1
             self.number = state.connections
         self.server.sockets.append(self.connection)
+
+    def send_error(self, *_: Any, **__: Any) -> None:
+        """Count what is no HTTP."""
+        with self.server.state.changed:
+            self.server.state.malformed += 1
+        self.close_connection = True
 
     def log_message(self, *_: Any) -> None:
         """Be quiet."""
