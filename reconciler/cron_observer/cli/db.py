@@ -20,10 +20,18 @@ def db() -> None:
 @db.command()
 @click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Settings file.")
 def migrate(config: Path | None) -> None:
-    """Bring the schema to this version, in one transaction; safe to repeat, and from several machines at once."""
+    """Bring the schema to this version, in one transaction, and make the first tenant and the projects.
+
+    Safe to repeat, and from several machines at once.
+    """
+    from cron_observer.store import bootstrap
     from cron_observer.store import migrate as migrations
 
-    applied = migrations.migrate(options.database_url(options.load(config=config)))
+    settings = options.load(config=config)
+    url = options.database_url(settings)
+    applied = migrations.migrate(url)
+    projects = dict.fromkeys([settings.project, *(source.project for source in settings.sources)])
+    bootstrap.make_places(url, tenant=settings.tenant, projects=projects)
     click.echo(f"applied {', '.join(applied)}" if applied else "the schema is up to date")
 
 

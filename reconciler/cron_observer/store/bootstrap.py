@@ -17,6 +17,9 @@ from cron_observer.store.engine import Database, clock, fetch
 
 _EXISTS: Final = "SELECT 1 FROM pg_database WHERE datname = %(name)s"
 
+#: The administrator may be no superuser: then row-level security holds for it too, but for what the owner may do.
+_AS_OWNER: Final = "SET LOCAL ROLE cron_observer_owner"
+
 
 def libpq(url: str) -> str:
     """Return the URL as PostgreSQL's own programs read it."""
@@ -48,19 +51,29 @@ def settle_in(
     return asyncio.run(_settle_in(admin_url, api_url, tenant, list(projects), token))
 
 
-async def _settle_in(
-    admin_url: str, api_url: str, tenant: str, projects: list[str], token: str | None
-) -> tuple[str, bool]:
-    identity = tenants.tenant_id(tenant)
+def make_places(admin_url: str, *, tenant: str, projects: Iterable[str]) -> None:
+    """Make the tenant and its projects unless they are there. The schema must be up to date."""
+    asyncio.run(_make_places(admin_url, tenant, list(projects)))
+
+
+async def _make_places(admin_url: str, tenant: str, projects: list[str]) -> None:
     engine = create_async_engine(admin_url)
     try:
         async with engine.begin() as conn:
+            await conn.exec_driver_sql(_AS_OWNER)
             now = await clock(conn)
-            await tenants.ensure(conn, tenant, now)
+            identity = await tenants.ensure(conn, tenant, now)
             for project in projects:
                 await tenants.ensure_project(conn, identity, project, now)
     finally:
         await engine.dispose()
+
+
+async def _settle_in(
+    admin_url: str, api_url: str, tenant: str, projects: list[str], token: str | None
+) -> tuple[str, bool]:
+    await _make_places(admin_url, tenant, projects)
+    identity = tenants.tenant_id(tenant)
     database = Database(api_url, "cron_observer_api", pool_size=1)
     try:
         if token is not None and await keys.find(database, token) is not None:

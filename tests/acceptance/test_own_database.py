@@ -1,0 +1,102 @@
+"""The product on a PostgreSQL of yours: migrated by hand, its roles served by several processes."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.databases import connect, named
+from support.processes import COMMAND, Product, Repository, clean_environment, free_port, manifest, until
+
+ROLES = "cron_observer_owner, cron_observer_api, cron_observer_reconciler, cron_observer_scheduler"
+
+
+@pytest.fixture
+def own_database(server_url: str, template_database: str) -> Iterator[str]:
+    """URL of an empty database whose owner is no superuser; with a password, as on a server over the network."""
+    name = f"own_{secrets.token_hex(6)}"
+    with connect(named(server_url, "postgres")) as admin:
+        admin.execute(f"CREATE ROLE {name} LOGIN CREATEROLE")
+        # on a server of one's own this user makes the roles; here the fixtures of other tests already have
+        admin.execute(f"GRANT {ROLES} TO {name} WITH ADMIN OPTION")
+        admin.execute(f"CREATE DATABASE {name} OWNER {name}")
+        try:
+            url = named(server_url, name).replace("postgresql+psycopg", "postgresql")
+            yield url.replace("cron_observer_admin@", f"{name}:secret@")
+        finally:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            admin.execute(f"DROP OWNED BY {name}")
+            admin.execute(f"DROP ROLE {name}")
+
+
+def command(folder: Path, url: str, *arguments: str) -> str:
+    """Run one command that must succeed and return what it printed."""
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=folder,
+        env=clean_environment(CRON_OBSERVER_DATABASE_URL=url),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
+
+
+@contextmanager
+def serving(folder: Path, url: str, *roles: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run ``serve`` with these roles until the block ends."""
+    arguments = [part for role in roles for part in ("--role", role)]
+    log = folder / f"{'-'.join(roles)}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*COMMAND, "serve", "--config", "cron-observer.toml", "--port", str(port), *arguments],
+            cwd=folder,
+            env=clean_environment(CRON_OBSERVER_DATABASE_URL=url),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+        assert process.poll() is None, log.read_text()
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0, log.read_text()
+
+
+def test_migrate_serve_claim(own_database: str, tmp_path: Path) -> None:
+    """`db migrate` and `serve` are all that a database of yours needs, also with an owner who is no superuser."""
+    repository = Repository(tmp_path)
+    repository.push("Say hello", {"hello.yaml": manifest("hello", "every: 2s")})
+    (tmp_path / "cron-observer.toml").write_text(f'[[sources]]\nname = "main"\nurl = "{repository.bare}"\n')
+    assert command(tmp_path, own_database, "db", "migrate") == "applied 0001"
+    assert command(tmp_path, own_database, "db", "migrate") == "the schema is up to date"
+    token = command(tmp_path, own_database, "token", "create", "--name", "worker", "--scope", "report")
+    port = free_port()
+    with ExitStack() as stack:
+        api = stack.enter_context(serving(tmp_path, own_database, "api", port=port))
+        stack.enter_context(serving(tmp_path, own_database, "reconciler", "scheduler", port=port))
+        product = Product(f"http://127.0.0.1:{port}", tmp_path, api, tmp_path / "api.log")
+
+        def claimed() -> Any:
+            try:
+                reply = product.ask("POST", "sdk/claims", {"worker": "w", "wait_seconds": 5}, token=token)
+            except OSError:
+                return None
+            assert reply.status in {200, 503}, reply
+            return reply.body["executions"] if reply.status == 200 else None
+
+        (execution,) = until(claimed, "a claim")
+        body = {"fence": execution["fence"], "outcome": "finished"}
+        done = product.ask("POST", f"sdk/executions/{execution['id']}/complete", body, token=token)
+        assert (done.status, done.body["status"]) == (200, "FINISHED")
+        assert product.ask("GET", "/readyz", token=None).status == 200
+    said = command(tmp_path, own_database, "doctor", "--config", "cron-observer.toml")
+    assert "✕" not in said, said
