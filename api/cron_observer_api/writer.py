@@ -21,6 +21,7 @@ from cron_observer.lifecycle import Status
 from cron_observer.store import reads
 from cron_observer.store.engine import Database, is_transient
 from cron_observer.store.executions import Answer, AppendLogs, Heartbeat, Report, process
+from cron_observer_api.metrics import WRITER_BATCH
 
 log = structlog.get_logger()
 
@@ -142,6 +143,7 @@ class Writer:
                     written[number].execution = found.get(reports[number].id)
         self.batches += 1
         self.reports += len(reports)
+        WRITER_BATCH.observe(len(reports))
         return written
 
     def _answer(self, batch: Sequence[_Waiting], written: Sequence[Written]) -> None:
