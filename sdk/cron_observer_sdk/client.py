@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from cron_observer_sdk.errors import ApiError, BadRequest, NotConfigured, TooLarge
+from cron_observer_sdk.errors import ApiError, NotConfigured
 from cron_observer_sdk.ids import uuid7
 from cron_observer_sdk.text import JsonObject, encode
 from cron_observer_sdk.transport import Abort, Endpoint, Request, Transport
@@ -83,7 +83,7 @@ class Client:
     def claim(
         self,
         worker: str,
-        queues: Sequence[str] = ("default",),
+        queues: Sequence[str] | None = None,
         tasks: Iterable[str] | None = None,
         limit: int = 1,
         *,
@@ -96,17 +96,19 @@ class Client:
     ) -> list[JsonObject]:
         """Claim up to `limit` due executions; wait up to `wait_seconds` (0..30) for the first.
 
-        `tasks` (uids or ``project/name``) narrows the claim to these. A repeat with the same `claim_id`
+        `tasks` (uids or ``project/name``) narrows the claim to these. Without `queues` the server decides: the
+        queue ``default``, or wherever the named tasks are. A repeat with the same `claim_id`
         within the lease returns the same executions; one is minted for each call, so a retry is harmless.
         """
         body: JsonObject = {
             "worker": worker,
-            "queues": list(queues),
             "max": limit,
             "wait_seconds": wait_seconds,
             "lease_seconds": lease_seconds,
             "claim_id": claim_id or uuid7(),
         }
+        if queues is not None:
+            body["queues"] = list(queues)
         if tasks is not None:
             body["tasks"] = list(tasks)
         timeout = (self.timeout if timeout is None else timeout) + wait_seconds
@@ -189,20 +191,10 @@ class Client:
         retryable: bool = True,
         timeout: float | None = None,
     ) -> JsonObject:
-        """End the attempt with `outcome`: ``finished``, ``failed``, ``cancelled`` or ``skipped``.
-
-        A result that the server refuses is left out rather than losing the outcome.
-        """
+        """End the attempt with `outcome`: ``finished``, ``failed``, ``cancelled`` or ``skipped``."""
         body = _body(fence=fence, outcome=outcome, exit_code=exit_code, error=error, result=result)
         if not retryable:
             body["retryable"] = False
-        try:
-            return self._post(_path(execution_id, "complete"), body, timeout=timeout)
-        except ApiError as refusal:
-            refused = isinstance(refusal, (BadRequest, TooLarge)) or refusal.status == 422
-            if result is None or not refused:
-                raise
-        del body["result"]
         return self._post(_path(execution_id, "complete"), body, timeout=timeout)
 
     def release(self, execution_id: str, fence: int, reason: str, *, timeout: float | None = None) -> JsonObject:

@@ -51,7 +51,7 @@ class Job:
         task: str,
         client: Client,
         *,
-        queues: Sequence[str] = ("default",),
+        queues: Sequence[str] | None = None,
         lease_seconds: float = 30,
         notices: Notices | None = None,
         process: Notices = PROCESS,

@@ -54,6 +54,12 @@ def note(message: str) -> Line:
     return Line(time.time(), "WARN", message, '{"by":"cron-observer-sdk"}', len(message), is_note=True)
 
 
+def without_fields(line: Line) -> Line:
+    """Return the line with its fields as a part of the text: numbers beyond 64 bits, say, are refused as JSON."""
+    text = line.message if isinstance(line.message, str) else line.message.decode("utf-8", "replace")
+    return line._replace(message=f"{text} {line.fields}"[:LINE_BYTES], fields=None)
+
+
 def make_lines(at: float, level: str, message: str | bytes, fields: JsonObject | None) -> Iterator[Line]:
     """Make one line, or several from a message that is too long for one."""
     encoded = None

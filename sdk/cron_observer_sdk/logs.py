@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from cron_observer_sdk.errors import ApiError, LogGap, Unavailable
-from cron_observer_sdk.lines import Line, encode_line, note
+from cron_observer_sdk.lines import Line, encode_line, note, without_fields
 from cron_observer_sdk.text import JsonObject
 
 #: A batch goes out when one of these is reached.
@@ -195,10 +195,14 @@ class LogStream:
         self._next_seq = expected
 
     def _make_smaller(self, count: int, error: ApiError) -> None:
-        """Halve a refused batch; a single line that is refused makes room for a word about it."""
+        """Halve a refused batch; a single refused line goes as plain text, or makes room for a word about it."""
         if count > 1:
             self._largest = count // 2
             return
-        if self._sent[0].is_note:
+        line = self._sent[0]
+        if line.is_note:
             raise error
-        self._sent[0] = note(f"a line was refused by the server: {error.message}")
+        if line.fields is not None:
+            self._sent[0] = without_fields(line)
+        else:
+            self._sent[0] = note(f"a line was refused by the server: {error.message}")

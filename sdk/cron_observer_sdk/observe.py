@@ -24,10 +24,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 class ObservedTask:
     """Reports a function's calls, or a block, as executions of a task. Made by `task`."""
 
-    def __init__(self, name: str, client: Client | None, queues: Sequence[str], lease_seconds: float) -> None:
+    def __init__(self, name: str, client: Client | None, queues: Sequence[str] | None, lease_seconds: float) -> None:
         self._name = name
         self._client = client
-        self._queues = tuple(queues)
+        self._queues = queues
         self._lease_seconds = lease_seconds
         self._open: list[tuple[Job, Execution | None]] = []  #: entered and not left, with what was current before
 
@@ -150,7 +150,7 @@ def task(
     name: str,
     *,
     client: Client | None = None,
-    queues: Sequence[str] = ("default",),
+    queues: Sequence[str] | None = None,
     lease_seconds: float = 30,
 ) -> ObservedTask:
     """Report what runs here as an execution of `name` (``project/name``, or a task's uid).
@@ -160,8 +160,8 @@ def task(
 
         with co.task("billing/invoice-export") as run: ...
 
-    A due slot of the task is claimed if one waits in `queues`, else an execution is created. The job always wins:
-    without CRON_OBSERVER_URL and CRON_OBSERVER_TOKEN, or while the server is down, it runs all the same.
+    A due slot of the task is claimed if one waits (in `queues`, if they are named), else an execution is created.
+    The job always wins: without CRON_OBSERVER_URL and CRON_OBSERVER_TOKEN, or while the server is down, it runs all the same.
     Raise `ValueError` for a name that cannot be one.
     """
     if TASK.fullmatch(name) is None:

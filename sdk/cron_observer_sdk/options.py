@@ -30,7 +30,7 @@ class RunOptions(NamedTuple):
     lease: float
     timeout: float | None
     grace: float
-    queues: tuple[str, ...]
+    queues: tuple[str, ...] | None
     no_output: bool
 
 
@@ -98,7 +98,7 @@ def parser() -> Parser:
         "--queue",
         action="append",
         metavar="NAME",
-        help="where a due slot of the task may wait; may be repeated (default: default)",
+        help="take a due slot of the task from this queue only; may be repeated",
     )
     made.add_argument("--no-output", action="store_true", help="do not send the output, only the outcome")
     return made
@@ -115,6 +115,6 @@ def read(arguments: Sequence[str]) -> tuple[RunOptions, list[str]]:
     found = reader.parse_args(ours)
     if not command:
         reader.error("the command is missing: write it after --")
-    queues = tuple(found.queue or ("default",))
+    queues = tuple(found.queue) if found.queue else None
     options = RunOptions(found.task, found.lease, found.timeout, found.grace, queues, found.no_output)
     return options, command

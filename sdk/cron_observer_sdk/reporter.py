@@ -140,7 +140,7 @@ class Reporter:
         self._keeper.stop()
         key, fence = self._key()
         try:
-            self.client.complete(key, fence, timeout=timeout, **outcome._asdict())
+            self._complete(key, fence, outcome, timeout)
         except AlreadyFinal as refusal:
             self.notices.say("final", f"the outcome came too late, another one counts: {refusal}")
         except ApiError as refusal:
@@ -149,6 +149,16 @@ class Reporter:
             return False
         self.answered_at = time.monotonic()
         return True
+
+    def _complete(self, key: str, fence: int, outcome: Outcome, timeout: float) -> None:
+        """Send the outcome; a result that the server does not take must not cost the outcome. Raise `ApiError`."""
+        try:
+            self.client.complete(key, fence, timeout=timeout, **outcome._asdict())
+        except ApiError as refusal:
+            if outcome.result is None or refusal.status not in {400, 413, 422}:
+                raise
+            self.notices.say("result", f"the result was refused, the outcome is reported without it: {refusal}")
+            self.client.complete(key, fence, timeout=timeout, **outcome._replace(result=None)._asdict())
 
     def release(self, reason: str, *, timeout: float) -> bool:
         """Give the execution back; say whether the server has it."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cron_observer_sdk.client import Client, default_client
-from cron_observer_sdk.errors import ApiError, Cancelled, NotConfigured
+from cron_observer_sdk.errors import ApiError, Cancelled, NotConfigured, NotFound, Unavailable
 from cron_observer_sdk.handlers import Handler, Handlers
 from cron_observer_sdk.ids import uuid7
 from cron_observer_sdk.job import worker_name
@@ -27,6 +27,8 @@ from cron_observer_sdk.transport import Abort
 LONGEST_PAUSE_SECONDS = 30.0
 #: An empty answer that came sooner than this was no long poll: rest, so that the server is not hammered.
 POLL_SECONDS = 1.0
+#: Tasks that one claim may name.
+TASKS = 100
 #: How long a worker that stops tries to give back what it just claimed, and each run that it leaves.
 RELEASE_SECONDS = 5.0
 #: What handlers that watch for cancellation get after the grace, before their runs are given back.
@@ -92,6 +94,8 @@ class Worker:
             raise NotConfigured(f"{client.missing}: a worker needs both")
         known = Handlers(handlers)
         tasks = self._tasks if self._tasks is not None else known.names()
+        if tasks is not None and len(tasks) > TASKS:
+            raise ValueError(f"a claim names {TASKS} tasks at most: use a queue of their own and the handler *")
         claimer = threading.Thread(
             target=self._claim_all, args=(client, known, tasks), name="cron-observer-claims", daemon=True
         )
@@ -143,7 +147,7 @@ class Worker:
             except ApiError as error:
                 if self._stopping.is_set():
                     break
-                if error.status and error.status < 500 and error.status != 429:
+                if not _passing(error):
                     raise
                 if pause <= 0.5:
                     _logger.warning("%s; trying again", error)
@@ -243,3 +247,8 @@ class Worker:
         with self._changed:
             while self._shifts and time.monotonic() < until and not (hurry and self._hurried()):
                 self._changed.wait(min(0.2, max(0.0, until - time.monotonic())))
+
+
+def _passing(error: ApiError) -> bool:
+    """Say whether waiting may mend it: an outage, a fault of the server, a task that is not pushed yet."""
+    return isinstance(error, (Unavailable, NotFound)) or error.status >= 500

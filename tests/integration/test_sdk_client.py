@@ -274,14 +274,6 @@ def test_a_server_that_takes_no_gzip_gets_it_plain(server: WireServer, client: c
     assert len(server.logs[key]) == 100
 
 
-def test_a_refused_result_does_not_cost_the_outcome(server: WireServer, client: co.Client) -> None:
-    """An outcome whose result the server does not take is reported without it."""
-    key = client.create("a/b", "w")["id"]
-    server.fail("complete", Fault(status=413))
-    assert client.complete(key, 1, "finished", result={"big": 1})["status"] == "FINISHED"
-    assert [call.body.get("result") for call in server.of("complete")] == [{"big": 1}, None]
-
-
 def test_a_long_poll_can_be_ended_from_another_thread(server: WireServer, client: co.Client) -> None:
     """A worker that stops does not wait for its poll."""
     abort = Abort()

@@ -55,7 +55,7 @@ def test_a_function_is_reported_with_its_result(server: WireServer) -> None:
 def test_a_due_slot_is_claimed_first(server: WireServer) -> None:
     """The run of a job that cron starts becomes the slot that waits, not a second execution."""
     due = server.add_due("billing/export", payload={"format": "csv"}, queue="slow", checkpoint={"row": 7})
-    with co.task("billing/export", queues=["slow"]) as run:
+    with co.task("billing/export") as run:
         assert (run.id, run.task, run.attempt, run.fence) == (due["id"], "billing/export", 1, 1)
         assert (run.payload, run.last_checkpoint) == ({"format": "csv"}, {"row": 7})
         assert run.scheduled_for is not None
@@ -64,6 +64,7 @@ def test_a_due_slot_is_claimed_first(server: WireServer) -> None:
         server.wait_for(lambda: server.of("start"))
         run.result = 42
     assert "create" not in server.verbs()
+    assert "queues" not in server.of("claims")[0].body
     assert server.only()["status"] == "FINISHED"
     assert server.only()["result"] == 42
 
@@ -145,6 +146,19 @@ def test_a_bad_result_is_said_and_dropped(server: WireServer) -> None:
     (entries,) = server.logs.values()
     assert entries[0]["level"] == "ERROR"
     assert entries[0]["message"].startswith("the result cannot be stored: Object of type object is not JSON")
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_refused_result_does_not_cost_the_outcome(
+    server: WireServer, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An outcome whose result the server does not take is reported without it, and that is said."""
+    server.fail("complete", Fault(status=status, problem={"detail": "too deep"}))
+    with co.task("a/b") as run:
+        run.result = {"deep": 1}
+    assert server.only()["status"] == "FINISHED"
+    assert [call.body.get("result") for call in server.of("complete")] == [{"deep": 1}, None]
+    assert "the result was refused, the outcome is reported without it: too deep" in caplog.text
 
 
 def test_coroutines_are_reported_and_the_loop_goes_on(server: WireServer) -> None:

@@ -286,6 +286,21 @@ def test_an_outcome_survives_an_outage(server: WireServer) -> None:
     assert bodies[0] == bodies[1] == bodies[2]
 
 
+def test_a_task_that_is_not_pushed_yet_is_waited_for(server: WireServer) -> None:
+    """A claim that names an unknown task is refused; the worker asks again, for the manifest may come."""
+    server.fail("claims", Fault(status=404, problem={"code": "not_found", "detail": "there is no such task"}))
+    due = server.add_due("t/job")
+    with working(server, {"t/job": lambda: None}):
+        server.wait_for(lambda: due["status"] == "FINISHED")
+
+
+def test_more_tasks_than_a_claim_may_name_are_refused(server: WireServer) -> None:
+    """A worker of 101 tasks is told what to do instead."""
+    handlers = {f"t/job{number}": print for number in range(101)}
+    with pytest.raises(ValueError, match="100 tasks at most"):
+        co.Worker(client(server)).run(handlers)
+
+
 def test_a_server_without_long_poll_is_not_hammered(server: WireServer) -> None:
     """Answers that come too soon are followed by a rest."""
     server.always["claims"] = Fault(problem={"executions": []})

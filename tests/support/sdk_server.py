@@ -159,11 +159,13 @@ class WireServer:
         return 200, {"executions": [self.executions[key] for key in self.claims[body["claim_id"]]]}
 
     def _matching(self, body: dict[str, Any]) -> list[dict[str, Any]]:
-        wanted = body.get("tasks")
+        wanted, queues = body.get("tasks"), body.get("queues")
+        if queues is None and wanted is None:
+            queues = ["default"]
         return [
             execution
             for execution in self.due
-            if execution["queue"] in body["queues"]
+            if (queues is None or execution["queue"] in queues)
             and (wanted is None or f"{execution['task']['project']}/{execution['task']['name']}" in wanted)
         ]
 

@@ -23,6 +23,7 @@ class Shelf:
         self.answer_lost = 0
         self.refuse_over = 10**9
         self.poison = ""
+        self.refuse_fields = False
         self.down = threading.Event()
         self.changed = threading.Condition()
 
@@ -43,6 +44,8 @@ class Shelf:
                 raise TooLarge("too many", status=413)
             if self.poison and any(self.poison in entry["message"] for entry in entries):
                 raise BadRequest("poison", status=400)
+            if self.refuse_fields and any("fields" in entry for entry in entries):
+                raise BadRequest("fields", status=400)
             if first > len(self.entries):
                 raise LogGap("gap", status=409, code="log_gap", problem={"expected_seq": len(self.entries)})
             self.entries.extend(entries[len(self.entries) - first :])
@@ -173,6 +176,16 @@ def test_a_refused_line_makes_room_for_a_word() -> None:
         "a line was refused by the server: poison",
         "end",
     ]
+
+
+def test_refused_fields_become_text() -> None:
+    """A line whose fields the server does not take arrives with them as words."""
+    shelf = Shelf()
+    shelf.refuse_fields = True
+    with stream(shelf) as log:
+        log.add(make_lines(time.time(), "INFO", "rows", {"count": 2**70}))
+        assert log.close(quiet=5, limit=20)
+    assert shelf.messages == ['rows {"count":1180591620717411303424}']
 
 
 def test_batches_shrink_to_what_the_server_takes() -> None:

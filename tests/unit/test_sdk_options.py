@@ -10,7 +10,7 @@ from cron_observer_sdk.options import RunOptions, read
 def test_the_shortest_line() -> None:
     """Task and command are enough; the rest has defaults."""
     assert read(["a/b", "--", "make", "all"]) == (
-        RunOptions("a/b", 30.0, None, 10.0, ("default",), False),
+        RunOptions("a/b", 30.0, None, 10.0, None, False),
         ["make", "all"],
     )
 
