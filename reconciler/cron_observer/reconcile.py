@@ -43,7 +43,8 @@ class Reconciler:
         """`database` acts as the reconciler's role. `wake` is set when a tick is worth while at once.
 
         `patience` is how many seconds a tick waits for passes; without `listen`, changes of local repositories and
-        folders are found by looking alone. Raises `SettingsError` when a source has an address or a ref of a form that we refuse.
+        folders are found by looking alone. Raises `SettingsError` when a source has an address or a ref of a form
+        that we refuse.
         """
         self.wake = asyncio.Event()
         self._database = database
@@ -209,10 +210,10 @@ class Reconciler:
         """End what runs: applies are let finish, Git and the parser are killed, leases given back."""
         for subject in self._subjects.values():
             subject.source.close()
+        await asyncio.to_thread(self._reader.close)
         if self._running:
             await asyncio.wait(list(self._running.values()), timeout=STOPPING_SECONDS)
         for task in list(self._running.values()):
             task.cancel()
-        await asyncio.to_thread(self._reader.close)
         if self._watcher is not None:
             await asyncio.to_thread(self._watcher.close)

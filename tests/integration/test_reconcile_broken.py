@@ -262,3 +262,62 @@ async def test_a_task_of_the_api_is_not_taken_over(tenant: Tenant, tmp_path: Pat
         (task,) = db.rows("SELECT * FROM tasks WHERE deleted_at IS NULL")
         assert (task["owner"], task["sync"]) == ("manifest", "SYNCED")
         assert it.findings() == []
+
+
+async def test_two_sources_do_not_share_a_name(tenant: Tenant, tmp_path: Path) -> None:
+    """A name that one source has is a finding in another, until the first gives it up: then it is the same task."""
+    from cron_observer.reconcile import Reconciler
+    from cron_observer.settings import Settings, SourceSettings
+
+    folders = {name: tmp_path / name for name in ("one", "two")}
+    for folder in folders.values():
+        folder.mkdir()
+    (folders["one"] / "a.yaml").write_text(manifest("alpha"))
+    db = tenant.database
+    sources = tuple(SourceSettings(name=name, url=str(folder)) for name, folder in folders.items())
+    reconciler = Reconciler(db.reconciler, Settings(data_dir=tmp_path, sources=sources), patience=60, listen=False)
+    query = "SELECT s.name AS source, t.* FROM tasks t JOIN sources s USING (tenant_id, source_id)"
+
+    async def look() -> dict[str, str]:
+        db.do("UPDATE sources SET next_poll_at = now() - interval '1 second'")
+        return await reconciler.tick()
+
+    try:
+        assert await reconciler.tick() == {"one": "applied", "two": "applied"}
+        (folders["two"] / "b.yaml").write_text(manifest("alpha", "1 1 * * *") + "---\n" + manifest("beta"))
+        await look()
+        owners = {row["name"]: row["source"] for row in db.rows(query)}
+        assert owners == {"alpha": "one", "beta": "two"}
+        (finding,) = db.rows("SELECT * FROM sync_findings")
+        assert (finding["code"], finding["line"]) == ("CO1502", 4)
+        assert "one" in finding["message"]
+        (uid,) = [row["task_uid"] for row in db.rows(query) if row["name"] == "alpha"]
+        (folders["one"] / "a.yaml").unlink()
+        await look()
+        await look()
+        (alpha,) = [row for row in db.rows(query) if row["name"] == "alpha"]
+        assert (alpha["source"], alpha["task_uid"], alpha["removed_at"]) == ("two", uid, None)
+        assert alpha["spec"]["schedule"]["cron"] == "1 1 * * *"
+        assert db.rows("SELECT * FROM sync_findings") == []
+        (folders["one"] / "c.yaml").write_text(manifest("gamma"))
+        await look()
+        assert {row["name"]: row["source"] for row in db.rows(query)} == {
+            "alpha": "two",
+            "beta": "two",
+            "gamma": "one",
+        }
+    finally:
+        await reconciler.close()
+
+
+async def test_a_source_may_move_to_another_project(tenant: Tenant, tmp_path: Path) -> None:
+    """What a source declared in its old project is removed there, and made anew in the new one."""
+    (tmp_path / "a.yaml").write_text(manifest("alpha"))
+    async with following(tenant, tmp_path, tmp_path / ".data") as it:
+        await it.reconciler.tick()
+    async with following(tenant, tmp_path, tmp_path / ".data", project="other") as it:
+        assert await it.reconciler.tick() == {"main": "applied"}
+        rows = tenant.database.rows(
+            "SELECT p.name, t.removed_at IS NULL AS lives FROM tasks t JOIN projects p USING (tenant_id, project_id)"
+        )
+        assert {row["name"]: row["lives"] for row in rows} == {"default": False, "other": True}

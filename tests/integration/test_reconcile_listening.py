@@ -104,6 +104,21 @@ async def test_a_request_from_elsewhere_is_served(tenant: Tenant, tmp_path: Path
         assert it.runs()[0]["trigger"] == "manual"
 
 
+async def test_a_poll_finds_what_nobody_heard(tenant: Tenant, tmp_path: Path) -> None:
+    """Without anything that tells of changes, a source is looked at every `poll_seconds`."""
+    repository = Repository.make(tmp_path)
+    repository.push({"a.yaml": manifest("alpha")})
+    async with following(tenant, repository.bare, tmp_path, poll_seconds=0.2) as it:
+        stop = asyncio.Event()
+        loop = asyncio.create_task(it.reconciler.run(stop, every=0.05))
+        await until(lambda: it.names() == ["alpha"], "the first apply")
+        repository.push({"b.yaml": manifest("beta")})
+        await until(lambda: it.names() == ["alpha", "beta"], "the push is found")
+        assert it.runs()[0]["trigger"] == "poll"
+        stop.set()
+        await loop
+
+
 @pytest.mark.parametrize("deep", [True, False])
 async def test_a_burst_of_changes_is_one_call(tmp_path: Path, deep: bool) -> None:
     """Changes that come close together are told once, when it is quiet; a stream of them is told meanwhile."""

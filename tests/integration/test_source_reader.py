@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from cron_observer.errors import SourceError
 from cron_observer.model import ParsedFile
 from cron_observer.source import Entry, reader
 from cron_observer.source.reader import Reader
@@ -137,15 +139,52 @@ def test_a_child_that_is_killed_between_files_is_replaced() -> None:
         one.close()
 
 
-def test_closing_ends_the_child_and_later_files_are_refused() -> None:
-    """A closed reader starts nothing any more."""
-    one = Reader()
-    one.start()
-    assert one._child is not None
+def test_closing_ends_the_child_and_what_it_works_on(tmp_path: Path) -> None:
+    """A reader that is closed in the middle of a file says so, and does not blame the file."""
+    one = Reader(command=stand_in(tmp_path, "time.sleep(60)"))
+    reasons: list[str] = []
+
+    def work() -> None:
+        try:
+            parse(one, manifest("alpha"))
+        except SourceError as error:
+            reasons.append(error.reason)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while one._child is None or one._lock.acquire(blocking=False):
+        if one._child is not None:
+            one._lock.release()
+        time.sleep(0.01)
     pid = one._child.pid
     one.close()
+    thread.join(10)
+    assert reasons == ["Stopped"]
     assert not Path(f"/proc/{pid}").exists()
-    assert not parse(one, manifest("alpha")).parseable
+    with pytest.raises(SourceError):
+        parse(one, manifest("alpha"))
+
+
+def test_the_child_goes_with_its_parent() -> None:
+    """When the reconciler is killed, its parser ends by itself."""
+    program = (
+        "import time\nfrom cron_observer.source.reader import Reader\none = Reader()\none.start()\n"
+        "print(one._child.pid, flush=True)\ntime.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent.stdout:
+        pid = int(parent.stdout.readline())
+        assert Path(f"/proc/{pid}").exists()
+        parent.kill()
+        parent.wait()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists():
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        if state == "Z":
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_what_must_not_be_read_never_reaches_the_child() -> None:

@@ -253,15 +253,7 @@ class Git:
         with self._lock:
             if self._stopped:
                 raise self._stopped_error()
-            process = subprocess.Popen(
-                ["git", *arguments],
-                cwd="/",
-                env=self.environment(),
-                stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                start_new_session=True,
-            )
+            process = self._begin(arguments, stdin, stderr)
             self._running.add(process)
         try:
             yield process
@@ -274,6 +266,25 @@ class Git:
                     with suppress(OSError):
                         stream.close()
             process.wait()
+
+    def _begin(self, arguments: tuple[str, ...], stdin: int, stderr: int) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(
+                ["git", *arguments],
+                cwd="/",
+                env=self.environment(),
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise SourceError(
+                f"git cannot be run: {error.strerror}",
+                reason="GitMissing",
+                permanent=False,
+                hint="install it: apt-get install git",
+            ) from error
 
     def _judge(self, process: subprocess.Popen[bytes], errors: bytes) -> None:
         if self._stopped:

@@ -188,13 +188,18 @@ class GitSource:
             self._fetch_into(building, wanted)
             self.rebuild()
             building.rename(self.mirror)
+        except OSError as error:
+            raise _unwritable(error) from error
         finally:
             shutil.rmtree(building, ignore_errors=True)
 
     def _prepare(self) -> None:
         with self._lock:
             if not self._configured:
-                self._git.configure(self.mirror)
+                try:
+                    self._git.configure(self.mirror)
+                except OSError as error:
+                    raise _unwritable(error) from error
                 self._configured = True
 
     def _commit_of(self, ref: str) -> str:
@@ -384,4 +389,13 @@ def _unexplained(error: GitFailed) -> SourceError:
         reason="FetchFailed",
         permanent=False,
         hint="run the same by hand; it is tried again, ever more rarely",
+    )
+
+
+def _unwritable(error: OSError) -> SourceError:
+    return SourceError(
+        f"the mirror cannot be written: {error.strerror}",
+        reason="MirrorNotWritable",
+        permanent=False,
+        hint="let the reconciler's account write below the data folder, and make room there",
     )

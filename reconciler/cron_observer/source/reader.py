@@ -22,6 +22,7 @@ from typing import Final
 import msgspec
 
 from cron_observer import manifest
+from cron_observer.errors import SourceError
 from cron_observer.manifest import rules
 from cron_observer.manifest.files import finding
 from cron_observer.model import ParsedFile
@@ -74,7 +75,10 @@ class Reader:
                     self._begin()
 
     def parse(self, files: Iterable[tuple[Entry, bytes]]) -> Iterator[tuple[Entry, bytes, ParsedFile]]:
-        """Give the verdict on each file; one that kills the child is refused, and the next gets a new child."""
+        """Give the verdict on each file; one that kills the child is refused, and the next gets a new child.
+
+        Raises `SourceError` (``Stopped``) when the reader is closed meanwhile.
+        """
         for entry, data in files:
             yield entry, data, _refused(entry, data) or self._ask(entry, data)
 
@@ -89,6 +93,8 @@ class Reader:
                     return self._exchange(request)
                 except _Died:
                     self._end()
+                if self._closed:
+                    raise SourceError("the reconciler is stopping", reason="Stopped", permanent=False)
         message = "the file could not be parsed within the limits of memory and time"
         hint = "simplify it, or split it into several files"
         found = finding(rules.UNREADABLE, entry.path, message, hint)

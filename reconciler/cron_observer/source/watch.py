@@ -20,7 +20,7 @@ AT_MOST: Final = 0.5
 #: What changes content or names; reading a file, which we do ourselves, is no change.
 _TELLING: Final = frozenset({"created", "modified", "moved", "deleted", "closed"})
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger()
 
 #: A folder, which inode it is, and whether what lies below it counts.
 _Place = tuple[str, int, bool]
@@ -65,7 +65,7 @@ class Watcher:
             try:
                 watched.observer.schedule(handler, path, recursive=deep)
             except OSError as error:
-                _log.warning("folder_not_watched", folder=path, error=error.strerror)
+                log.warning("folder_not_watched", folder=path, error=error.strerror)
         return True
 
     def _mark(self, key: str) -> None:

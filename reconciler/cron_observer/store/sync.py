@@ -92,24 +92,16 @@ _ADD_FINDINGS: Final = text("""
         CAST(:hint AS text[]), CAST(:excerpt AS text[])) AS v""")
 
 _COUNTS: Final = text("""
-    SELECT
-        (SELECT count(*) FROM manifest_files WHERE tenant_id = :tenant_id AND source_id = :source_id) AS files,
-        (SELECT coalesce(sum(documents), 0) FROM manifest_files
-         WHERE tenant_id = :tenant_id AND source_id = :source_id) AS documents,
-        (SELECT count(*) FROM tasks
-         WHERE tenant_id = :tenant_id AND source_id = :source_id AND removed_at IS NULL) AS tasks,
-        (SELECT count(*) FROM tasks
-         WHERE tenant_id = :tenant_id AND source_id = :source_id AND removed_at IS NULL
-           AND sync = 'KEPT_LAST_GOOD') AS kept,
-        (SELECT count(*) FROM tasks
-         WHERE tenant_id = :tenant_id AND source_id = :source_id AND removed_at IS NULL AND sync = 'HELD') AS held,
-        (SELECT count(*) FROM sync_findings
-         WHERE tenant_id = :tenant_id AND source_id = :source_id AND severity = 'error') AS errors,
-        (SELECT count(*) FROM sync_findings
-         WHERE tenant_id = :tenant_id AND source_id = :source_id AND severity = 'warning') AS warnings,
-        (SELECT count(*) FROM sync_findings
-         WHERE tenant_id = :tenant_id AND source_id = :source_id
-           AND code = ANY (CAST(:outside AS text[]))) AS conflicts""")
+    SELECT f.files, f.documents, t.tasks, t.kept, t.held, x.errors, x.warnings, x.conflicts
+    FROM (SELECT count(*) AS files, coalesce(sum(documents), 0) AS documents FROM manifest_files
+          WHERE tenant_id = :tenant_id AND source_id = :source_id) AS f,
+        (SELECT count(*) AS tasks, count(*) FILTER (WHERE sync = 'KEPT_LAST_GOOD') AS kept,
+            count(*) FILTER (WHERE sync = 'HELD') AS held FROM tasks
+         WHERE tenant_id = :tenant_id AND source_id = :source_id AND removed_at IS NULL) AS t,
+        (SELECT count(*) FILTER (WHERE severity = 'error') AS errors,
+            count(*) FILTER (WHERE severity = 'warning') AS warnings,
+            count(*) FILTER (WHERE code = ANY (CAST(:outside AS text[]))) AS conflicts FROM sync_findings
+         WHERE tenant_id = :tenant_id AND source_id = :source_id) AS x""")
 
 _FREED: Final = text("""
     SELECT EXISTS (

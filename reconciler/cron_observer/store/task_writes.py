@@ -45,6 +45,7 @@ _CHANGE: Final = text(f"""
         annotations = v.annotations::jsonb, sync = :sync, removed_at = NULL, updated_at = :now
     FROM {_ARRAYS}
     WHERE t.tenant_id = :tenant_id AND t.task_uid = v.task_uid AND t.generation = v.generation - 1
+      AND t.task_uid = ANY (CAST(:task_uid AS uuid[]))  -- lets a small change use the key
       AND t.owner = :owner AND t.deleted_at IS NULL""")
 
 _MOVE: Final = text("""
@@ -54,7 +55,8 @@ _MOVE: Final = text("""
         CAST(:commit AS text[]), CAST(:author AS text[]), CAST(:subject AS text[]),
         CAST(:committed_at AS timestamptz[]), CAST(:generation AS int[]))
         AS v (task_uid, path, document, line, commit, author, subject, committed_at, generation)
-    WHERE t.tenant_id = :tenant_id AND t.task_uid = v.task_uid AND t.source_id = :source_id
+    WHERE t.tenant_id = :tenant_id AND t.task_uid = v.task_uid AND t.task_uid = ANY (CAST(:task_uid AS uuid[]))
+      AND t.source_id = :source_id
       AND t.generation = v.generation AND t.removed_at IS NULL""")
 
 _MARK: Final = text("""
@@ -93,10 +95,10 @@ _INVENTORY: Final = text("""
     )
     SELECT t.task_uid AS uid, t.project_id, t.name, t.spec_hash, t.generation, t.source_id, s.name AS source, t.path,
         t.document, t.line, t.commit, t.sync, t.removed_at IS NOT NULL AS removed
-    FROM touched
-    JOIN tasks AS t ON t.tenant_id = :tenant_id AND t.task_uid = touched.task_uid
+    FROM tasks AS t
     LEFT JOIN sources AS s ON s.tenant_id = t.tenant_id AND s.source_id = t.source_id
-    WHERE t.deleted_at IS NULL""")
+    WHERE t.tenant_id = :tenant_id AND t.task_uid = ANY (ARRAY (SELECT task_uid FROM touched))
+      AND t.deleted_at IS NULL""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
