@@ -15,7 +15,7 @@ from support.api import Api, served
 from support.browser import MODES, Complaints, Mode, browser, needs_browser, reader
 from support.databases import Tenant
 from support.pages import stocked
-from support.pages_data import Company
+from support.pages_company import Company
 from support.rows import make_task
 
 pytestmark = [needs_browser, pytest.mark.browser, pytest.mark.timeout(300)]
@@ -37,7 +37,7 @@ class House:
     async def page(self, path: str, mode: Mode = "light", **more: Any) -> Page:
         """Open a page as a fresh reader."""
         context = await reader(self.browser, self.base, mode, **more)
-        opened = await context.new_page()
+        opened: Page = await context.new_page()
         await opened.goto(path)
         return opened
 

@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 from sqlalchemy import event
 
-from support import pages_data
+from support import pages_data, pages_logs
 from support.api import api
 from support.databases import Tenant
-from support.pages_data import Company
+from support.pages_company import Company
 from support.rows import database_now
 
 
@@ -37,7 +37,7 @@ def stocked(tenant: Tenant, days: int = 4) -> Company:
     """Fill the tenant's database with a company's last days."""
     company = pages_data.make(tenant, database_now(tenant.database), days=days)
     pages_data.insert(tenant.database, company)
-    pages_data.add_logs(tenant.database, company)
+    pages_logs.add_logs(tenant.database, company)
     return company
 
 

@@ -65,6 +65,9 @@ EVENTS: Final[Mapping[str, str]] = {
     "late_recorded": "Reported after its deadline",
 }
 
+#: What a revision of a task did to it.
+ACTIONS: Final[Mapping[str, str]] = {"create": "created", "update": "changed", "restore": "restored"}
+
 _STATUS: Final[Mapping[str, tuple[str, str]]] = {
     "FINISHED": ("ok", "Finished"),
     "FAILED": ("fail", "Failed"),

@@ -131,7 +131,7 @@
         live.last = Date.now();
         if (!answer.ok) throw new Error(String(answer.status));
         const text = await answer.text();
-        if (address === location.pathname + location.search && !typing()) await morph(text, "#live");
+        if (address === location.pathname + location.search) await morph(text, "#live");
         live.state(live.stream && live.stream.readyState === EventSource.OPEN ? "live" : live.on ? "poll" : "off");
       } catch {
         live.state("poll", "The server does not answer; what you see may be old.");
@@ -151,7 +151,6 @@
       if (live.on) live.refresh();
     },
   };
-  const typing = () => Boolean(document.activeElement?.matches("input[type=search]")) && !document.activeElement.closest("[data-keep]");
   const morph = async (text, selector) => {
     const rowHref = $("tr.cur a")?.getAttribute("href");
     const scrolled = $$(".scroll").map((box) => box.scrollLeft);
