@@ -1,4 +1,4 @@
-"""Fixtures of the tests that launch servers of their own."""
+"""Fixtures of the tests that launch servers of their own, and a mark on those that use the shared one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ from collections.abc import Iterator
 import pytest
 
 from support import worlds
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the mark, by which ./check runs these tests on another PostgreSQL as well."""
+    config.addinivalue_line("markers", "database: uses the tests' PostgreSQL (set on its own, by the fixtures)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use a database."""
+    for item in items:
+        if "server_url" in getattr(item, "fixturenames", ()):
+            item.add_marker("database")
 
 
 @pytest.fixture(scope="session", params=[worlds.ROOT, worlds.USER, worlds.BELOW_0700])
