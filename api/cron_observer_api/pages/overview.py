@@ -101,7 +101,7 @@ def _kpis(shown: Opened, rows: Sequence[Row], present: Row) -> list[dict[str, An
         tile(
             "Success rate, 24 h",
             with_units("–" if rate is None else f"{rate:.1f} %"),
-            "no run has ended yet" if change is None else f"{arrow(change)} {abs(change):.1f} vs. the day before",
+            _compared(rate, change and f"{arrow(change)} {abs(change):.1f} vs. the day before"),
             svg.spark([rate_of(row) for row in recent]),
         ),
         tile(
@@ -126,11 +126,18 @@ def _kpis(shown: Opened, rows: Sequence[Row], present: Row) -> list[dict[str, An
         tile(
             "p95 duration, 24 h",
             with_units(words.duration(quick)),
-            "no run has ended yet" if trend is None else f"{arrow(trend)} {abs(trend):.0f} % vs. the day before",
+            _compared(quick, trend and f"{arrow(trend)} {abs(trend):.0f} % vs. the day before"),
             svg.spark([row["p95"] if row else None for row in recent], floor=0),
         ),
         _next_tile(shown, present["next"] or []),
     ]
+
+
+def _compared(figure: float | None, difference: str | float | None) -> str:
+    """Say how a figure differs from the day before, or why that cannot be said."""
+    if figure is None:
+        return "no run has ended yet"
+    return difference if isinstance(difference, str) else "as the day before" if difference == 0 else "the first day"
 
 
 def _next_tile(shown: Opened, coming: Sequence[Sequence[Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from cron_observer_api.pages import words
 
@@ -81,25 +81,26 @@ def timeline(
 
 def _lane(lane: Lane, top: int, x: Any, zone: ZoneInfo) -> Markup:
     short = lane.name if len(lane.name) <= 25 else lane.name[:24] + "…"
+    name = escape(lane.name)
     out = [
-        Markup(
-            '<a href="{}" class="lane"><title>{}</title><rect class="hit" x="0" y="{}" width="{}" height="24"/>'
-            '<text class="name" x="4" y="{}">{}</text></a>'
-        ).format(lane.href, lane.name, top - 4, _NAMES - 8, top + 12, short)
+        (
+            f'<a href="{escape(lane.href)}" class="lane"><title>{name}</title>'
+            f'<rect class="hit" x="0" y="{top - 4}" width="{_NAMES - 8}" height="24"/>'
+            f'<text class="name" x="4" y="{top + 12}">{escape(short)}</text></a>'
+        )
     ]
     for mark in lane.marks:
         left = x(mark.begins)
         wide = max(4.0, x(mark.ends) - left)
         several = f", {mark.count} runs" if mark.count > 1 else ""
-        said = f"{lane.name}, {mark.begins.astimezone(zone):%H:%M}, {mark.word}{several}"
+        said = f"{name}, {mark.begins.astimezone(zone):%H:%M}, {escape(mark.word)}{several}"
         inset = 0.5 if mark.tone in ("plan", "wait") else 0
         out.append(
-            Markup(
-                '<a href="{}" aria-label="{}" tabindex="-1"><title>{}</title>'
-                '<rect class="f-{}" x="{}" y="{}" width="{}" height="{}" rx="3"/></a>'
-            ).format(mark.href, said, said, mark.tone, _n(left + inset), _n(top + inset), _n(wide), _n(16 - 2 * inset))
+            f'<a href="{escape(mark.href)}" aria-label="{said}" tabindex="-1"><title>{said}</title>'
+            f'<rect class="f-{mark.tone}" x="{_n(left + inset)}" y="{_n(top + inset)}" width="{_n(wide)}" '
+            f'height="{_n(16 - 2 * inset)}" rx="3"/></a>'
         )
-    return Markup("").join(out)
+    return Markup("".join(out))  # noqa: S704  names, words and addresses are escaped above; the rest are numbers
 
 
 def _hours(since: datetime, until: datetime, zone: ZoneInfo) -> Iterable[datetime]:
@@ -141,22 +142,17 @@ def bars(runs: Sequence[Sequence[Any]] | None, *, tall: int = 22, slots: int = 2
     longest = max((run[3] or 0 for run in runs), default=0) or 1
     ill = sum(1 for run in runs if run[1] in ("FAILED", "MISSED"))
     said = f"Last {words.many(len(runs), 'run')}, {ill} failed or missed" if runs else "No runs yet"
+    wide = slots * 7 - 2
     out = [
-        Markup('<svg class="bars" viewBox="0 0 {0} {1}" width="{0}" height="{1}" role="img" aria-label="{2}">').format(
-            slots * 7 - 2, tall, said
-        )
+        f'<svg class="bars" viewBox="0 0 {wide} {tall}" width="{wide}" height="{tall}" role="img" aria-label="{said}">'
     ]
     for place, run in enumerate(runs):
         high = 4 + (tall - 5) * min(1.0, (run[3] or 0) / longest) ** 0.5 if run[3] is not None else 5
         out.append(
-            Markup('<rect class="f-{}" x="{}" y="{}" width="5" height="{}" rx="1.5"/>').format(
-                words.tone_of(run[1], run[2]),
-                (slots - len(runs) + place) * 7,
-                _n(tall - high),
-                _n(high),
-            )
+            f'<rect class="f-{words.tone_of(run[1], run[2])}" x="{(slots - len(runs) + place) * 7}" '
+            f'y="{_n(tall - high)}" width="5" height="{_n(high)}" rx="1.5"/>'
         )
-    return Markup("").join([*out, Markup("</svg>")])
+    return Markup("".join([*out, "</svg>"]))  # noqa: S704  numbers and our own words
 
 
 def grid(runs: Sequence[Mapping[str, Any]], zone: ZoneInfo, usual: float | None) -> Markup:
@@ -164,48 +160,33 @@ def grid(runs: Sequence[Mapping[str, Any]], zone: ZoneInfo, usual: float | None)
     wide, tall, step = 13, 84, 17
     ordered = list(reversed(runs))
     longest = max([run["seconds"] or 0 for run in ordered] + [usual or 0]) or 1
+    whole = max(1, len(ordered)) * step
     out = [
-        Markup(
-            '<svg class="grid" viewBox="0 0 {0} {1}" width="{0}" height="{1}" role="group" data-rove '
-            'aria-label="Durations of the last {2}">'
-        ).format(max(1, len(ordered)) * step, tall, words.many(len(ordered), "run"))
+        (
+            f'<svg class="grid" viewBox="0 0 {whole} {tall}" width="{whole}" height="{tall}" role="group" data-rove '
+            f'aria-label="Durations of the last {words.many(len(ordered), "run")}">'
+        )
     ]
 
     def top(seconds: float | None) -> float:
         return tall - (6 + (tall - 10) * (seconds or 0) / longest)
 
     if usual:
-        out.append(
-            Markup('<line class="usual" x1="0" x2="{}" y1="{}" y2="{}"/>').format(
-                len(ordered) * step, _n(top(usual)), _n(top(usual))
-            )
-        )
+        level = _n(top(usual))
+        out.append(f'<line class="usual" x1="0" x2="{len(ordered) * step}" y1="{level}" y2="{level}"/>')
     for place, run in enumerate(ordered):
         badge = words.status(run["status"], late=run["late"], why=run["reason"])
         local = run["fire_at"].astimezone(zone)
         said = f"{badge.word}, {local:%a %d %b %H:%M}, {words.duration(run['seconds'])}"
         high = top(run["seconds"]) if run["seconds"] is not None else tall - 6
+        stop = ' tabindex="-1"' if place < len(ordered) - 1 else ""
         out.append(
-            Markup(
-                '<a href="/executions/{}" aria-label="{}"{}><title>{}</title>'
-                '<rect class="hit" x="{}" y="0" width="{}" height="{}"/>'
-                '<rect class="f-{}" x="{}" y="{}" width="{}" height="{}" rx="2.5"/></a>'
-            ).format(
-                run["id"],
-                said,
-                Markup(' tabindex="-1"') if place < len(ordered) - 1 else "",
-                said,
-                place * step,
-                step,
-                tall,
-                badge.tone,
-                place * step + 2,
-                _n(high),
-                wide,
-                _n(tall - high),
-            )
+            f'<a href="/executions/{run["id"]}" aria-label="{said}"{stop}><title>{said}</title>'
+            f'<rect class="hit" x="{place * step}" y="0" width="{step}" height="{tall}"/>'
+            f'<rect class="f-{badge.tone}" x="{place * step + 2}" y="{_n(high)}" width="{wide}" '
+            f'height="{_n(tall - high)}" rx="2.5"/></a>'
         )
-    return Markup("").join([*out, Markup("</svg>")])
+    return Markup("".join([*out, "</svg>"]))  # noqa: S704  ids, numbers, dates and our own words
 
 
 def stack(parts: Sequence[tuple[str, int]]) -> Markup:
@@ -256,10 +237,11 @@ def heat(cells: Mapping[date, tuple[str, str]], today: date, weeks: int, months:
 
 
 def _cell(cell: tuple[str, str] | None, day: date, x: float, y: float) -> Markup:
+    place = f'x="{_n(x)}" y="{_n(y)}" width="12" height="12" rx="2.5"'
     if cell is None:
-        return Markup('<rect class="h0" x="{}" y="{}" width="12" height="12" rx="2.5"/>').format(_n(x), _n(y))
-    kind, said = cell
-    return Markup(
-        '<a href="/?date={}" aria-label="{}" tabindex="-1"><title>{}</title>'
-        '<rect class="{}" x="{}" y="{}" width="12" height="12" rx="2.5"/></a>'
-    ).format(day.isoformat(), said, said, kind, _n(x), _n(y))
+        return Markup(f'<rect class="h0" {place}/>')  # noqa: S704  numbers
+    kind, said = cell[0], escape(cell[1])
+    return Markup(  # noqa: S704  escaped above
+        f'<a href="/?date={day.isoformat()}" aria-label="{said}" tabindex="-1"><title>{said}</title>'
+        f'<rect class="{kind}" {place}/></a>'
+    )
