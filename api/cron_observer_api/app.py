@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from litestar import Litestar, Router
+from litestar import Litestar, Request, Response, Router
 from litestar.datastructures import State
 
 from cron_observer.errors import SettingsError
@@ -33,6 +33,7 @@ from cron_observer_api.edge import Edge, Hosts
 from cron_observer_api.health import Readiness
 from cron_observer_api.limits import Limiter
 from cron_observer_api.operation import PREFIX
+from cron_observer_api.pages import failures
 from cron_observer_api.problems import handle
 from cron_observer_api.stream import Hub
 
@@ -104,7 +105,7 @@ def create_app(
             *pages.routers,
         ],
         guards=[guard],
-        exception_handlers={Exception: handle},
+        exception_handlers={Exception: _answer},
         lifespan=[running],
         state=State(_shared(settings, pool, late_roles)),
         openapi_config=None,
@@ -114,6 +115,14 @@ def create_app(
     app.state.description = description.rendered(app)
     app.edge = Edge(app.routed, Hosts.of(settings.host, settings.base_url, settings.allowed_hosts))
     return app
+
+
+def _answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Answer an exception: with a page for a reader who is lost, with a problem for everybody else."""
+    reader = "text/html" in request.headers.get("accept", "") and request.method == "GET"
+    if reader and not request.scope["path"].startswith(PREFIX):
+        return failures.show(request, error)
+    return handle(request, error)
 
 
 def _open(settings: Settings) -> Database:

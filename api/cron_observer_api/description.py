@@ -100,7 +100,7 @@ class _Shapes:
 
 
 def _shapes(operations: Iterable[Operation]) -> _Shapes:
-    types: dict[int, Any] = {id(wire.Problem): wire.Problem, id(wire.Conflict): wire.Conflict}
+    types: dict[int, Any] = {id(shape): shape for shape in (wire.Problem, *wire.PROBLEMS.values())}
     for operation in operations:
         for shape in (operation.body, operation.query, *operation.answers.values()):
             if shape is not None and not isinstance(shape, str):
@@ -211,8 +211,17 @@ def _shared_codes(status: int) -> list[str]:
 def _told(codes: list[str]) -> dict[str, Any]:
     return {
         "description": "; ".join(f"`{code}`: {PROBLEMS[code].title}" for code in codes),
-        "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(name="Problem")}}},
+        "content": {MEDIA_TYPE: {"schema": _problem_schema(codes)}},
     }
+
+
+def _problem_schema(codes: list[str]) -> dict[str, Any]:
+    """Return the schema of a problem with one of `codes`: some have members of their own."""
+    plain = {"$ref": _REF.format(name="Problem")}
+    special = [{"$ref": _REF.format(name=wire.PROBLEMS[code].__name__)} for code in codes if code in wire.PROBLEMS]
+    if not special:
+        return plain
+    return {"anyOf": [*special, plain]} if len(special) < len(codes) or len(special) > 1 else special[0]
 
 
 def _shared_responses() -> dict[str, Any]:

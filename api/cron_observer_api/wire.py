@@ -334,14 +334,6 @@ class TriggerBody(In):
     force: bool = False
 
 
-class Conflict(Out):
-    """A field that the request would change. A side that does not have it leaves it out."""
-
-    pointer: str
-    current: Any | UnsetType = UNSET
-    requested: Any | UnsetType = UNSET
-
-
 # -- keys -------------------------------------------------------------------------------------------------
 
 
@@ -508,9 +500,67 @@ class Problem(Out):
     hint: str | None
 
 
-class NoQuery(In):
-    """No parameters."""
+class UnknownFieldProblem(Problem):
+    """A field that is not known; `pointer` is its JSON pointer."""
 
+    pointer: str
+
+
+class Repository(Out):
+    """Where a manifest stands."""
+
+    kind: Literal["manifest"]
+    source: str
+    repository: str
+    ref: str | None
+    path: str
+    line: int | None
+    commit: str | None
+    url: str | None
+
+
+class Conflict(Out):
+    """A field that the request would change. A side that does not have it leaves it out."""
+
+    pointer: str
+    current: Any | UnsetType = UNSET
+    requested: Any | UnsetType = UNSET
+
+
+class ManifestOwnedProblem(Problem):
+    """The task is changed in Git: where, which fields, and the unified diff that does it."""
+
+    owner: Repository
+    conflicts: list[Conflict]
+    patch: str
+
+
+class InvalidSpecProblem(Problem):
+    """The spec is wrong: each finding names the pointer of its field."""
+
+    findings: list[Finding]
+
+
+class AlreadyFinalProblem(Problem):
+    """The execution has ended, and so."""
+
+    execution: Execution
+
+
+class LogGapProblem(Problem):
+    """Lines are missing: begin with this one."""
+
+    expected_seq: int
+
+
+#: What further members the problems of a code have.
+PROBLEMS: Final = {
+    "unknown_field": UnknownFieldProblem,
+    "manifest_owned": ManifestOwnedProblem,
+    "invalid_spec": InvalidSpecProblem,
+    "already_final": AlreadyFinalProblem,
+    "log_gap": LogGapProblem,
+}
 
 #: What `PATCH` takes: a merge patch, also under its own name.
 PATCH_TYPES: Final = ("application/json", "application/merge-patch+json")

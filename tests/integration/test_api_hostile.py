@@ -127,6 +127,17 @@ async def test_what_is_not_there_is_404(tenant: Tenant, path: str) -> None:
     assert_problem(told)
 
 
+async def test_a_reader_who_is_lost_gets_a_page(tenant: Tenant) -> None:
+    """A browser is answered with a page, below /api with a problem like everybody else."""
+    browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    async with api(tenant) as it:
+        page = await it.client.get("/nothing", headers=browser)
+        problem = await it.client.get("/api/v1/nothing", headers=browser)
+    assert (page.status_code, problem.status_code) == (404, 404)
+    assert page.headers["content-type"].startswith("text/html")
+    assert_problem(problem)
+
+
 async def test_methods_that_an_address_does_not_take(tenant: Tenant) -> None:
     """Another method is 405 with Allow; overriding it by a header does nothing."""
     async with api(tenant) as it:

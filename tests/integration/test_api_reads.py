@@ -119,3 +119,62 @@ async def test_filters_of_the_list(tenant: Tenant, query: str, found: set[str]) 
         answer = await it.call("GET", f"/executions?{query}")
     assert answer.status_code == 200, answer.text
     assert {made[item["id"]] for item in answer.json()["items"]} == found
+
+
+async def test_a_task_has_exactly_the_members_of_the_contract(tenant: Tenant) -> None:
+    """One task and the items of the list show the same members."""
+    make_task(tenant)
+    async with api(tenant) as it:
+        one = (await it.call("GET", "/projects/default/tasks/export")).json()
+        (item,) = (await it.call("GET", "/projects/default/tasks")).json()["items"]
+        project = (await it.call("GET", "/projects/default")).json()
+        (listed,) = (await it.call("GET", "/projects")).json()["items"]
+    assert set(one) == TASK
+    assert set(one["owner"]) == {"kind", "source", "path", "line", "commit", "author", "url"}
+    assert item == one
+    assert listed == project
+    assert (project["name"], project["tasks"]) == ("default", 1)
+
+
+async def test_an_execution_keeps_the_definition_that_its_claim_pinned(tenant: Tenant) -> None:
+    """After a claim the definition and payload are those of that generation, whatever the task becomes."""
+    task = make_task(tenant, payload={"v": 1})
+    slot = make_slot(tenant, task, database_now(tenant.database) - timedelta(minutes=1))
+    async with api(tenant) as it:
+        await it.call("POST", "/sdk/claims", "report", json={"worker": "w"})
+        body = {"schedule": {"every": "1h"}, "payload": {"v": 2}}
+        await it.call("PUT", "/projects/default/tasks/export", "tasks:write", json=body)
+        one = (await it.call("GET", f"/executions/{slot}")).json()
+    assert (one["definition"]["generation"], one["payload"]) == (1, {"v": 1})
+
+
+async def test_a_log_is_read_as_json_and_as_text(tenant: Tenant) -> None:
+    """Lines are found by number, level and text; logs.txt is the whole of them, as one stream."""
+    task = make_task(tenant)
+    slot = make_slot(tenant, task, database_now(tenant.database) - timedelta(minutes=1))
+    async with api(tenant) as it:
+        (given,) = (await it.call("POST", "/sdk/claims", "report", json={"worker": "w"})).json()["executions"]
+        levels = ("DEBUG", "INFO", "WARN", "ERROR")
+        entries = [{"level": levels[number % 4], "message": f"Line <{number}>"} for number in range(2500)]
+        lines = {"fence": given["fence"], "first_seq": 0, "entries": entries}
+        stored = await it.call("POST", f"/sdk/executions/{slot}/logs", "report", json=lines)
+        assert stored.status_code == 202, stored.text
+
+        async def read(query: str) -> tuple[list[int], int | None]:
+            page = (await it.call("GET", f"/executions/{slot}/logs?{query}")).json()
+            return [item["seq"] for item in page["items"]], page["next_seq"]
+
+        assert await read("limit=2") == ([0, 1], 2)
+        assert await read("from_seq=2498") == ([2498, 2499], None)
+        assert await read("level=ERROR&limit=2") == ([3, 7], 11)
+        assert await read("q=line%20%3C249&limit=3") == ([249, 2490, 2491], 2492)
+        assert await read("attempt=2") == ([], None)
+        for wrong in ("limit=1001", "limit=0", "from_seq=-1", "level=LOUD", "from_seq=2147483648"):
+            assert (await it.call("GET", f"/executions/{slot}/logs?{wrong}")).status_code == 400
+        (item,) = (await it.call("GET", f"/executions/{slot}/logs?limit=1")).json()["items"]
+        assert set(item) == {"seq", "attempt", "ts", "received_at", "level", "message", "fields"}
+        text = await it.call("GET", f"/executions/{slot}/logs.txt")
+        errors = await it.call("GET", f"/executions/{slot}/logs.txt?level=ERROR")
+    assert text.headers["content-type"].startswith("text/plain")
+    assert text.text.splitlines()[2499].endswith("ERROR Line <2499>")
+    assert len(errors.text.splitlines()) == 625
