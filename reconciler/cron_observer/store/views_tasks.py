@@ -47,7 +47,11 @@ _RECENT: Final = f"""
         SELECT e.fire_at FROM executions AS e
         WHERE e.tenant_id = :tenant_id AND e.task_uid = t.task_uid AND e.status = 'PENDING'
           AND e.available_at > :now AND e.fence = 0 AND NOT {OBSOLETE}
-        ORDER BY e.available_at LIMIT 1) AS next ON true"""
+        ORDER BY e.available_at LIMIT 1) AS planned ON true
+    LEFT JOIN task_plan AS far ON far.tenant_id = t.tenant_id AND far.task_uid = t.task_uid AND far.active"""
+
+#: The next fire: planned if it is near, else as far ahead as the schedule says.
+_NEXT: Final = "coalesce(planned.fire_at, CASE WHEN far.next_fire_at > :now THEN far.next_fire_at END) AS next_fire_at"
 
 #: The latest run of each task in a day; a task's place in the list follows from it.
 _LATEST: Final = f"""
@@ -66,7 +70,7 @@ _BY_ATTENTION: Final = text(f"""
         FROM tasks AS t LEFT JOIN latest AS l ON l.task_uid = t.task_uid
         WHERE t.tenant_id = :tenant_id AND t.removed_at IS NULL AND t.deleted_at IS NULL
         ORDER BY place, l.fire_at DESC NULLS LAST, t.name, t.task_uid LIMIT :limit)
-    SELECT {_COLUMNS}, recent.bars, next.fire_at AS next_fire_at
+    SELECT {_COLUMNS}, recent.bars, {_NEXT}
     FROM chosen AS c JOIN tasks AS t ON t.tenant_id = :tenant_id AND t.task_uid = c.task_uid
     {_JOINS} {_RECENT}
     ORDER BY c.place, c.fire_at DESC NULLS LAST, t.name, t.task_uid""")
@@ -99,13 +103,13 @@ _PAGE: Final = text(f"""
                 SELECT FROM last WHERE last.task_uid = t.task_uid AND last.status = ANY (CAST(:runs AS text[]))))
           AND (CAST(:after_name AS text) IS NULL OR (p.name, t.name) > (:after_project, :after_name))
         ORDER BY p.name, t.name LIMIT :limit)
-    SELECT {_COLUMNS}, recent.bars, next.fire_at AS next_fire_at
+    SELECT {_COLUMNS}, recent.bars, {_NEXT}
     FROM chosen AS c JOIN tasks AS t ON t.tenant_id = :tenant_id AND t.task_uid = c.task_uid
     {_JOINS} {_RECENT}
     ORDER BY c.project_name, c.name""")
 
 _ONE: Final = text(f"""
-    SELECT {_COLUMNS}, recent.bars, next.fire_at AS next_fire_at, f.state AS file_state,
+    SELECT {_COLUMNS}, recent.bars, {_NEXT}, f.state AS file_state,
         f.good_text AS file_text, f.good_commit AS file_commit,
         (SELECT jsonb_agg(jsonb_build_object('code', d.code, 'line', d.line, 'column', d.column,
                 'severity', d.severity, 'message', d.message, 'hint', d.hint) ORDER BY d.n)
