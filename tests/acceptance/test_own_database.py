@@ -35,12 +35,12 @@ def own_database(server_url: str, template_database: str) -> Iterator[str]:
             admin.execute(f"DROP ROLE {name}")
 
 
-def command(folder: Path, url: str, *arguments: str) -> str:
+def command(folder: Path, url: str, *arguments: str, **environment: str) -> str:
     """Run one command that must succeed and return what it printed."""
     done = subprocess.run(
         [*COMMAND, *arguments],
         cwd=folder,
-        env=clean_environment(CRON_OBSERVER_DATABASE_URL=url),
+        env=clean_environment(CRON_OBSERVER_DATABASE_URL=url, **environment),
         capture_output=True,
         text=True,
         check=False,
@@ -100,3 +100,35 @@ def test_migrate_serve_claim(own_database: str, tmp_path: Path) -> None:
         assert product.ask("GET", "/readyz", token=None).status == 200
     said = command(tmp_path, own_database, "doctor", "--config", "cron-observer.toml")
     assert "✕" not in said, said
+
+
+def test_backup_by_an_owner_who_is_no_superuser(own_database: str, server_url: str, tmp_path: Path) -> None:
+    """A backup holds every tenant's rows although row-level security holds for who makes it; it is not overwritten."""
+    from cron_observer.cli.db import program
+
+    for environment in ({}, {"CRON_OBSERVER_TENANT": "other"}):
+        command(tmp_path, own_database, "db", "migrate", **environment)
+        command(tmp_path, own_database, "token", "create", "--name", "x", "--scope", "read", **environment)
+    assert "restore with pg_restore" in command(tmp_path, own_database, "db", "backup", "all.dump")
+    again = subprocess.run(
+        [*COMMAND, "db", "backup", "all.dump"],
+        cwd=tmp_path,
+        env=clean_environment(CRON_OBSERVER_DATABASE_URL=own_database),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (again.returncode, "never overwritten" in again.stderr) == (1, True)
+
+    restored = f"restored_{secrets.token_hex(6)}"
+    with connect(named(server_url, "postgres")) as admin:
+        admin.execute(f"CREATE DATABASE {restored}")
+        try:
+            url = named(server_url, restored).replace("postgresql+psycopg", "postgresql")
+            subprocess.run([program("pg_restore"), "--single-transaction", f"--dbname={url}", "all.dump"],
+                           cwd=tmp_path, check=True)  # fmt: skip
+            with connect(named(server_url, restored)) as copy:
+                keys = copy.execute("SELECT count(DISTINCT tenant_id) AS tenants, count(*) AS keys FROM api_keys")
+                assert keys.fetchall() == [{"tenants": 2, "keys": 2}]
+        finally:
+            admin.execute(f"DROP DATABASE {restored} WITH (FORCE)")

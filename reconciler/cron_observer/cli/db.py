@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -42,27 +43,29 @@ def backup(target: Path, config: Path | None) -> None:
     """Write a dump of the database to TARGET with pg_dump; `pg_restore` reads it, also in a newer PostgreSQL."""
     from cron_observer.store.bootstrap import libpq
 
-    program = _pg_dump()
     if target.exists():
         raise DatabaseError(f"{target} exists", hint="name another file; a backup is never overwritten")
-    url = libpq(options.database_url(options.load(config=config)))
-    arguments = [program, "--format=custom", f"--file={target}", url]
-    done = subprocess.run(arguments, check=False, capture_output=True, text=True)
+    url, secret = libpq(options.database_url(options.load(config=config)))
+    # The owner's role sees every row; a user who is no superuser would be refused for the row-level security.
+    whole = ["--role=cron_observer_owner", "--enable-row-security"]
+    arguments = [program("pg_dump"), "--format=custom", f"--file={target}", *whole, url]
+    done = subprocess.run(arguments, env={**os.environ, **secret}, check=False, capture_output=True, text=True)
     if done.returncode != 0:
         target.unlink(missing_ok=True)
-        raise DatabaseError(f"pg_dump failed: {done.stderr.strip().splitlines()[-1]}", hint="nothing was written")
+        said = [line for line in done.stderr.splitlines() if "error:" in line] or [*done.stderr.splitlines(), ""]
+        raise DatabaseError(f"pg_dump failed: {said[0].strip()}", hint="nothing was written")
     click.echo(f"{target}: {target.stat().st_size:,} bytes; restore with pg_restore --dbname=URL {target}")
 
 
-def _pg_dump() -> str:
-    """Return the pg_dump that belongs to our server's binaries, else the one on PATH."""
+def program(name: str) -> str:
+    """Return the program of PostgreSQL that belongs to our server's binaries, else the one on PATH."""
     from cron_observer.postgres import find
 
     try:
-        beside = find().bin_dir / "pg_dump"
+        beside = find().bin_dir / name
     except DatabaseError:
-        beside = Path("pg_dump")
-    program = str(beside) if beside.exists() else shutil.which("pg_dump")
-    if program is None:
-        raise DatabaseError("there is no pg_dump", hint="install your system's postgresql-client")
-    return program
+        beside = Path(name)
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise DatabaseError(f"there is no {name}", hint="install your system's postgresql-client")
+    return found

@@ -21,9 +21,14 @@ _EXISTS: Final = "SELECT 1 FROM pg_database WHERE datname = %(name)s"
 _AS_OWNER: Final = "SET LOCAL ROLE cron_observer_owner"
 
 
-def libpq(url: str) -> str:
-    """Return the URL as PostgreSQL's own programs read it."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+def libpq(url: str) -> tuple[str, dict[str, str]]:
+    """Return the URL as PostgreSQL's own programs read it, and the environment that takes its password to them.
+
+    What stands on a command line can be read by every user of the machine.
+    """
+    parsed = make_url(url).set(drivername="postgresql")
+    secret = {"PGPASSWORD": str(parsed.password)} if parsed.password else {}
+    return parsed._replace(password=None).render_as_string(hide_password=False), secret
 
 
 def create_database(url: str, name: str) -> None:
