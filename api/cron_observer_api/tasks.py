@@ -19,7 +19,7 @@ from cron_observer_api.operation import answer, declare, query
 from cron_observer_api.owned import Refusal, Wanted, current_body, merge, refuse, unchanged, wanted_of
 from cron_observer_api.writes import Created, Work, create, transaction, write
 
-_PROBLEMS: Final = ("not_found", "manifest_owned", "invalid_spec", "schedule")
+_PROBLEMS: Final = ("not_found", "manifest_owned", "invalid_spec")
 
 _OWNED: Final = "A task that a manifest owns answers 409 with the owner and a patch to make in Git."
 

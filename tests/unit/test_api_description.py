@@ -119,3 +119,13 @@ def test_every_problem_code_is_known_by_its_status() -> None:
     for status, codes in contract.items():
         for code in codes.split():
             assert PROBLEMS[code].status == status
+
+
+def test_the_reference_names_every_call_and_every_code(described: dict[str, Any]) -> None:
+    """docs/reference/api.md has a row for each call and for each problem code, and none for others."""
+    page = (PUBLISHED.parents[1] / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", page, re.MULTILINE))
+    assert rows == {f"{method.upper()} {path}" for path, method, _ in calls(described)}
+    codes = {(int(status), code) for status, code in re.findall(r"^\| (\d{3}) \| `([a-z_]+)` \|", page, re.MULTILINE)}
+    told = {(known.status, code) for code, known in PROBLEMS.items()}
+    assert codes == told
