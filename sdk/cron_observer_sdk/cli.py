@@ -15,7 +15,7 @@ from cron_observer_sdk import __version__
 GROUP = "cron_observer.commands"
 USAGE = 64  #: exit code of a wrong command line
 
-OWN = {"run": "Run a command and report it as an execution of a task."}
+OWN = {"run": "Run a command and report it as an execution of a task"}
 
 
 class Command(Protocol):

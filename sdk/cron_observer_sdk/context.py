@@ -12,8 +12,8 @@ _CURRENT: ContextVar[Execution | None] = ContextVar("cron_observer_execution", d
 def current() -> Execution:
     """Return the execution that this code runs in.
 
-    Outside of one it returns an execution that goes nowhere, so that a job's code also runs by itself.
-    Threads that a job starts see it only if they are given its context (`contextvars.copy_context`).
+    Outside of one it returns an execution that goes nowhere, so that the same code also runs by itself.
+    Threads that it starts see it only if they are given its context (`contextvars.copy_context`).
     """
     return _CURRENT.get() or Execution.nowhere()
 

@@ -8,7 +8,7 @@
     + BadRequest  Unauthenticated  Forbidden  NotFound  TooLarge
     + Conflict           AlreadyFinal  AlreadyClaimed  NotRunning  LeaseLost  LogGap
 
-* raised by a job to say how it ended: Skip, Fail, Cancelled
+* raised by the work to say how it ended: Skip, Fail, Cancelled
 """
 
 from __future__ import annotations
@@ -122,11 +122,11 @@ class LogGap(Conflict):
 
 
 class Skip(Exception):
-    """Raised by a job that found nothing to do: the outcome is ``skipped``, and nobody is alarmed."""
+    """Raised by work that found nothing to do: the outcome is ``skipped``, and nobody is alarmed."""
 
 
 class Fail(Exception):
-    """Raised by a job that failed without a bug: no traceback is sent. `retryable=False` ends the retries."""
+    """Raised by work that failed without a bug: no traceback is sent. `retryable=False` ends the retries."""
 
     def __init__(self, message: str, *, retryable: bool = True, exit_code: int | None = None) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""The handle that a job holds: what it was asked to do, and what it says about its work."""
+"""The handle that the work holds: what was asked for, and what is said about it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cron_observer_sdk.text import moment
 class Execution:
     """One run of a task. Every method returns at once, and none raises except `raise_if_cancelled`.
 
-    What the server has not told (yet) is empty or None: a job also runs when it cannot be reached.
+    What the server has not told (yet) is empty or None: work is done also when it cannot be reached.
     """
 
     def __init__(self, task: str, reporter: Reporter) -> None:
@@ -141,16 +141,16 @@ class Execution:
 
     @property
     def cancelled(self) -> bool:
-        """Say whether the job should end: cancellation was asked for, or the lease is lost."""
+        """Say whether the work should end: cancellation was asked for, or the lease is lost."""
         return self._reporter.stop_asked.is_set()
 
     def raise_if_cancelled(self) -> None:
-        """Raise `Cancelled`, or `LeaseLost`, if the job should end."""
+        """Raise `Cancelled`, or `LeaseLost`, if the work should end."""
         if self.cancelled:
             raise self._reporter.stop_cause or RuntimeError("asked to stop without a cause")
 
     def wait_cancelled(self, seconds: float) -> bool:
-        """Sleep, but wake when the job should end; say whether it should."""
+        """Sleep, but wake when the work should end; say whether it should."""
         return self._reporter.stop_asked.wait(seconds)
 
 
@@ -158,5 +158,5 @@ def _said(message: object) -> str:
     """Return a log message as text."""
     try:
         return message if isinstance(message, str) else str(message)
-    except Exception:  # noqa: BLE001  somebody else's __str__ must not end the job
+    except Exception:  # noqa: BLE001  somebody else's __str__ must not end the work
         return f"<{type(message).__name__}>"

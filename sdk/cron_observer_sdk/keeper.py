@@ -61,7 +61,7 @@ class Keeper:
         self._progress: float | None = None
         self._message: str | None = None
         self._checkpoint: Any = None
-        self._checkpoint_number = 0  #: counts what the job saved
+        self._checkpoint_number = 0  #: counts what the work saved
         self._checkpoint_stored = 0  #: the last one that the server acknowledged
         self._trusted_until = 0.0
         self._heart: Heart | None = None

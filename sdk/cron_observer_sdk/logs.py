@@ -17,8 +17,8 @@ from cron_observer_sdk.lines import Line, encode_line, note, without_fields
 from cron_observer_sdk.text import JsonObject
 
 #: A batch goes out when one of these is reached.
-BATCH_LINES = 1000
-BATCH_BYTES = 256 * 1024
+BATCH_LINES = 5000
+BATCH_BYTES = 512 * 1024
 INTERVAL_SECONDS = 0.5
 #: Memory for lines that are not sent yet; beyond it the oldest are dropped, and counted.
 BUFFER_BYTES = 16 * 1024 * 1024
@@ -33,7 +33,7 @@ Send = Callable[[int, "list[bytes]", float], JsonObject]
 
 
 class LogStream:
-    """Takes lines at once and delivers them in order; never blocks and never raises towards the job."""
+    """Takes lines at once and delivers them in order; never blocks and never raises towards the work."""
 
     def __init__(self, *, buffer_bytes: int = BUFFER_BYTES, interval: float = INTERVAL_SECONDS) -> None:
         self._changed = threading.Condition()

@@ -32,7 +32,7 @@ class Notices:
             if kind in self._said:
                 return
             self._said.add(kind)
-        with suppress(Exception):  # a broken log handler of the host must not end the job
+        with suppress(Exception):  # a broken log handler of the host must not end the work
             self._sink(message)
 
 

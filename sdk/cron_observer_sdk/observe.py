@@ -1,4 +1,4 @@
-"""`task`: a decorator that is also a context manager, for jobs that somebody else starts."""
+"""`task`: a decorator that is also a context manager, for work that somebody else starts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cron_observer_sdk.context import enter, running
 from cron_observer_sdk.errors import NotConfigured, Skip
 from cron_observer_sdk.execution import Execution
 from cron_observer_sdk.ids import TASK
-from cron_observer_sdk.job import Job
 from cron_observer_sdk.notice import PROCESS
 from cron_observer_sdk.outcome import Outcome, of_exception
+from cron_observer_sdk.own_run import OwnRun
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,7 +29,7 @@ class ObservedTask:
         self._client = client
         self._queues = queues
         self._lease_seconds = lease_seconds
-        self._open: list[tuple[Job, Execution | None]] = []  #: entered and not left, with what was current before
+        self._open: list[tuple[OwnRun, Execution | None]] = []  #: entered and not left, with what was current before
 
     def __call__(self, function: F) -> F:
         """Wrap a function, plain or ``async def``; its arguments and exceptions pass through unchanged."""
@@ -56,58 +56,58 @@ class ObservedTask:
 
     def __enter__(self) -> Execution:
         """Begin an execution; wait 2 s at most for the server."""
-        job = self._job()
-        job.begin()
-        return self._entered(job)
+        own = self._own_run()
+        own.begin()
+        return self._entered(own)
 
     def __exit__(
         self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
     ) -> bool | None:
         """End the execution; wait 2 s at most for a server that is silent. `Skip` ends here, all else passes."""
-        job = self._left()
-        job.end(_judge(job, error))
+        own = self._left()
+        own.end(_judge(own, error))
         return True if isinstance(error, Skip) else None
 
     async def __aenter__(self) -> Execution:
         """Begin an execution; the loop goes on meanwhile."""
-        job = self._job()
-        await _aside(job.begin)
-        return self._entered(job)
+        own = self._own_run()
+        await _aside(own.begin)
+        return self._entered(own)
 
     async def __aexit__(
         self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
     ) -> bool | None:
         """End the execution; the loop goes on meanwhile."""
-        job = self._left()
-        outcome = _judge(job, error)
-        await _aside(lambda: job.end(outcome))
+        own = self._left()
+        outcome = _judge(own, error)
+        await _aside(lambda: own.end(outcome))
         return True if isinstance(error, Skip) else None
 
     def _another(self) -> ObservedTask:
         """Return one for a single call, so that calls may run side by side."""
         return ObservedTask(self._name, self._client, self._queues, self._lease_seconds)
 
-    def _job(self) -> Job:
-        """Make the job of one run."""
+    def _own_run(self) -> OwnRun:
+        """Make the run of one call or block."""
         try:
             client = self._client or default_client()
-        except NotConfigured as error:  # a wrong address must not keep the job from running
+        except NotConfigured as error:  # a wrong address must not keep the work from running
             PROCESS.say("unconfigured", f"{error}: runs are not reported to Cron Observer")
             client = Client("", "")
-        return Job(self._name, client, queues=self._queues, lease_seconds=self._lease_seconds)
+        return OwnRun(self._name, client, queues=self._queues, lease_seconds=self._lease_seconds)
 
-    def _entered(self, job: Job) -> Execution:
+    def _entered(self, own: OwnRun) -> Execution:
         """Make the execution the current one."""
-        self._open.append((job, enter(job.execution)))
-        return job.execution
+        self._open.append((own, enter(own.execution)))
+        return own.execution
 
-    def _left(self) -> Job:
-        """Return the job of the block that ends, and make the one around it current again."""
+    def _left(self) -> OwnRun:
+        """Return the run of the block that ends, and make the one around it current again."""
         here = running()
-        place = next((n for n, (job, _) in enumerate(self._open) if job.execution is here), -1)
-        job, before = self._open.pop(place)
+        place = next((n for n, (own, _) in enumerate(self._open) if own.execution is here), -1)
+        own, before = self._open.pop(place)
         enter(before)
-        return job
+        return own
 
 
 def _kept(run: Execution, value: Any) -> Any:
@@ -117,15 +117,15 @@ def _kept(run: Execution, value: Any) -> Any:
     return value
 
 
-def _judge(job: Job, error: BaseException | None) -> Outcome:
+def _judge(own: OwnRun, error: BaseException | None) -> Outcome:
     """Say how the block ended."""
     if error is None:
-        return Outcome("finished", result=job.execution.result)
+        return Outcome("finished", result=own.execution.result)
     return of_exception(error)
 
 
 async def _aside(function: Callable[[], None]) -> None:
-    """Run a function that waits in a thread of its own: the loop's pool may be full of the job's work."""
+    """Run a function that waits in a thread of its own: the loop's pool may be full of other work."""
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -161,7 +161,8 @@ def task(
         with co.task("billing/invoice-export") as run: ...
 
     A due slot of the task is claimed if one waits (in `queues`, if they are named), else an execution is created.
-    The job always wins: without CRON_OBSERVER_URL and CRON_OBSERVER_TOKEN, or while the server is down, it runs all the same.
+    The work always wins: without CRON_OBSERVER_URL and CRON_OBSERVER_TOKEN, or while the server is down, it is done
+    all the same.
     Raise `ValueError` for a name that cannot be one.
     """
     if TASK.fullmatch(name) is None:

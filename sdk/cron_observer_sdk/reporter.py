@@ -1,6 +1,6 @@
 """What one execution tells the server and hears from it: facts, lease, log, the word to stop, the end.
 
-Nothing here raises towards the job, except the word to stop where the job asks for it.
+Nothing here raises towards the work, except the word to stop where the work asks for it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Reporter:
     """Reports one execution. It takes lines and progress before it is attached, and sends them afterwards.
 
     `strict`: the work must end when the lease cannot be trusted any more (a worker's), because another
-    worker may take over. Otherwise the job goes on through an outage of the server (a crontab's).
+    worker may take over. Otherwise the work goes on through an outage of the server (a crontab's).
     """
 
     def __init__(self, client: Client, notices: Notices, *, lease_seconds: float, strict: bool) -> None:
@@ -57,7 +57,7 @@ class Reporter:
 
     @property
     def ours(self) -> bool:
-        """Say whether this is the process that runs the job; a forked child reports nothing."""
+        """Say whether this is the process that runs the work; a forked child reports nothing."""
         return os.getpid() == self._pid
 
     def attach(self, facts: JsonObject, leased_at: float, *, begun: bool) -> None:
@@ -122,7 +122,7 @@ class Reporter:
             self.notices.say("checkpoint", f"the checkpoint cannot be stored: {error}")
 
     def ask_to_stop(self, cause: Exception) -> None:
-        """Let the job know that it should end; the first cause counts."""
+        """Let the work know that it should end; the first cause counts."""
         with self._lock:
             if self.stop_cause is not None:
                 return
@@ -197,10 +197,10 @@ class Reporter:
     def _refused(self, error: ApiError) -> bool:
         """Judge an error of a report; say whether it ends this kind of report."""
         if isinstance(error, Unavailable) or error.status >= 500:
-            self.notices.say("unavailable", f"{error}; the job goes on, reports are kept and tried again")
+            self.notices.say("unavailable", f"{error}; the work goes on, reports are kept and tried again")
             return False
         if isinstance(error, (Unauthenticated, Forbidden)):
-            self.notices.say("credential", f"the token is refused: {error}; the job goes on")
+            self.notices.say("credential", f"the token is refused: {error}; the work goes on")
             return False
         if isinstance(error, AlreadyFinal):
             if error.stored.get("status") == "CANCELLED":
@@ -210,7 +210,7 @@ class Reporter:
             if self._strict or self._keeper.trusted():
                 self.ask_to_stop(error)
             else:
-                self.notices.say("lease", f"{error}; the job goes on")
+                self.notices.say("lease", f"{error}; the work goes on")
         else:
             self.notices.say("refused", f"a report was refused: {error}")
         if isinstance(error, (Conflict, NotFound)):

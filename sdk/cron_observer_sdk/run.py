@@ -12,11 +12,11 @@ from typing import Any
 from cron_observer_sdk.child import Child, code_of_failure, exit_code, open_standard_streams
 from cron_observer_sdk.client import Client
 from cron_observer_sdk.errors import LeaseLost, NotConfigured
-from cron_observer_sdk.job import Job
 from cron_observer_sdk.notice import Notices
 from cron_observer_sdk.options import RunOptions
 from cron_observer_sdk.outcome import Outcome, fault
 from cron_observer_sdk.output import Output
+from cron_observer_sdk.own_run import OwnRun
 from cron_observer_sdk.text import RESULT_BYTES, strict_json
 
 #: Signals that are handed on to the command.
@@ -77,9 +77,9 @@ class Signals:
 class Ender:
     """Ends the command when its time is over or its cancellation is asked for."""
 
-    def __init__(self, job: Job, options: RunOptions) -> None:
+    def __init__(self, own: OwnRun, options: RunOptions) -> None:
         self.why: str | None = None  #: ``timeout`` or ``cancelled``, once it has begun to end the command
-        self._job = job
+        self._own_run = own
         self._options = options
         self._thread: threading.Thread | None = None
 
@@ -96,7 +96,7 @@ class Ender:
     def _watch(self, child: Child) -> None:
         """Wait for a reason, then end the group."""
         timeout = self._options.timeout
-        asked = self._job.execution.wait_cancelled(threading.TIMEOUT_MAX if timeout is None else timeout)
+        asked = self._own_run.execution.wait_cancelled(threading.TIMEOUT_MAX if timeout is None else timeout)
         self.why = "cancelled" if asked else "timeout"
         child.end(self._options.grace)
 
@@ -106,15 +106,15 @@ def run(options: RunOptions, command: Sequence[str]) -> int:
     open_standard_streams()
     signals = Signals()
     notices = Notices(_to_stderr)
-    job = _job(options, notices)
+    own = _own_run(options, notices)
     try:
         with signals.interrupting():
-            job.begin()
+            own.begin()
     except Interrupted as interrupted:
-        job.release("stopped before the command started")
+        own.release("stopped before the command started")
         return 128 + interrupted.number
-    output = Output(None if options.no_output else job.reporter)
-    child = Child(command, _environment(job), output.take)
+    output = Output(None if options.no_output else own.reporter)
+    child = Child(command, _environment(own), output.take)
     try:
         child.spawn()
     except OSError as error:
@@ -124,37 +124,37 @@ def run(options: RunOptions, command: Sequence[str]) -> int:
         outcome = Outcome("failed", code, fault("CommandNotFound" if code == 127 else "CommandNotRunnable", message))
     else:
         signals.hand_to(child)
-        ender = Ender(job, options)
+        ender = Ender(own, options)
         ender.watch(child)
         status = child.wait()
         ender.finish()
         code = exit_code(status)
-        outcome = _outcome(status, ender.why, options, job)
+        outcome = _outcome(status, ender.why, options, own)
     output.finish()
     signals.take_back()
     with suppress(Interrupted), signals.interrupting():
-        job.end(outcome)
+        own.end(outcome)
     return code
 
 
-def _job(options: RunOptions, notices: Notices) -> Job:
-    """Make the job; a wrong address does not keep the command from running."""
+def _own_run(options: RunOptions, notices: Notices) -> OwnRun:
+    """Make the run; a wrong address does not keep the command from running."""
     try:
         client = Client()
     except NotConfigured as error:
         notices.say("unconfigured", f"{error}: this run is not reported")
         client = Client("", "")
-    return Job(
+    return OwnRun(
         options.task, client, queues=options.queues, lease_seconds=options.lease, notices=notices, process=notices
     )
 
 
-def _outcome(status: int, why: str | None, options: RunOptions, job: Job) -> Outcome:
+def _outcome(status: int, why: str | None, options: RunOptions, own: OwnRun) -> Outcome:
     """Say how the command ended."""
     code = exit_code(status)
     if why == "timeout":
         return Outcome("failed", code, fault("Timeout", f"still running after {options.timeout:g} s: ended"))
-    if why == "cancelled" and not isinstance(job.reporter.stop_cause, LeaseLost):
+    if why == "cancelled" and not isinstance(own.reporter.stop_cause, LeaseLost):
         return Outcome("cancelled", code)
     if status < 0:
         return Outcome("failed", code, fault("Signal", f"ended by {_signal_name(-status)}"))
@@ -169,9 +169,9 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _environment(job: Job) -> dict[str, str]:
+def _environment(own: OwnRun) -> dict[str, str]:
     """Return our environment, and what the command may want to know about its execution."""
-    run, facts = job.execution, job.execution.facts
+    run, facts = own.execution, own.execution.facts
     environment = dict(os.environ)
     if not run.observed:
         return environment

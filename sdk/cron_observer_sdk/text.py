@@ -1,4 +1,4 @@
-"""JSON and text as the wire wants them. Nothing here raises on what a job hands in."""
+"""JSON and text as the wire wants them. Nothing here raises on what it is handed."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _speakable(value: Any) -> str:
     """Say a value that JSON does not know in words."""
     try:
         return str(value)
-    except Exception:  # noqa: BLE001  somebody else's __str__ must not end the job
+    except Exception:  # noqa: BLE001  somebody else's __str__ must not end the work
         return f"<{type(value).__name__}>"
 
 

@@ -16,9 +16,9 @@ from cron_observer_sdk.client import Client, default_client
 from cron_observer_sdk.errors import ApiError, Cancelled, NotConfigured, NotFound, Unavailable
 from cron_observer_sdk.handlers import Handler, Handlers
 from cron_observer_sdk.ids import uuid7
-from cron_observer_sdk.job import worker_name
 from cron_observer_sdk.keeper import lasting_clock
 from cron_observer_sdk.notice import LOGGER
+from cron_observer_sdk.own_run import worker_name
 from cron_observer_sdk.shift import Shift
 from cron_observer_sdk.text import JsonObject
 from cron_observer_sdk.transport import Abort

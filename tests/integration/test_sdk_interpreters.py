@@ -82,7 +82,7 @@ def server() -> Iterator[WireServer]:
 
 
 @pytest.mark.parametrize("python", interpreters())
-def test_a_job_a_worker_and_a_command_run_clean(server: WireServer, python: str) -> None:
+def test_work_a_worker_and_a_command_run_clean(server: WireServer, python: str) -> None:
     """Decorator, block, coroutine, worker, client and `run` work with warnings as errors, and say nothing."""
     due = server.add_due("t/due")
     done = subprocess.run(

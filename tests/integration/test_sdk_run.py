@@ -74,7 +74,7 @@ def test_what_cannot_be_started_gives_the_numbers_of_sh(server: WireServer, tmp_
 
 def test_a_script_without_an_interpreter_line_runs_as_in_a_shell(server: WireServer, tmp_path: Path) -> None:
     """An executable text without ``#!`` is given to sh, as execvp does."""
-    script = tmp_path / "job"
+    script = tmp_path / "work"
     script.write_text('echo "ran with $1"\n')
     script.chmod(0o755)
     assert cli("run", "ops/backup", "--", str(script), "x", server=server).stdout == b"ran with x\n"
@@ -198,7 +198,7 @@ def test_output_can_be_kept_private(server: WireServer) -> None:
 
 
 @pytest.mark.parametrize("where", ["refusing", "hanging", "unset", "broken", "wrong token"])
-def test_the_job_always_wins(server: WireServer, where: str) -> None:
+def test_the_work_always_wins(server: WireServer, where: str) -> None:
     """Whatever is wrong with the server: the command runs, exits as it does, and one warning is printed."""
     env: dict[str, str] = {}
     target: WireServer | str | None = server

@@ -91,8 +91,8 @@ def test_a_time_limit_ends_the_whole_group(server: WireServer, tmp_path: Path, g
     """After --timeout comes SIGTERM, after --grace SIGKILL, for grandchildren as well."""
     pids = tmp_path / "pids"
     stubborn = "trap : TERM;" if grace == "300ms" else ""
-    job = f"{stubborn} echo $$ >> {pids}; while :; do sleep 0.1; done"
-    script = f"sh -c '{job}' & {job}"
+    work = f"{stubborn} echo $$ >> {pids}; while :; do sleep 0.1; done"
+    script = f"sh -c '{work}' & {work}"
     begun = time.monotonic()
     done = cli(*sh(script, "--timeout", "1s", "--grace", grace), server=server)
     assert time.monotonic() - begun < 8
@@ -146,7 +146,7 @@ def test_nohup_stays_nohup(server: WireServer) -> None:
 
 
 def test_an_ignored_sigchld_costs_no_exit_code(server: WireServer) -> None:
-    """Some daemons start jobs with SIGCHLD ignored; the exit code is still the command's."""
+    """Some daemons start commands with SIGCHLD ignored; the exit code is still the command's."""
     done = subprocess.run(
         [
             arguments("x")[0],
@@ -168,7 +168,7 @@ def test_an_impatient_signal_ends_the_reporting(server: WireServer) -> None:
     process.terminate()
     process.communicate(timeout=30)
     assert process.returncode == 7
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 1.8
 
 
 def _can_make_a_pid_namespace() -> bool:

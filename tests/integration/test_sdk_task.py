@@ -1,4 +1,4 @@
-"""`task` reports a job as it runs, and never stands in its way."""
+"""`task` reports work as it runs, and never stands in its way."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_function_is_reported_with_its_result(server: WireServer) -> None:
 
 
 def test_a_due_slot_is_claimed_first(server: WireServer) -> None:
-    """The run of a job that cron starts becomes the slot that waits, not a second execution."""
+    """The run of work that cron starts becomes the slot that waits, not a second execution."""
     due = server.add_due("billing/export", payload={"format": "csv"}, queue="slow", checkpoint={"row": 7})
     with co.task("billing/export") as run:
         assert (run.id, run.task, run.attempt, run.fence) == (due["id"], "billing/export", 1, 1)
@@ -74,11 +74,11 @@ def test_an_exception_passes_unchanged_and_is_told(server: WireServer) -> None:
     error = ValueError("no such day")
 
     @co.task("a/b")
-    def job() -> None:
+    def work() -> None:
         raise error
 
     with pytest.raises(ValueError, match="no such day") as raised:
-        job()
+        work()
     assert raised.value is error
     told = server.only()["error"]
     assert (told["type"], told["message"]) == ("ValueError", "no such day")
@@ -86,14 +86,14 @@ def test_an_exception_passes_unchanged_and_is_told(server: WireServer) -> None:
     assert "observe.py" not in told["traceback"]
 
 
-def test_skip_ends_a_job_quietly(server: WireServer) -> None:
-    """A job that found nothing to do is skipped, for the server and for its caller."""
+def test_skip_ends_work_quietly(server: WireServer) -> None:
+    """Work that found nothing to do is skipped, for the server and for its caller."""
 
     @co.task("a/b")
-    def job() -> int:
+    def work() -> int:
         raise co.Skip("holiday")
 
-    assert job() is None
+    assert work() is None
     assert server.only()["status"] == "SKIPPED"
     assert server.only()["error"]["message"] == "holiday"
 
@@ -107,18 +107,18 @@ def test_exits_and_interrupts_are_never_swallowed(server: WireServer, stop: Base
 
 
 def test_cancellation_travels_in_replies(server: WireServer) -> None:
-    """A wish to cancel reaches the job with the next reply; the job ends when it asks."""
+    """A wish to cancel reaches the work with the next reply; the work ends when it asks."""
     server.cancel_requested = True
 
     @co.task("a/b")
-    def job() -> None:
+    def work() -> None:
         run = co.current()
         run.log("one line")
         assert run.wait_cancelled(20)
         run.raise_if_cancelled()
 
     with pytest.raises(co.Cancelled):
-        job()
+        work()
     assert server.only()["status"] == "CANCELLED"
 
 
@@ -137,10 +137,10 @@ def test_a_bad_result_is_said_and_dropped(server: WireServer) -> None:
     value = object()
 
     @co.task("a/b")
-    def job() -> object:
+    def work() -> object:
         return value
 
-    assert job() is value
+    assert work() is value
     assert server.only()["status"] == "FINISHED"
     assert server.only()["result"] is None
     (entries,) = server.logs.values()
@@ -163,11 +163,11 @@ def test_a_refused_result_does_not_cost_the_outcome(
 
 def test_coroutines_are_reported_and_the_loop_goes_on(server: WireServer) -> None:
     """While the server is slow to answer, other coroutines run."""
-    server.fail("claims", Fault(hang=0.5))
+    server.fail("claims", Fault(hang=1.5))
     ticks: list[float] = []
 
     @co.task("a/b")
-    async def job(number: int) -> int:
+    async def work(number: int) -> int:
         co.current().log("inside")
         await asyncio.sleep(0)
         return number * 2
@@ -180,12 +180,12 @@ def test_coroutines_are_reported_and_the_loop_goes_on(server: WireServer) -> Non
     async def main() -> int:
         ticking = asyncio.create_task(tick())
         try:
-            return await job(21)
+            return await work(21)
         finally:
             ticking.cancel()
 
     assert asyncio.run(main()) == 42
-    assert max(after - before for before, after in pairwise(ticks)) < 0.4
+    assert max(after - before for before, after in pairwise(ticks)) < 1
     assert server.only()["result"] == 42
     assert server.messages() == ["inside"]
 
@@ -194,22 +194,22 @@ def test_coroutines_side_by_side_are_told_apart(server: WireServer) -> None:
     """Each call of a decorated coroutine has its own current execution, also as ``async with``."""
 
     @co.task("a/b")
-    async def job(number: int) -> str:
+    async def work(number: int) -> str:
         before = co.current().id
         await asyncio.sleep(0.05)
         assert co.current().id == before
-        co.current().log(f"job {number}")
+        co.current().log(f"work {number}")
         return before
 
     async def main() -> list[str]:
         async with co.task("a/c") as outer:
-            ids = await asyncio.gather(*(job(number) for number in range(5)))
+            ids = await asyncio.gather(*(work(number) for number in range(5)))
             assert co.current() is outer
             return [outer.id, *ids]
 
     ids = asyncio.run(main())
     assert len(set(ids)) == 6
-    assert sorted(message for key in ids for message in server.messages(key)) == [f"job {n}" for n in range(5)]
+    assert sorted(message for key in ids for message in server.messages(key)) == [f"work {n}" for n in range(5)]
     assert {execution["status"] for execution in server.executions.values()} == {"FINISHED"}
 
 
@@ -224,7 +224,7 @@ def test_blocks_nest(server: WireServer) -> None:
 
 
 def test_logging_goes_to_the_current_execution(server: WireServer) -> None:
-    """A LogHandler streams records with logger, extra fields and traceback; outside of a job it is silent."""
+    """A LogHandler streams records with logger, extra fields and traceback; outside of work it is silent."""
     logger = logging.getLogger("test.sdk")
     handler = co.LogHandler(level="INFO")
     logger.addHandler(handler)
@@ -287,5 +287,5 @@ def test_generators_are_refused() -> None:
     with pytest.raises(TypeError, match="is a generator"):
 
         @co.task("a/b")
-        def job() -> Iterator[int]:
+        def work() -> Iterator[int]:
             yield 1

@@ -113,7 +113,7 @@ def test_as_many_run_at_once_as_are_allowed(server: WireServer) -> None:
     inside, most = 0, 0
     lock, gate = threading.Lock(), threading.Event()
 
-    def job(run: co.Execution) -> None:
+    def work(run: co.Execution) -> None:
         nonlocal inside, most
         with lock:
             inside += 1
@@ -125,8 +125,8 @@ def test_as_many_run_at_once_as_are_allowed(server: WireServer) -> None:
             inside -= 1
 
     for _ in range(7):
-        server.add_due("t/job")
-    with working(server, {"t/job": job}, concurrency=3):
+        server.add_due("t/work")
+    with working(server, {"t/work": work}, concurrency=3):
         server.wait_for(lambda: len(server.of("complete")) == 7)
     assert most == 3
     assert server.of("claims")[0].body["max"] == 3
@@ -135,8 +135,8 @@ def test_as_many_run_at_once_as_are_allowed(server: WireServer) -> None:
 def test_heartbeats_come_at_the_servers_pace(server: WireServer) -> None:
     """While a handler works, its lease is renewed as often as the server says."""
     server.pace = 1.0
-    server.add_due("t/job")
-    with working(server, {"t/job": lambda run: server.wait_for(lambda: len(server.of("heartbeat")) == 3)}):
+    server.add_due("t/work")
+    with working(server, {"t/work": lambda run: server.wait_for(lambda: len(server.of("heartbeat")) == 3)}):
         server.wait_for(lambda: server.of("complete"))
     times = [call.at for call in server.of("heartbeat")]
     assert all(0.9 < after - before < 2.5 for before, after in pairwise(times))
@@ -148,12 +148,12 @@ def test_cancellation_reaches_a_handler(server: WireServer) -> None:
     server.cancel_requested = True
     server.pace = 1.0
 
-    def job(run: co.Execution) -> None:
+    def work(run: co.Execution) -> None:
         assert run.wait_cancelled(20)
         run.raise_if_cancelled()
 
-    due = server.add_due("t/job")
-    with working(server, {"t/job": job}):
+    due = server.add_due("t/work")
+    with working(server, {"t/work": work}):
         server.wait_for(lambda: due["status"] == "CANCELLED")
     assert server.of("complete")[0].body["outcome"] == "cancelled"
 
@@ -163,7 +163,7 @@ def test_a_lost_lease_stops_the_handler_and_reports_nothing(server: WireServer) 
     server.pace = 1.0
     seen: list[str] = []
 
-    def job(run: co.Execution) -> None:
+    def work(run: co.Execution) -> None:
         assert run.wait_cancelled(20)
         try:
             run.raise_if_cancelled()
@@ -171,9 +171,9 @@ def test_a_lost_lease_stops_the_handler_and_reports_nothing(server: WireServer) 
             seen.append(error.code)
             raise
 
-    first = server.add_due("t/job")
+    first = server.add_due("t/work")
     server.fail("heartbeat", Fault(status=409, problem={"code": "lease_lost", "detail": "old fence"}))
-    with working(server, {"t/job": job, "t/next": lambda: None}):
+    with working(server, {"t/work": work, "t/next": lambda: None}):
         server.wait_for(lambda: seen)
         after = server.add_due("t/next")
         server.wait_for(lambda: after["status"] == "FINISHED")
@@ -187,14 +187,14 @@ def test_a_lease_that_cannot_be_renewed_is_given_up_before_it_ends(server: WireS
     server.pace = 1.0
     stopped: list[float] = []
 
-    def job(run: co.Execution) -> None:
+    def work(run: co.Execution) -> None:
         server.always["heartbeat"] = Fault(hang=60)
         assert run.wait_cancelled(20)
         stopped.append(time.monotonic())
         run.raise_if_cancelled()
 
-    server.add_due("t/job")
-    with working(server, {"t/job": job}, lease_seconds=5):
+    server.add_due("t/work")
+    with working(server, {"t/work": work}, lease_seconds=5):
         server.wait_for(lambda: stopped)
         server.always.clear()
     claimed = server.of("claims")[0].at
@@ -206,13 +206,13 @@ def test_a_stopping_worker_lets_its_runs_finish(server: WireServer) -> None:
     """Stop: no new claims, the running handler finishes within the grace, and its outcome counts."""
     began = threading.Event()
 
-    def job(run: co.Execution) -> str:
+    def work(run: co.Execution) -> str:
         began.set()
         time.sleep(0.5)
         return "finished"
 
-    due = server.add_due("t/job")
-    with working(server, {"t/job": job}, concurrency=2):
+    due = server.add_due("t/work")
+    with working(server, {"t/work": work}, concurrency=2):
         assert began.wait(20)
     assert (due["status"], due["result"]) == ("FINISHED", "finished")
     assert server.of("release") == []
@@ -244,8 +244,8 @@ def test_what_outlasts_the_grace_is_released(server: WireServer) -> None:
 
 def test_a_long_poll_is_ended_and_what_it_brought_is_given_back(server: WireServer) -> None:
     """A claim that crossed with the stop is asked for again, and released."""
-    late = server.add_due("t/job", queue="other")
-    with working(server, {"t/job": lambda: None}):
+    late = server.add_due("t/work", queue="other")
+    with working(server, {"t/work": lambda: None}):
         server.wait_for(lambda: server.of("claims"))
         first = server.of("claims")[0].body["claim_id"]
         with server.changed:
@@ -260,7 +260,7 @@ def test_a_long_poll_is_ended_and_what_it_brought_is_given_back(server: WireServ
 def test_an_execution_without_a_handler_is_given_back(server: WireServer, caplog: pytest.LogCaptureFixture) -> None:
     """An unknown task is released with a reason, and the worker does not spin on it."""
     server.add_due("t/other")
-    with working(server, {"t/job": lambda: None}, tasks=["t/job", "t/other"]):
+    with working(server, {"t/work": lambda: None}, tasks=["t/work", "t/other"]):
         server.wait_for(lambda: server.of("release"))
     assert server.of("release")[0].body["reason"] == "worker w1 has no handler for t/other"
     assert "no handler for t/other" in caplog.text
@@ -269,8 +269,8 @@ def test_an_execution_without_a_handler_is_given_back(server: WireServer, caplog
 def test_an_outage_is_waited_out(server: WireServer, caplog: pytest.LogCaptureFixture) -> None:
     """The server is away and comes back: the worker says so once and goes on claiming."""
     server.fail("claims", *[Fault(status=503)] * 6)
-    due = server.add_due("t/job")
-    with working(server, {"t/job": lambda: None}):
+    due = server.add_due("t/work")
+    with working(server, {"t/work": lambda: None}):
         server.wait_for(lambda: due["status"] == "FINISHED")
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
 
@@ -278,8 +278,8 @@ def test_an_outage_is_waited_out(server: WireServer, caplog: pytest.LogCaptureFi
 def test_an_outcome_survives_an_outage(server: WireServer) -> None:
     """The end of a run is told again until the server takes it."""
     server.fail("complete", Fault(status=503), Fault(drop=True))
-    due = server.add_due("t/job")
-    with working(server, {"t/job": lambda: "value"}):
+    due = server.add_due("t/work")
+    with working(server, {"t/work": lambda: "value"}):
         server.wait_for(lambda: due["status"] == "FINISHED")
     bodies = [call.body for call in server.of("complete")]
     assert len(bodies) == 3
@@ -289,14 +289,14 @@ def test_an_outcome_survives_an_outage(server: WireServer) -> None:
 def test_a_task_that_is_not_pushed_yet_is_waited_for(server: WireServer) -> None:
     """A claim that names an unknown task is refused; the worker asks again, for the manifest may come."""
     server.fail("claims", Fault(status=404, problem={"code": "not_found", "detail": "there is no such task"}))
-    due = server.add_due("t/job")
-    with working(server, {"t/job": lambda: None}):
+    due = server.add_due("t/work")
+    with working(server, {"t/work": lambda: None}):
         server.wait_for(lambda: due["status"] == "FINISHED")
 
 
 def test_more_tasks_than_a_claim_may_name_are_refused(server: WireServer) -> None:
     """A worker of 101 tasks is told what to do instead."""
-    handlers = {f"t/job{number}": print for number in range(101)}
+    handlers = {f"t/work{number}": print for number in range(101)}
     with pytest.raises(ValueError, match="100 tasks at most"):
         co.Worker(client(server)).run(handlers)
 
@@ -304,7 +304,7 @@ def test_more_tasks_than_a_claim_may_name_are_refused(server: WireServer) -> Non
 def test_a_server_without_long_poll_is_not_hammered(server: WireServer) -> None:
     """Answers that come too soon are followed by a rest."""
     server.always["claims"] = Fault(problem={"executions": []})
-    with working(server, {"t/job": lambda: None}):
+    with working(server, {"t/work": lambda: None}):
         server.wait_for(lambda: len(server.of("claims")) == 3)
     times = [call.at for call in server.of("claims")]
     assert times[2] - times[0] > 1.5
@@ -314,13 +314,13 @@ def test_a_wrong_token_ends_the_worker_loudly(server: WireServer) -> None:
     """What waiting cannot mend is raised."""
     worker = co.Worker(co.Client(server.url, "co_00000000_wrong"))
     with pytest.raises(co.Unauthenticated, match="make a token"):
-        worker.run({"t/job": print})
+        worker.run({"t/work": print})
 
 
 def test_a_worker_without_settings_says_so() -> None:
     """A worker that could never claim is refused at once."""
     with pytest.raises(co.NotConfigured, match="a worker needs both"):
-        co.Worker(co.Client("", "")).run({"t/job": print})
+        co.Worker(co.Client("", "")).run({"t/work": print})
 
 
 @pytest.mark.parametrize("options", [{"concurrency": 0}, {"concurrency": 101}, {"lease_seconds": 1}])
@@ -332,13 +332,13 @@ def test_impossible_numbers_are_refused(options: dict[str, Any]) -> None:
 
 PROGRAM = """
 import cron_observer_sdk as co, sys, time
-def job(run):
+def work(run):
     run.log("at work")
     print("at work", flush=True)
     while not run.cancelled:
         time.sleep(0.02)
     run.raise_if_cancelled()
-co.Worker(concurrency=2, grace_seconds=float(sys.argv[1])).run({"*": job})
+co.Worker(concurrency=2, grace_seconds=float(sys.argv[1])).run({"*": work})
 print("stopped", flush=True)
 """
 
@@ -346,7 +346,7 @@ print("stopped", flush=True)
 @pytest.mark.parametrize(("grace", "signals"), [("0.2", [signal.SIGTERM]), ("60", [signal.SIGINT, signal.SIGTERM])])
 def test_signals_stop_a_worker_process(server: WireServer, grace: str, signals: list[signal.Signals]) -> None:
     """SIGTERM or SIGINT stops it within the grace, a second signal at once; the run is given back, the exit clean."""
-    due = server.add_due("t/job")
+    due = server.add_due("t/work")
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-X", "dev", "-c", PROGRAM, grace],
         env=environment(server), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -364,7 +364,7 @@ def test_signals_stop_a_worker_process(server: WireServer, grace: str, signals: 
 def test_a_worker_that_nobody_answers_stops_all_the_same() -> None:
     """Without a server the worker keeps trying, and a stop ends that too."""
     worker = co.Worker(co.Client(f"http://127.0.0.1:{free_port()}", TOKEN))
-    thread = threading.Thread(target=worker.run, args=({"t/job": print},))
+    thread = threading.Thread(target=worker.run, args=({"t/work": print},))
     thread.start()
     worker.stop()
     thread.join(20)

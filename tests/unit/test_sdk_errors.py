@@ -79,7 +79,7 @@ def test_unusable_addresses_are_refused_without_their_secrets(url: str) -> None:
 
 
 def test_a_client_without_settings_can_be_made_but_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Importing a job's module needs no server; calling one does."""
+    """Importing a module with work in it needs no server; calling one does."""
     monkeypatch.delenv("CRON_OBSERVER_URL", raising=False)
     monkeypatch.delenv("CRON_OBSERVER_TOKEN", raising=False)
     client = co.Client()

@@ -72,9 +72,9 @@ def test_a_decorated_function_is_not_reported_twice() -> None:
     seen: list[co.Execution] = []
 
     @co.task("a/b")
-    def job(run: co.Execution) -> None:
+    def work(run: co.Execution) -> None:
         seen.append(run)
 
     run = co.Execution.nowhere()
-    call(job, run)
+    call(work, run)
     assert seen == [run]

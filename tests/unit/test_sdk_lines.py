@@ -68,7 +68,7 @@ def test_binary_output_is_cut_and_encoded() -> None:
         assert json.loads(encode_line(line))["level"] == "INFO"
 
 
-def test_long_messages_of_a_job_are_cut_too() -> None:
+def test_long_messages_of_work_are_cut_too() -> None:
     """A message in code has the same limit, counted in bytes."""
     lines = list(make_lines(0.0, "INFO", "€" * 10_000, {"n": 1}))
     assert [len(line.message) for line in lines] == [16383, 13617]
@@ -109,5 +109,5 @@ def test_levels_of_others_have_a_place(given: str | int, level: str) -> None:
 
 
 def test_notes_say_whose_they_are() -> None:
-    """A line by the SDK itself can be told from the job's."""
+    """A line by the SDK itself can be told from the work's."""
     assert json.loads(encode_line(note("dropped")))["fields"] == {"by": "cron-observer-sdk"}

@@ -1,4 +1,4 @@
-"""How a job ends is judged once, and told in the wire's words."""
+"""How work ends is judged once, and told in the wire's words."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_an_exception_is_a_failure_with_its_traceback() -> None:
 
 
 def test_skip_cancel_and_fail_are_no_bugs() -> None:
-    """The three words of a job have outcomes of their own and no traceback."""
+    """The three words of work have outcomes of their own and no traceback."""
     assert of_exception(Skip("holiday"))._asdict() == {
         "outcome": "skipped",
         "exit_code": None,
@@ -54,7 +54,7 @@ def test_skip_cancel_and_fail_are_no_bugs() -> None:
     [(None, "finished", 0), (0, "finished", 0), (3, "failed", 3), (256 + 7, "failed", 7), ("disk full", "failed", 1)],
 )
 def test_exits_are_judged_as_the_shell_does(code: object, outcome: str, number: int) -> None:
-    """``sys.exit`` in a job gives its exit code."""
+    """``sys.exit`` in work gives its exit code."""
     judged = of_exception(SystemExit(code))
     assert (judged.outcome, judged.exit_code) == (outcome, number)
 

@@ -1,4 +1,4 @@
-"""What a job hands in becomes JSON that the server takes."""
+"""What work hands in becomes JSON that the server takes."""
 
 from __future__ import annotations
 

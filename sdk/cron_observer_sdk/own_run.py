@@ -1,7 +1,7 @@
-"""A run that this process starts by itself (`task()`, `cron-observer run`): the job always wins.
+"""A run that this process starts by itself (`task()`, `cron-observer run`): the work always wins.
 
-The server is spoken to from threads of our own; the job waits for them for `PHASE_SECONDS` at its begin and at
-its end, longer only while the server acknowledges what it is sent. A server that comes back while the job runs
+The server is spoken to from threads of our own; the work waits for them for `PHASE_SECONDS` at its begin and at
+its end, longer only while the server acknowledges what it is sent. A server that comes back while the work runs
 still gets the whole story.
 """
 
@@ -24,7 +24,7 @@ from cron_observer_sdk.outcome import Outcome
 from cron_observer_sdk.reporter import Reporter
 from cron_observer_sdk.text import JsonObject, timestamp
 
-#: Longest time that the begin or the end of a job waits for a server that does not answer.
+#: Longest time that the begin or the end of the work waits for a server that does not answer.
 PHASE_SECONDS = 2.0
 #: Longest time that the end waits for a server that takes what it is sent.
 DELIVERY_SECONDS = 10.0
@@ -34,7 +34,7 @@ LOG_SHARE = 0.4
 OUTCOME_SECONDS = 30.0
 #: Tries of one call to begin: a server that is down is known soon, and the next round comes anyway.
 TRIES = 2
-#: Longest pause between tries to begin while the job runs.
+#: Longest pause between tries to begin while the work runs.
 LONGEST_PAUSE_SECONDS = 15.0
 
 
@@ -43,7 +43,7 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-class Job:
+class OwnRun:
     """One run: `begin`, then `end` or `release`. None of them raises, and none of them waits long."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Job:
         self._worker = worker_name()
         self._began_at = 0.0
         self._tried = threading.Event()  #: the first try to begin has ended, well or badly
-        self._over = threading.Event()  #: the job has ended
+        self._over = threading.Event()  #: the work has ended
         self._closed = threading.Event()  #: nothing more will be reported
         self._lock = threading.Lock()
         self._ending = False  #: a thread delivers the end
@@ -76,7 +76,7 @@ class Job:
         self._ids = (uuid7(), uuid7())  #: of the claim and of the execution: a repeat is harmless
 
     def begin(self, patience: float = PHASE_SECONDS) -> None:
-        """Tell the server that the job begins; go on without it after `patience` seconds."""
+        """Tell the server that the work begins; go on without it after `patience` seconds."""
         self._began_at = time.time()
         if not self._client.configured:
             self._process.say("unconfigured", f"{self._client.missing}: runs are not reported to Cron Observer")
@@ -84,10 +84,10 @@ class Job:
             return
         threading.Thread(target=self._begin_all, name="cron-observer-begin", daemon=True).start()
         if not self._tried.wait(patience):
-            self.notices.say("unavailable", "Cron Observer does not answer; the job goes on without it")
+            self.notices.say("unavailable", "Cron Observer does not answer; the work goes on without it")
 
     def end(self, outcome: Outcome, patience: float = PHASE_SECONDS) -> None:
-        """Tell the server how the job ended; go on without it if it does not answer."""
+        """Tell the server how the work ended; go on without it if it does not answer."""
         if not self.reporter.ours:
             return
         if isinstance(self.reporter.stop_cause, LeaseLost):
@@ -107,7 +107,7 @@ class Job:
             self._closed.wait(left)
 
     def release(self, reason: str, patience: float = PHASE_SECONDS) -> None:
-        """Give the run back without an outcome: the job did not begin."""
+        """Give the run back without an outcome: the work did not begin."""
         self._release_reason = reason
         self._over.set()
         if self.reporter.attached:
@@ -121,14 +121,14 @@ class Job:
         self._tried.set()
 
     def _begin_all(self) -> None:
-        """Try to begin until the server answers or the job is over; then deliver an end that came first."""
+        """Try to begin until the server answers or the work is over; then deliver an end that came first."""
         pause = 0.5
         while True:
             last = self._over.is_set()
             try:
                 self._attach()
             except Unavailable as error:
-                self.notices.say("unavailable", f"{error}; the job goes on without it")
+                self.notices.say("unavailable", f"{error}; the work goes on without it")
                 self._tried.set()
                 if last:
                     self._give_up()
