@@ -12,6 +12,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from cron_observer.lifecycle import GRACE_DEFAULT
+
 #: RFC 3339, UTC, milliseconds, ``Z``.
 Instant = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Id = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
@@ -147,7 +149,7 @@ class CancelBody(In):
     """Why, and how long the worker may take to stop."""
 
     reason: Prose = ""
-    grace_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
+    grace_seconds: Annotated[float, Meta(ge=0, le=86_400)] = GRACE_DEFAULT.total_seconds()
 
 
 class Event(Out):
