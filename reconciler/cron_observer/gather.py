@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +13,7 @@ from cron_observer.model import Commit
 from cron_observer.plan import DesiredFile
 from cron_observer.source import Changes, Entry, Source, Target
 from cron_observer.source.reader import Reader
+from cron_observer.source.threads import in_thread
 from cron_observer.store import sync
 from cron_observer.store.engine import Database
 from cron_observer.store.sources import Lease
@@ -80,23 +80,23 @@ async def gather(database: Database, source: Source, held: Lease, target: Target
     """
     anew = held.validator_version != VALIDATOR_VERSION
     since = None if anew else held.applied_commit
-    if since is not None and not await asyncio.to_thread(source.has, since):
+    if since is not None and not await in_thread(source.has, since):
         since = None
-    rewritten = since is not None and await asyncio.to_thread(source.rewritten, since, target)
+    rewritten = since is not None and await in_thread(source.rewritten, since, target)
     if rewritten:
         log.warning("history_rewritten", source=held.name, old=since, new=target.id)
     whole = since is None or rewritten
     async with database.transaction([held.tenant_id]) as conn:
         known = await sync.files(conn, held, None if whole else [])
     blobs = {path: row.blob for path, row in known.items()} if since is None else None
-    changes = await asyncio.to_thread(source.changes, target, since, blobs)
-    entries, commits = await asyncio.to_thread(
+    changes = await in_thread(source.changes, target, since, blobs)
+    entries, commits = await in_thread(
         _chosen, source, target, None if whole else since, changes, known, anew=anew, rewritten=rewritten
     )
-    found = await asyncio.to_thread(lambda: list(reader.parse(source.read(entries, MAX_FILE_BYTES))))
+    found = await in_thread(lambda: list(reader.parse(source.read(entries, MAX_FILE_BYTES))))
     head = Commit(id=target.id if source.has_commits else None)
     if source.has_commits and target.id is not None:
-        head = (await asyncio.to_thread(source.describe, [target.id])).get(target.id, head)
+        head = (await in_thread(source.describe, [target.id])).get(target.id, head)
     return Gathered(
         desired=[DesiredFile(file=file, commit=commits.get(entry.path, head)) for entry, _, file in found],
         gone=list(changes.deleted),

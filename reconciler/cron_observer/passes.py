@@ -27,6 +27,7 @@ from cron_observer.model import Commit, Finding, Severity
 from cron_observer.plan import OUTSIDE, Plan, Step, plan
 from cron_observer.source import MirrorBroken, Source, SourceSpec, Target
 from cron_observer.source.reader import Reader
+from cron_observer.source.threads import in_thread
 from cron_observer.store import plans, sources, sync, task_writes
 from cron_observer.store.engine import Database, clock
 from cron_observer.store.sources import Lease, Overtaken, Stale
@@ -72,6 +73,7 @@ class Pass:
     held: Lease
     reader: Reader
     trigger: str  #: poll, push (a change was heard of) or manual
+    applying: asyncio.Lock  #: held while this process applies: one connection applies, the others look
     at: datetime | None = None  #: the time to go by, for tests; None reads the database's clock
     run_id: UUID | None = field(default=None, init=False)
 
@@ -93,7 +95,7 @@ class Pass:
 
     async def _proceed(self) -> str:
         source = self.subject.source
-        target = await asyncio.to_thread(source.resolve)
+        target = await in_thread(source.resolve)
         if target.id is None and self.held.applied_commit is not None:
             raise SourceError(
                 "the repository has no commits any more; what was applied stays in force",
@@ -114,7 +116,7 @@ class Pass:
             )
         for last in (False, True):
             try:
-                target = await asyncio.to_thread(source.fetch, target)
+                target = await in_thread(source.fetch, target)
                 found = await gather(self.database, source, self.held, target, self.reader)
                 break
             except MirrorBroken as error:
@@ -123,7 +125,7 @@ class Pass:
                         f"the mirror cannot be read: {error}", reason="MirrorBroken", permanent=False
                     ) from error
                 log.warning("mirror_rebuilt", source=self.held.name, reason=str(error))
-                await asyncio.to_thread(source.rebuild)
+                await in_thread(source.rebuild)
         return await self._apply(target, found)
 
     # Nothing new
@@ -172,7 +174,7 @@ class Pass:
         self.subject.digest = (applied_seq, target.id)
         log.info("source_applied", source=self.held.name, commit=self._commit(target), **made.counts())
         try:
-            await asyncio.to_thread(self.subject.source.applied, target)
+            await in_thread(self.subject.source.applied, target)
         except (MirrorBroken, SourceError) as error:
             log.warning("mirror_not_pinned", source=self.held.name, reason=str(error))
         return "applied"
@@ -182,7 +184,7 @@ class Pass:
         held, now = self.held, await self._now(conn)
         assert self.run_id is not None  # noqa: S101  the run has begun
         actual = await task_writes.inventory(conn, held, found.paths, found.names, loose=found.loose)
-        made = await asyncio.to_thread(
+        made = await in_thread(
             plan, found.desired, found.gone, actual, source_id=held.source_id, project_id=held.project_id
         )
         await task_writes.apply(conn, held, made, now)

@@ -21,6 +21,7 @@ from cron_observer.settings import Settings, SourceSettings
 from cron_observer.source import SourceSpec, detect_kind, open_source, read_address
 from cron_observer.source.command import git_version
 from cron_observer.source.reader import Reader
+from cron_observer.source.threads import in_thread
 from cron_observer.source.watch import Watcher
 from cron_observer.store import sources, tenants
 from cron_observer.store.engine import Database, clock
@@ -57,6 +58,7 @@ class Reconciler:
         self._watcher: Watcher | None = None
         self._heard: set[str] = set()
         self._news = asyncio.Event()
+        self._applying = asyncio.Lock()
         self._running: dict[str, asyncio.Task[str | None]] = {}
         self._prepared = False
 
@@ -110,14 +112,14 @@ class Reconciler:
         for subject, held in begun:
             trigger = "poll" if held.requested_seq <= held.handled_seq else "manual"
             trigger = "push" if held.name in heard else trigger
-            work = Pass(self._database, subject, held, self._reader, trigger, now)
+            work = Pass(self._database, subject, held, self._reader, trigger, self._applying, now)
             self._running[held.name] = asyncio.create_task(self._run(work), name=f"pass over {held.name}")
         return await self._ended()
 
     async def _prepare(self, now: datetime | None) -> None:
         """Write the sources of the settings down, and start what listens and reads."""
         if any(subject.kind == "git" for subject in self._subjects.values()):
-            await asyncio.to_thread(git_version)
+            await in_thread(git_version)
         async with self._database.transaction([self._tenant]) as conn:
             if self._tenant not in await tenants.all_ids(conn):
                 raise SettingsError("the tenant is not in the database", hint="run cron-observer db migrate")
@@ -126,7 +128,7 @@ class Reconciler:
                 await tenants.ensure_project(conn, self._tenant, subject.spec.project, at)
                 await sources.ensure(conn, self._tenant, subject.spec, subject.kind, at)
         if self._subjects:
-            await asyncio.to_thread(self._reader.start)
+            await in_thread(self._reader.start)
         if self._listen and self._watcher is None:
             self._watcher = Watcher(self._hear)
         self._prepared = True
@@ -160,14 +162,14 @@ class Reconciler:
         if not subject.local:
             return
         # a path of which nothing was applied yet may have become a repository, or a folder
-        if applied_seq == 0 and await asyncio.to_thread(detect_kind, subject.spec.url) != subject.kind:
+        if applied_seq == 0 and await in_thread(detect_kind, subject.spec.url) != subject.kind:
             subject.kind = detect_kind(subject.spec.url)
             subject.source = open_source(subject.spec, self._cache, str(subject.source_id))
             async with self._database.transaction([self._tenant]) as conn:
                 at = await clock(conn)
                 await sources.ensure(conn, self._tenant, subject.spec, subject.kind, at)
         if self._watcher is not None:
-            await asyncio.to_thread(self._watch, subject)
+            await in_thread(self._watch, subject)
 
     def _watch(self, subject: Subject) -> None:
         if self._watcher is not None:
@@ -210,10 +212,10 @@ class Reconciler:
         """End what runs: applies are let finish, Git and the parser are killed, leases given back."""
         for subject in self._subjects.values():
             subject.source.close()
-        await asyncio.to_thread(self._reader.close)
+        await in_thread(self._reader.close)
         if self._running:
             await asyncio.wait(list(self._running.values()), timeout=STOPPING_SECONDS)
         for task in list(self._running.values()):
             task.cancel()
         if self._watcher is not None:
-            await asyncio.to_thread(self._watcher.close)
+            await in_thread(self._watcher.close)

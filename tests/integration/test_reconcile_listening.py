@@ -151,3 +151,29 @@ async def test_a_folder_that_cannot_be_watched_is_left_to_the_looks(tmp_path: Pa
     assert watcher.watch("key", [(tmp_path / "missing", True), (tmp_path, False)])
     assert watcher.watch("key", [])
     watcher.close()
+
+
+async def test_sources_that_hang_hold_up_no_other(tenant: Tenant, tmp_path: Path) -> None:
+    """While many forges do not answer, a push to a repository on this machine is applied as ever."""
+    import socket
+
+    from cron_observer.reconcile import Reconciler
+    from cron_observer.settings import Settings, SourceSettings
+
+    repository = Repository.make(tmp_path)
+    repository.push({"a.yaml": manifest("alpha")})
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/tasks.git"
+        hanging = [SourceSettings(name=f"hang-{number}", url=address) for number in range(12)]
+        sources = (*hanging, SourceSettings(name="main", url=str(repository.bare)))
+        reconciler = Reconciler(tenant.database.reconciler, Settings(data_dir=tmp_path, sources=sources), patience=0.2)
+        stop = asyncio.Event()
+        loop = asyncio.create_task(reconciler.run(stop, every=0.1))
+        applied = "SELECT FROM sources WHERE name = 'main' AND applied_seq = %s"
+        await until(lambda: tenant.database.rows(applied, 1), "the first apply")
+        repository.push({"b.yaml": manifest("beta")})
+        await until(lambda: tenant.database.rows(applied, 2), "the push is applied")
+        stop.set()
+        await asyncio.wait_for(loop, 15)
+        leases = tenant.database.rows("SELECT name FROM sources WHERE lease_until IS NOT NULL")
+        assert leases == [], "whoever stops gives its leases back"

@@ -216,7 +216,7 @@ async def take(it: Following) -> passes.Pass:
             conn, it.tenant.tenant_id, subject.source_id, owner="x", now=await clock(conn), ttl=passes.LEASE
         )
     assert held is not None
-    return passes.Pass(it.database.reconciler, subject, held, it.reconciler._reader, "poll")
+    return passes.Pass(it.database.reconciler, subject, held, it.reconciler._reader, "poll", asyncio.Lock())
 
 
 async def test_a_name_taken_while_planning_is_planned_again(

@@ -72,21 +72,23 @@ class Lease:
     counts: Mapping[str, int]
 
 
-_ENSURE: Final = text("""
-    INSERT INTO sources AS s (tenant_id, source_id, project_id, name, kind, url, ref, paths, ignore, environment,
+_ADD: Final = text("""
+    INSERT INTO sources (tenant_id, source_id, project_id, name, kind, url, ref, paths, ignore, environment,
         poll_seconds, next_poll_at, created_at)
     VALUES (:tenant_id, :source_id, :project_id, :name, :kind, :url, :ref, CAST(:paths AS text[]),
         CAST(:ignore AS text[]), :environment, :poll_seconds, :now, :now)
-    ON CONFLICT (tenant_id, source_id) DO UPDATE SET
-        project_id = excluded.project_id, kind = excluded.kind, url = excluded.url, paths = excluded.paths,
-        ignore = excluded.ignore, environment = excluded.environment, poll_seconds = excluded.poll_seconds,
+    ON CONFLICT DO NOTHING""")
+
+_DESCRIBE: Final = text("""
+    UPDATE sources SET project_id = :project_id, kind = :kind, url = :url, paths = CAST(:paths AS text[]),
+        ignore = CAST(:ignore AS text[]), environment = :environment, poll_seconds = :poll_seconds,
         next_poll_at = :now,
         -- what is read of the repository has changed: nothing that is known of it says what is missing
         validator_version = CASE
-            WHEN (s.project_id, s.kind, s.url, s.paths, s.ignore)
-                = (excluded.project_id, excluded.kind, excluded.url, excluded.paths, excluded.ignore)
-            THEN s.validator_version END
-    WHERE s.tenant_id = :tenant_id""")
+            WHEN (project_id, kind, url, paths, ignore)
+                = (:project_id, :kind, :url, CAST(:paths AS text[]), CAST(:ignore AS text[]))
+            THEN validator_version END
+    WHERE tenant_id = :tenant_id AND source_id = :source_id""")
 
 _DUE: Final = text("""
     SELECT tenant_id, name FROM sources
@@ -152,7 +154,8 @@ async def ensure(conn: AsyncConnection, tenant_id: UUID, spec: SourceSpec, kind:
         "poll_seconds": spec.poll_seconds,
         "now": now,
     }
-    await conn.execute(_ENSURE, values)
+    if (await conn.execute(_ADD, values)).rowcount == 0:
+        await conn.execute(_DESCRIBE, values)
     return source
 
 
