@@ -46,7 +46,7 @@ class Aim:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Slots to plan, and what is known afterwards: everything nominal up to `until` is planned."""
+    """Slots to plan, and what is known afterwards: all that is nominal, or fires, up to `until` is planned."""
 
     slots: tuple[Slot, ...]
     until: datetime
@@ -61,7 +61,7 @@ def aim(schedule: Schedule, now: datetime) -> Aim:
     fires = (slot.fire_at for slot in ahead if slot.fire_at > now and not slot.coalesced)
     next_fire_at = next(fires, following.fire_at if following else None)
     if len(ahead) >= AHEAD_SLOTS:
-        return Aim(ahead[-1].nominal_at, ahead[-LEFT_SLOTS - 1].fire_at, next_fire_at)
+        return Aim(schedule.settled(ahead[-1].nominal_at), ahead[-LEFT_SLOTS - 1].fire_at, next_fire_at)
     if following is None:
         return Aim(top, None, next_fire_at)
     if following.fire_at <= now + NEXT_WITHIN:
@@ -75,6 +75,16 @@ def stretch(schedule: Schedule, planned_until: datetime, goal: Aim, now: datetim
     """Return what to plan behind `planned_until` to reach `goal`, in steps of at most `STEP` slots."""
     start = max(planned_until, now - CATCH_UP)
     slots = tuple(schedule.slots(start, goal.until, STEP))
-    if len(slots) >= STEP and slots[-1].nominal_at < goal.until:
-        return Stretch(slots, slots[-1].nominal_at, now)
-    return Stretch(slots, max(start, goal.until), goal.due_at)
+    if len(slots) < STEP:
+        return Stretch(slots, max(start, goal.until), goal.due_at)
+    # What fires early, at the end of a gap, comes along with what is nominal there.
+    until = schedule.settled(slots[-1].nominal_at)
+    slots += tuple(schedule.slots(slots[-1].nominal_at, until))
+    return Stretch(slots, until, goal.due_at if until >= goal.until else now)
+
+
+def remainder(schedule: Schedule, planned_until: datetime, until: datetime) -> tuple[Slot, ...]:
+    """Return what fires up to `until` and is not planned: what a plan that ends there still owes."""
+    start = max(planned_until, until - CATCH_UP)
+    slots = schedule.slots(start, schedule.settled(until))
+    return tuple(slot for slot in slots if slot.nominal_at <= until or slot.fire_at <= until)

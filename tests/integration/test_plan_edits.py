@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -189,8 +190,7 @@ async def test_a_manifests_plan_is_closed_to_the_api(database: FreshDatabase, te
     uid = make_unplanned(tenant)
 
     async def by_reconciler(conn: plans.Connection) -> None:
-        mine = entry(tenant, uid, MINUTELY)
-        manifest = plans.PlanInput(**{name: getattr(mine, name) for name in mine.__slots__} | {"owner": "manifest"})
+        manifest = replace(entry(tenant, uid, MINUTELY), owner="manifest")
         await plans.register(conn, tenant.tenant_id, [manifest], database_now(database))
 
     await plans.in_transaction_with_margin(database.reconciler, [tenant.tenant_id], by_reconciler)
@@ -198,3 +198,24 @@ async def test_a_manifests_plan_is_closed_to_the_api(database: FreshDatabase, te
     with pytest.raises(Exception, match="row-level security"):
         await edit(tenant, entry(tenant, uid, HALF_HOURLY))
     assert (versions(database, "task_plan"), versions(database, "executions")) == before
+
+
+async def test_the_reconciler_may_edit_what_manifests_own(database: FreshDatabase, tenant: Tenant) -> None:
+    """The reconciler's role has the rights for every kind of edit: new, changed, requeued, removed, restored."""
+    uid = make_unplanned(tenant)
+
+    async def apply(schedule: dict[str, Any], **changes: Any) -> int:
+        async def work(conn: plans.Connection) -> None:
+            wanted = replace(entry(tenant, uid, schedule, **changes), owner="manifest")
+            await plans.register(conn, tenant.tenant_id, [wanted], database_now(database))
+
+        await plans.in_transaction_with_margin(database.reconciler, [tenant.tenant_id], work)
+        return len(fires(database, uid))
+
+    assert await apply(MINUTELY) >= 60
+    assert await apply(MINUTELY, queue="fast", priority=3) >= 60
+    assert {(slot["queue"], slot["priority"]) for slot in slots(database, uid)} == {("fast", 3)}
+    assert 2 <= await apply(HALF_HOURLY, queue="fast") <= 5
+    assert await apply(HALF_HOURLY, active=False) <= 1
+    assert await apply(MINUTELY) >= 60
+    assert plan_of(database, uid)["generation"] == 4

@@ -18,7 +18,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.errors import ScheduleError
-from cron_observer.horizon import CATCH_UP, Aim, Stretch, aim, stretch
+from cron_observer.horizon import Aim, Stretch, aim, remainder, stretch
 from cron_observer.model import ScheduleSpec
 from cron_observer.schedule import Schedule, Slot, id_floor, slot_id, tzdata_version
 from cron_observer.schedule import compile as compile_schedule
@@ -249,8 +249,8 @@ def _ending(plan: Plan, until: datetime) -> Planned:
         schedule = compiled(plan.schedule)
     except Exception:  # noqa: BLE001  it has been quarantined for that
         return Planned(plan, (), until, None, None)
-    start = max(plan.planned_until, until - CATCH_UP)
-    slots = [slot for slot in schedule.slots(start, until) if slot.fire_at > plan.effective_from]
+    owed = remainder(schedule, plan.planned_until, until)
+    slots = [slot for slot in owed if slot.fire_at > plan.effective_from]
     return Planned(plan, slots, until, None, None)
 
 
