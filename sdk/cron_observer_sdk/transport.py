@@ -123,20 +123,20 @@ class Transport:
         while True:
             tries -= 1
             fresh = not request.repeatable or not free_try
-            error, reused = self._try(request, deadline, fresh=fresh, abort=abort)
-            if not isinstance(error, Unavailable):
-                return error
-            if reused and error.status == 0:  # the server had closed it: nothing was wrong with the server
+            answer, reused = self._try(request, deadline, fresh=fresh, abort=abort)
+            if not isinstance(answer, Unavailable):
+                return answer
+            if reused and answer.status == 0:  # the server had closed it: nothing was wrong with the server
                 tries, free_try = tries + 1, False
                 delay = 0.0
             else:
                 delay = random.uniform(0, pause)  # noqa: S311  spreading retries is no secret
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
-            delay = max(delay, error.retry_after or 0.0)
-            unsafe = not request.repeatable and error.status not in {429, 503}
+            delay = max(delay, answer.retry_after or 0.0)
+            unsafe = not request.repeatable and answer.status not in {429, 503}
             aborted = abort is not None and abort.requested.is_set()
             if tries <= 0 or unsafe or aborted or time.monotonic() + delay >= deadline:
-                raise error
+                raise answer
             if abort is None:
                 time.sleep(delay)
             else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import ssl
 import threading
 import time
 from collections import defaultdict, deque
@@ -329,11 +330,13 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(state: WireServer | None = None, port: int = 0) -> Iterator[WireServer]:
+def serving(state: WireServer | None = None, port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[WireServer]:
     """Serve on a free port (or the given one) until the end of the block."""
     state = state or WireServer()
     server = _Server(state, port)
-    state.url = f"http://127.0.0.1:{server.server_address[1]}"
+    state.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
