@@ -159,3 +159,13 @@ async def test_how_to_report_names_this_server(tenant: Tenant) -> None:
     assert "export CRON_OBSERVER_URL=http://127.0.0.1" in said
     assert "cron-observer run default/feature-refresh -- " in said
     assert '"queues": ["gpu"]' in said
+
+
+async def test_the_next_fire_may_lie_beyond_the_planned_slots(tenant: Tenant) -> None:
+    """A task whose next slot is not planned yet shows the fire that its plan foretells."""
+    make_task(tenant, name="yearly")
+    tenant.database.do("UPDATE task_plan SET active = true, next_fire_at = now() + interval '9 days 1 minute'")
+    async with api(tenant) as it:
+        page = (await it.client.get("/tasks/default/yearly")).text
+    due = tenant.database.value("SELECT to_char(next_fire_at AT TIME ZONE 'UTC', 'HH24:MI') FROM task_plan")
+    assert f" {due}</time>" in page
