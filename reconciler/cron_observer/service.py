@@ -11,7 +11,7 @@ import random
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, Final, Protocol
@@ -27,6 +27,9 @@ log = structlog.get_logger()
 
 #: Seconds that a tick may take before it is cancelled.
 TICK_LIMIT: Final = 30.0
+
+#: Seconds that a tick may go on for after the process was told to stop. What it has not committed is rolled back.
+STOP_LIMIT: Final = 10.0
 
 #: Ticks in a row that may run into their limit before the process gives itself up.
 STUCK_AFTER: Final = 3
@@ -112,8 +115,7 @@ async def _tick_on(loop: Loop, stop: asyncio.Event, heartbeats: Heartbeats) -> N
         if loop.wake is not None:
             loop.wake.clear()
         try:
-            async with asyncio.timeout(loop.limit):
-                await loop.tick()
+            await _tick(loop, stop)
         except Exception as error:  # a loop outlives whatever happens in a tick
             if isinstance(error, SettingsError) and ticks == 0:
                 raise
@@ -130,6 +132,22 @@ async def _tick_on(loop: Loop, stop: asyncio.Event, heartbeats: Heartbeats) -> N
             ticks += 1
             heartbeats.beat(loop.role)
         await _pause(stop, None if failures else loop.wake, wait_after(loop.every, failures))
+
+
+async def _tick(loop: Loop, stop: asyncio.Event) -> None:
+    """Tick once, within the loop's limit, or within the shorter one that begins with a stop."""
+    clock = asyncio.get_running_loop().time
+
+    async def hurry(limit: asyncio.Timeout) -> None:
+        await stop.wait()
+        limit.reschedule(min(limit.when() or clock(), clock() + STOP_LIMIT))
+
+    async with asyncio.timeout(loop.limit) as limit:
+        watching = asyncio.create_task(hurry(limit))
+        try:
+            await loop.tick()
+        finally:
+            watching.cancel()
 
 
 def _tell(loop: Loop, error: Exception, failures: int) -> None:
@@ -176,20 +194,27 @@ def _face() -> Face:
 
 @contextmanager
 def stop_signals(stop: asyncio.Event) -> Iterator[None]:
-    """Let SIGTERM and SIGINT set `stop`; a second one ends the running task at once."""
+    """Let SIGTERM and SIGINT set `stop`; a second one ends the running task, and the process with 1, at once."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
+    times = 0
 
     def told() -> None:
-        if stop.is_set() and task is not None:
-            task.cancel()
-        log.info("stopping")
+        nonlocal times
+        times += 1
+        log.info("stopping", at_once=times > 1)
         stop.set()
+        if times > 1 and task is not None:
+            task.cancel()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told)
     try:
         yield
+    except asyncio.CancelledError:
+        if times < 2:
+            raise
+        raise SystemExit(1) from None
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
@@ -220,8 +245,11 @@ async def run_roles(
     stop = stop or asyncio.Event()
     heartbeats = heartbeats or Heartbeats()
     databases: list[Database] = []
+    for role in roles - {"api"}:
+        # Known before the API answers, so that it is not ready before they have ticked.
+        heartbeats.expect(role, EVERY[role])
     try:
-        with _signals(stop, signals):
+        with stop_signals(stop) if signals else nullcontext():
             async with asyncio.TaskGroup() as group:
                 for role in sorted(roles):
                     group.create_task(_role(settings, role, stop, heartbeats, databases), name=role)
@@ -230,15 +258,6 @@ async def run_roles(
     finally:
         for database in databases:
             await database.close()
-
-
-@contextmanager
-def _signals(stop: asyncio.Event, wanted: bool) -> Iterator[None]:
-    if wanted:
-        with stop_signals(stop):
-            yield
-    else:
-        yield
 
 
 async def _role(

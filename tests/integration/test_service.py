@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -62,6 +63,48 @@ def test_a_signal_ends_the_roles_in_order(process: subprocess.Popen[str], number
     stopped = said(process, "loop_stopped") + said(process, "loop_stopped")
     assert {line["role"] for line in stopped if line["event"] == "loop_stopped"} == {"reconciler", "scheduler"}
     assert process.wait(30) == 0
+
+
+STUBBORN = """
+import asyncio
+from cron_observer import log
+from cron_observer.service import stop_signals
+async def main():
+    with stop_signals(asyncio.Event()):
+        await asyncio.Event().wait()
+log.configure("json")
+print("ready", flush=True)
+asyncio.run(main())
+"""
+
+
+def test_a_second_signal_ends_the_process_at_once() -> None:
+    """Whoever cannot wait says it again, and the process ends with 1 and without a traceback."""
+    started = subprocess.Popen(
+        [sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert started.stdout is not None
+        assert started.stdout.readline() == "ready\n"
+        _caught(started.pid, signal.SIGTERM)
+        started.send_signal(signal.SIGTERM)
+        assert said(started, "stopping")[-1]["at_once"] is False
+        started.send_signal(signal.SIGTERM)
+        assert said(started, "stopping")[-1]["at_once"] is True
+        assert started.wait(30) == 1
+        assert started.stderr is not None
+        assert started.stderr.read() == ""
+    finally:
+        started.kill()
+        started.wait()
+
+
+def _caught(pid: int, number: signal.Signals) -> None:
+    """Wait until a process handles a signal."""
+    while True:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+        if int(status.partition("SigCgt:")[2].split()[0], 16) >> (number - 1) & 1:
+            return
 
 
 async def test_roles_share_one_process_and_its_heartbeats(database: FreshDatabase, tenant: Tenant) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cron_observer import service
 from cron_observer.errors import DatabaseError, SettingsError
 from cron_observer.service import (
     BACKOFF_MAX,
@@ -126,6 +127,14 @@ async def test_stop_ends_the_wait() -> None:
     ticks.stop.set()
     await asyncio.wait_for(running, 10)
     assert ticks.count == 1
+
+
+async def test_a_stop_shortens_the_tick_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tick that goes on after the stop is cancelled soon, however long it might have taken otherwise."""
+    monkeypatch.setattr(service, "STOP_LIMIT", 0.01)
+    ticks = Ticks(asyncio.Event().wait)
+    await asyncio.wait_for(ticks.run(limit=3600.0), 10)
+    assert (ticks.count, ticks.closed) == (1, 1)
 
 
 def test_waits_grow_and_are_bounded() -> None:
