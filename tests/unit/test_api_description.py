@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from litestar.routes import HTTPRoute
 
+from cron_observer.lifecycle import Status, Trigger
 from cron_observer.settings import Settings
+from cron_observer.store.keys import SCOPES
+from cron_observer.store.logs import LEVELS
+from cron_observer.store.task_reads import TASK_STATUSES
+from cron_observer_api import wire
 from cron_observer_api.app import App, create_app
 from cron_observer_api.operation import operation_of
 from cron_observer_api.problems import PROBLEMS
@@ -129,3 +134,12 @@ def test_the_reference_names_every_call_and_every_code(described: dict[str, Any]
     codes = {(int(status), code) for status, code in re.findall(r"^\| (\d{3}) \| `([a-z_]+)` \|", page, re.MULTILINE)}
     told = {(known.status, code) for code, known in PROBLEMS.items()}
     assert codes == told
+
+
+def test_the_words_of_the_wire_are_those_of_the_core() -> None:
+    """Statuses, triggers, scopes and levels are listed once more for the description, and alike."""
+    assert set(get_args(wire.Status)) == set(Status)
+    assert set(get_args(wire.Trigger)) == set(Trigger)
+    assert get_args(wire.Scope) == SCOPES
+    assert get_args(wire.Level) == LEVELS
+    assert get_args(wire.TaskStatus) == TASK_STATUSES

@@ -1,0 +1,123 @@
+"""Sources, the stream and health."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from cron_observer_api.wire.base import Id, In, Instant, Out, Seconds
+
+
+class Finding(Out):
+    """What is wrong in a manifest, and where."""
+
+    severity: Literal["error", "warning"]
+    code: str
+    path: str
+    line: int | None
+    column: int | None
+    end_line: int | None
+    end_column: int | None
+    pointer: str | None
+    kind: str | None
+    name: str | None
+    message: str
+    hint: str | None
+    url: str | None
+
+
+class Source(Out):
+    """Where manifests come from, and how far they have been applied."""
+
+    name: str
+    project: str
+    url: str
+    ref: str | None
+    environment: str | None
+    mode: str
+    observed_commit: str | None
+    applied_commit: str | None
+    applied_at: Instant | None
+    stale_seconds: Seconds | None
+    conditions: Any
+    counts: dict[str, Any]
+    requested_seq: int
+    handled_seq: int
+
+
+class SourceWithFindings(Source):
+    """A source, and what is wrong in its files now (at most 1,000; `counts` has the true number)."""
+
+    findings: list[Finding]
+
+
+class Sources(Out):
+    """A page of sources."""
+
+    items: list[Source]
+    next_cursor: str | None
+
+
+class RunCommit(Out):
+    """The commit that a run looked at."""
+
+    author: str | None
+    subject: str | None
+    at: Instant | None
+
+
+class Run(Out):
+    """One pass over a source."""
+
+    id: Id
+    source: str
+    trigger: str
+    from_commit: str | None
+    to_commit: str | None
+    commit: RunCommit
+    outcome: Literal["running", "applied", "unchanged", "failed", "abandoned"]
+    error: str | None
+    counts: dict[str, Any]
+    findings: list[Finding]
+    plan_hash: str | None
+    started_at: Instant
+    finished_at: Instant | None
+
+
+class Runs(Out):
+    """A page of runs, newest first."""
+
+    items: list[Run]
+    next_cursor: str | None
+
+
+class SyncRequested(Out):
+    """Done when the source's `handled_seq` has reached this."""
+
+    requested_seq: int
+
+
+class StreamQuery(In):
+    """Which topics; `last_event_id` stands in for the header of that name where it cannot be set."""
+
+    topics: Annotated[str, Meta(min_length=1, max_length=2000)]
+    last_event_id: Annotated[str, Meta(max_length=100)] | None = None
+
+
+class Alive(Out):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Ready(Out):
+    """Everything that this process needs is there."""
+
+    status: Literal["ready"]
+
+
+class NotReady(Out):
+    """What is missing."""
+
+    failing: list[str]
