@@ -19,6 +19,7 @@ EVENTS: Final = {
     "claim_round_failed": "A round of claims failed; the workers wait for the next one.",
     "clock_jumped": "The database's clock left the machine's by more than 2 s: nothing expires until it is back.",
     "clock_thawed": "The database's clock is believed again; leases were extended.",
+    "definition_unreadable": "The stored definition of a task cannot be read; its executions go by the defaults.",
     "folder_not_watched": "A folder cannot be watched; it is looked at every poll_seconds instead.",
     "history_rewritten": "A branch no longer contains the commit that was applied last: it was force-pushed.",
     "key_use_not_noted": "When keys were last used could not be written; they work nevertheless.",
