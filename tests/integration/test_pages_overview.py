@@ -9,7 +9,7 @@ from uuid import uuid4
 from cron_observer.schedule import new_id
 from support.api import api
 from support.databases import Tenant, make_tenant
-from support.pages import links_of, part, site, statements, text_of
+from support.pages import links_of, part, site, statements, stocked, text_of
 from support.rows import database_now, make_task
 
 DUE = "available_at <= now() OR fence > 0 OR trigger NOT IN ('schedule', 'catchup')"
@@ -232,3 +232,20 @@ async def test_a_task_made_while_looking_appears(tenant: Tenant) -> None:
         after = (await it.client.get("/tasks")).text
     assert name not in before
     assert name in after
+
+
+async def test_a_young_house_has_a_near_timeline(tenant: Tenant) -> None:
+    """While all history is of the last two hours, the timeline shows two; with more, eight; a choice wins."""
+
+    def chosen(page: str) -> list[str]:
+        ranges = re.search(r'aria-label="Range of the timeline">(.*?)</nav>', page)
+        assert ranges is not None
+        return re.findall(r'aria-current="true">([^<]+)<', ranges[1])
+
+    make_task(tenant)
+    async with api(tenant) as it:
+        young = (await it.client.get("/")).text
+        asked = (await it.client.get("/?range=24h")).text
+        stocked(tenant, days=1)
+        grown = (await it.client.get("/")).text
+    assert (chosen(young), chosen(asked), chosen(grown)) == (["2 h"], ["24 h"], ["8 h"])

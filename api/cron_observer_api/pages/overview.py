@@ -57,7 +57,7 @@ async def _present(shown: Opened) -> dict[str, Any]:
         conn, tenant, now - timedelta(days=2), now, now, slice_seconds=7200, half_seconds=86_400
     )
     present = await views.present(conn, tenant, now)
-    hours = RANGES.get(shown.query.get("range", ""), 8.0)
+    hours = RANGES.get(shown.query.get("range", "")) or _range(slices)
     since, until = now - timedelta(hours=hours * 0.7), now + timedelta(hours=hours * 0.3)
     marks = await views.timeline(conn, tenant, since, until, now, tasks=BUSIEST)
     tasks = await views_tasks.by_attention(conn, tenant, now, limit=BUSIEST)
@@ -84,6 +84,12 @@ async def _present(shown: Opened) -> dict[str, Any]:
         "problems": [problem(row) for row in _once(problems)],
         "history": _history(shown, slices),
     }
+
+
+def _range(rows: Sequence[Row]) -> float:
+    """The hours that the timeline shows by itself: few while there is no older history, so that it is never a void."""
+    older = any(row["slice"] is not None and row["slice"] < 23 for row in rows)
+    return 8.0 if older else 2.0
 
 
 def _kpis(shown: Opened, rows: Sequence[Row], present: Row) -> list[dict[str, Any]]:
@@ -240,6 +246,6 @@ def _history(shown: Opened, rows: Sequence[Row]) -> dict[str, Any]:
             ("Failed", words.count(failed), f"{100 * failed / total:.1f} %" if total else ""),
             ("Missed", words.count(missed), f"{100 * missed / total:.1f} %" if total else ""),
             ("Median start delay", words.duration(late), "last 24 h"),
-            ("Log volume", words.size(shown.log_bytes), "up to yesterday"),
+            ("Log volume", words.size(shown.log_bytes), "before compression"),
         ],
     }

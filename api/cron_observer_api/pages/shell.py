@@ -88,14 +88,13 @@ class DayBook:
         self._known: dict[tuple[UUID, str, date], tuple[float, dict[date, Day], int]] = {}
 
     async def read(self, conn: Conn, tenant_id: UUID, when: When) -> tuple[dict[date, Day], int]:
-        """Return every day with due executions of the last `HISTORY` days, and the bytes of logs before today."""
+        """Return every day with due executions of the last `HISTORY` days, and the bytes of their logs."""
         first, last = when.today - timedelta(days=HISTORY - 1), when.today - timedelta(days=2)
         key = (tenant_id, when.zone_name, when.today)
         known = self._known.get(key)
         if known is None or known[0] < time.monotonic():
             closed = await _count(conn, tenant_id, first, last, when)
-            start, end = shapes.day_start(first, when.zone), shapes.day_start(when.today, when.zone)
-            size = await views.log_bytes(conn, tenant_id, start, end)
+            size = await views.log_bytes(conn, tenant_id, shapes.day_start(first, when.zone), when.now)
             if len(self._known) >= _MOST_REMEMBERED:
                 self._known.clear()
             known = self._known[key] = (time.monotonic() + REMEMBERED_FOR, closed, size)
