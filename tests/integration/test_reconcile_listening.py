@@ -119,6 +119,25 @@ async def test_a_poll_finds_what_nobody_heard(tenant: Tenant, tmp_path: Path) ->
         await loop
 
 
+async def test_folders_made_inside_each_other_are_heard(tmp_path: Path) -> None:
+    """A tree that appears at once is told, and so is every later change in it."""
+    calls: list[str] = []
+    watcher = Watcher(calls.append, quiet=0.02)
+    watcher.watch("key", [(tmp_path, True)])
+    try:
+        for number in range(40):
+            folder = tmp_path / str(number) / "deep" / "er"
+            folder.mkdir(parents=True)
+            (folder / "a.yaml").write_text("x")
+        await until(lambda: calls, "the tree is told")
+        await asyncio.sleep(0.3)
+        calls.clear()
+        (tmp_path / "39" / "deep" / "er" / "a.yaml").write_text("y")
+        await until(lambda: calls, "a change deep in it is told")
+    finally:
+        watcher.close()
+
+
 @pytest.mark.parametrize("deep", [True, False])
 async def test_a_burst_of_changes_is_one_call(tmp_path: Path, deep: bool) -> None:
     """Changes that come close together are told once, when it is quiet; a stream of them is told meanwhile."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ class Watcher:
 
     def __init__(self, changed: Callable[[str], None], *, quiet: float = QUIET, at_most: float = AT_MOST) -> None:
         """`changed` is called once for each burst of changes."""
+        # The library warns when it meets a new folder twice, which happens when folders are made inside each other.
+        warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
         self._changed = changed
         self._quiet, self._at_most = quiet, at_most
         self._loop = asyncio.get_running_loop()
