@@ -9,6 +9,7 @@ from typing import Any
 
 from litestar import Litestar, Request, Response, Router
 from litestar.datastructures import State
+from litestar.types import ControllerRouterHandler
 
 from cron_observer.errors import SettingsError
 from cron_observer.settings import Settings
@@ -87,23 +88,7 @@ def create_app(
                 await pool.close()
 
     app = App(
-        route_handlers=[
-            Router(
-                path=PREFIX,
-                route_handlers=[
-                    *projects.handlers,
-                    *api_keys.handlers,
-                    *executions.handlers,
-                    *sources.handlers,
-                    *stream.handlers,
-                    *tasks.handlers,
-                    work.router,
-                ],
-            ),
-            *health.handlers,
-            metrics.get_metrics,
-            *pages.routers,
-        ],
+        route_handlers=_routes(),
         guards=[guard],
         exception_handlers={Exception: _answer},
         lifespan=[running],
@@ -115,6 +100,19 @@ def create_app(
     app.state.description = description.rendered(app)
     app.edge = Edge(app.routed, Hosts.of(settings.host, settings.base_url, settings.allowed_hosts))
     return app
+
+
+def _routes() -> list[ControllerRouterHandler]:
+    api: list[ControllerRouterHandler] = [
+        *projects.handlers,
+        *api_keys.handlers,
+        *executions.handlers,
+        *sources.handlers,
+        *stream.handlers,
+        *tasks.handlers,
+        work.router,
+    ]
+    return [Router(path=PREFIX, route_handlers=api), *health.handlers, metrics.get_metrics, *pages.routers]
 
 
 def _answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +52,10 @@ def without(told: Any, *words: str) -> str:
     return text
 
 
-async def test_ids_of_another_tenant_are_answered_like_ids_of_nobody(tenant: Tenant, tmp_path: Path) -> None:
-    """Every call with an id of the other tenant answers exactly what it answers for an id that exists nowhere."""
+async def ids_of(tenant: Tenant, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Make another tenant with one of everything; return its ids by the names of paths, and ids of nobody."""
     other = make_tenant(tenant.database, "other", "their-project")
-    owned = make_owned(other, tmp_path, TEXT)
+    owned = make_owned(other, folder, TEXT)
     now = database_now(tenant.database)
     slot = make_slot(other, owned.uid, now)
     run = new_id(now)
@@ -77,26 +76,37 @@ async def test_ids_of_another_tenant_are_answered_like_ids_of_nobody(tenant: Ten
         ],
     )
     key_id = (await make_key(other, "read")).split("_")[1]
-    theirs = {"execution_id": slot, "run_id": run, "source": "theirs", "project": "their-project"}
-    theirs |= {"name": "secret-task", "key_id": key_id}
-    nobodys = {"execution_id": new_id(now), "run_id": new_id(now), "source": "thairs", "project": "thair-project"}
+    theirs: dict[str, object] = {"execution_id": slot, "run_id": run, "source": "theirs", "project": "their-project"}
+    theirs |= {"name": "secret-task", "key_id": key_id, "uid": owned.uid}
+    nobodys: dict[str, object] = {
+        "execution_id": new_id(now),
+        "run_id": new_id(now),
+        "source": "thairs",
+        "project": "thair-project",
+    }
     nobodys |= {"name": "sacret-task", "key_id": "zzzzzzzz"}
+    return {k: str(v) for k, v in theirs.items()}, {k: str(v) for k, v in nobodys.items()}
 
+
+async def test_ids_of_another_tenant_are_answered_like_ids_of_nobody(tenant: Tenant, tmp_path: Path) -> None:
+    """Every call with an id of the other tenant answers exactly what it answers for an id that exists nowhere."""
+    theirs, nobodys = await ids_of(tenant, tmp_path)
     async with api(tenant) as it:
         assert it.app is not None
         found = paths_with_ids(it.app)
         assert len(found) > 20
+        headers = await it.key("admin")
+        own = {"project": "default"}
         for method, path, operation in found:
-            for scope in ("admin",):
-                headers = await it.key(scope)
+            # a task of theirs under a project of ours; PUT would make one
+            nested = "{name}" in path and operation != "putTask"
+            for places in ({}, own) if nested else ({},):
                 answers = []
-                for ids in (theirs, nobodys):
-                    where = re.sub(r"\{([a-z_]+)\}", lambda match, ids=ids: str(ids[match[1]]), path)
-                    told = await it.client.request(
-                        method, where, headers=headers, json=BODIES.get(operation) if method != "GET" else None
-                    )
-                    assert told.status_code == 404, (method, path, told.status_code, told.text)
-                    answers.append(without(told, *(str(one) for one in ids.values())))
+                for ids in (theirs | places, nobodys | places):
+                    body = BODIES.get(operation) if method != "GET" else None
+                    told = await it.client.request(method, path.format_map(ids), headers=headers, json=body)
+                    assert told.status_code == 404, (method, path, told.text)
+                    answers.append(without(told, *ids.values()))
                 assert answers[0] == answers[1], (method, path)
         lists = [
             await it.call("GET", path, "admin")
@@ -106,11 +116,16 @@ async def test_ids_of_another_tenant_are_answered_like_ids_of_nobody(tenant: Ten
         metrics = await it.client.get("/metrics", headers=await it.key("admin"))
         filtered = [
             await it.call("GET", f"/executions?upcoming=true&{query}", "admin")
-            for query in ("project=their-project", f"task={owned.uid}", "task=their-project/secret-task", "worker=w")
+            for query in (
+                "project=their-project",
+                f"task={theirs['uid']}",
+                "task=their-project/secret-task",
+                "worker=w",
+            )
         ]
     assert [project["name"] for project in lists[0].json()["items"]] == ["default"]
     assert all(one.json()["items"] == [] for one in lists[1:4] + filtered)
-    assert all(key_id not in one.text for one in lists)
+    assert all(theirs["key_id"] not in one.text for one in lists)
     assert pending.json() == {"executions": []}
     assert "theirs" not in metrics.text
 
