@@ -20,7 +20,7 @@ from uuid import UUID
 import structlog
 
 from cron_observer import conditions
-from cron_observer.errors import CronObserverError, SourceError
+from cron_observer.errors import SourceError
 from cron_observer.gather import Gathered, gather
 from cron_observer.manifest import VALIDATOR_VERSION
 from cron_observer.model import Commit, Finding, Severity
@@ -29,7 +29,7 @@ from cron_observer.source import MirrorBroken, Source, SourceSpec, Target
 from cron_observer.source.reader import Reader
 from cron_observer.source.threads import in_thread
 from cron_observer.store import plans, sources, sync, task_writes
-from cron_observer.store.engine import Database, clock
+from cron_observer.store.engine import Database, clock, is_transient
 from cron_observer.store.sources import Lease, Overtaken, Stale
 
 log = structlog.get_logger()
@@ -81,13 +81,17 @@ class Pass:
         """Do the pass; return unchanged, applied, failed, stopped or overtaken. Raises `DatabaseError`."""
         renewal = asyncio.create_task(self._renew())
         try:
-            return await self._proceed()
+            outcome = await self._proceed()
         except Overtaken as error:
             log.info("source_overtaken", source=self.held.name, reason=error.message)
-            await self._leave("another reconciler was faster")
+            await self.leave("another reconciler was faster")
             return "overtaken"
         except SourceError as error:
             return await self._fail(error)
+        else:
+            if self.held.failures:
+                log.info("source_recovered", source=self.held.name, failures=self.held.failures)
+            return outcome
         finally:
             renewal.cancel()
             with suppress(asyncio.CancelledError):
@@ -154,8 +158,6 @@ class Pass:
                 run_id = await sync.begin_run(conn, held, now, trigger=self.trigger, ref=target.ref, commit=commit)
                 await sync.end_run(conn, held, run_id, now, outcome="unchanged", commit=Commit(id=commit))
             await self._end(conn, now, target, held.counts)
-        if held.failures:
-            log.info("source_recovered", source=held.name, failures=held.failures)
         return "unchanged"
 
     # Something new
@@ -166,10 +168,13 @@ class Pass:
 
         for tries in range(1, PLANNING_TRIES + 1):
             try:
-                made, applied_seq = await plans.in_transaction_with_margin(self.database, [self.held.tenant_id], write)
+                async with self.applying:
+                    made, applied_seq = await plans.in_transaction_with_margin(
+                        self.database, [self.held.tenant_id], write
+                    )
                 break
-            except Stale:
-                if tries == PLANNING_TRIES:
+            except Exception as error:  # somebody wrote the same rows at the same time
+                if tries == PLANNING_TRIES or not (isinstance(error, Stale) or is_transient(error)):
                     raise
         self.subject.digest = (applied_seq, target.id)
         log.info("source_applied", source=self.held.name, commit=self._commit(target), **made.counts())
@@ -224,7 +229,7 @@ class Pass:
     async def _fail(self, error: SourceError) -> str:
         """Write down why the source could not be read; nothing that is applied is touched."""
         if error.reason == "Stopped":
-            await self._leave("the reconciler was stopped")
+            await self.leave("the reconciler was stopped")
             return "stopped"
         held = self.held
         failures = held.failures + 1
@@ -255,7 +260,7 @@ class Pass:
         hint = "the log of the reconciler says more"
         await self._fail(SourceError("an unexpected error", reason="InternalError", permanent=False, hint=hint))
 
-    async def _leave(self, why: str) -> None:
+    async def leave(self, why: str) -> None:
         """End our run, and let others go on at once if we still hold the lease."""
         async with self.database.transaction([self.held.tenant_id]) as conn:
             if self.run_id is not None:
@@ -266,10 +271,10 @@ class Pass:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            with suppress(CronObserverError):
+            # A lease that cannot be renewed costs others some work and nothing else: the pass itself is fenced.
+            with suppress(Exception):
                 async with self.database.transaction([self.held.tenant_id]) as conn:
-                    if not await sources.renew(conn, self.held, await self._now(conn), LEASE):
-                        return
+                    await sources.renew(conn, self.held, await self._now(conn), LEASE)
 
     # Words
 

@@ -24,7 +24,7 @@ from cron_observer.source.reader import Reader
 from cron_observer.source.threads import in_thread
 from cron_observer.source.watch import Watcher
 from cron_observer.store import sources, tenants
-from cron_observer.store.engine import Database, clock
+from cron_observer.store.engine import Database, clock, is_transient
 
 log = structlog.get_logger()
 
@@ -139,23 +139,30 @@ class Reconciler:
         self.wake.set()
 
     async def _run(self, work: Pass) -> str | None:
-        """Do one pass, and outlive whatever happens in it."""
-        subject, name = work.subject, work.held.name
+        """Do one pass, and outlive whatever happens in it: one source's trouble is not the others'."""
+        name = work.held.name
         try:
-            await self._follow(subject, work.held.applied_seq)
+            await self._follow(work.subject, work.held.applied_seq)
             return await work.run()
-        except DatabaseError as error:
-            log.warning("source_postponed", source=name, reason=error.message)
-        except Exception:  # one source's trouble is not the others'
-            log.exception("source_pass_failed", source=name)
-            try:
-                await work.fail_unexpectedly()
-            except Exception:
-                log.exception("source_pass_failed", source=name)
+        except Exception as error:  # noqa: BLE001  one source's trouble is not the others'
+            await self._give_up(work, error)
         finally:
             self._running.pop(name, None)
             self.wake.set()
         return None
+
+    async def _give_up(self, work: Pass, error: Exception) -> None:
+        """Tell of a pass that ended by an error of the database or of ours, and give its lease back."""
+        name = work.held.name
+        try:
+            if isinstance(error, DatabaseError) or is_transient(error):
+                log.warning("source_postponed", source=name, reason=str(error).splitlines()[0])
+                await work.leave("the database was not to be had")
+            else:
+                log.error("source_pass_failed", source=name, exc_info=error)
+                await work.fail_unexpectedly()
+        except Exception as again:  # noqa: BLE001  then the lease runs out by itself
+            log.warning("source_postponed", source=name, reason=str(again).splitlines()[0])
 
     async def _follow(self, subject: Subject, applied_seq: int) -> None:
         """Listen to what the source is on this machine; begin before it is looked at, so that nothing is missed."""

@@ -306,3 +306,47 @@ async def test_closing_gives_the_lease_back(tenant: Tenant, tmp_path: Path) -> N
         assert (source["lease_until"], source["failures"], source["conditions"]) == (None, 0, {})
         assert it.runs()[0]["outcome"] == "abandoned"
         assert await it.another().tick() == {"main": "applied"}
+
+
+async def test_a_deadlock_is_tried_again(tenant: Tenant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that cannot be had in time is no failure of the source: the plan is made and written again."""
+    from sqlalchemy import text
+
+    repository = Repository.make(tmp_path)
+    repository.push({"a.yaml": manifest("alpha")})
+    apply, calls = task_writes.apply, []
+
+    async def deadlocked(conn: Any, *arguments: Any) -> None:
+        calls.append(1)
+        await apply(conn, *arguments)
+        if len(calls) == 1:
+            raising = "DO $$ BEGIN RAISE EXCEPTION 'deadlock' USING ERRCODE = '40P01'; END $$"
+            await conn.execute(text(raising))
+
+    monkeypatch.setattr(task_writes, "apply", deadlocked)
+    async with following(tenant, repository.bare, tmp_path) as it:
+        assert await it.reconciler.tick() == {"main": "applied"}
+        assert len(calls) == 2
+        assert it.names() == ["alpha"]
+
+
+async def test_a_database_that_goes_away_postpones_the_pass(
+    tenant: Tenant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass that loses the database leaves the source as it was, and it is due again at once."""
+    from cron_observer.errors import DatabaseError
+
+    repository = Repository.make(tmp_path)
+    repository.push({"a.yaml": manifest("alpha")})
+    async with following(tenant, repository.bare, tmp_path) as it:
+
+        async def lost(*_: Any, **__: Any) -> None:
+            raise DatabaseError("the database went away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(passes, "gather", lost)
+            assert await it.reconciler.tick() == {}
+        source = it.source()
+        assert (source["failures"], source["conditions"], source["lease_until"]) == (0, {}, None)
+        assert it.runs()[0]["outcome"] == "abandoned"
+        assert await it.reconciler.tick() == {"main": "applied"}
