@@ -6,6 +6,8 @@ from datetime import UTC, timedelta
 
 import pytest
 
+from cron_observer.schedule import new_id
+from cron_observer.store import shapes
 from support.api import api
 from support.databases import Tenant
 from support.rows import database_now, make_slot, make_task
@@ -178,3 +180,38 @@ async def test_a_log_is_read_as_json_and_as_text(tenant: Tenant) -> None:
     assert text.headers["content-type"].startswith("text/plain")
     assert text.text.splitlines()[2499].endswith("ERROR Line <2499>")
     assert len(errors.text.splitlines()) == 625
+
+
+async def test_a_source_shows_its_conditions_and_findings(tenant: Tenant) -> None:
+    """Times inside conditions are those of the wire, credentials of the address are left out."""
+    now = database_now(tenant.database)
+    row = {"tenant_id": tenant.tenant_id, "source_id": tenant.project_id, "project_id": tenant.project_id}
+    row |= {"name": "main", "kind": "git", "url": "https://u:p@github.com/a/b.git", "poll_seconds": 1}
+    ready = {"status": "False", "reason": "InvalidManifests", "message": "1 error", "since": now.isoformat()}
+    tenant.database.insert("sources", [row | {"next_poll_at": now, "created_at": now, "conditions": {"Ready": ready}}])
+    common = {"tenant_id": tenant.tenant_id, "source_id": tenant.project_id, "path": "a.yaml"}
+    finding = {"n": 0, "severity": "error", "code": "CO1301", "line": 3, "column": 5, "message": "unknown"}
+    tenant.database.insert(
+        "manifest_files", [common | {"blob": "-", "state": "invalid", "documents": 1, "commit": "c0ffee"}]
+    )
+    tenant.database.insert("sync_findings", [common | finding])
+    run = new_id(now)
+    told = {"trigger": "poll", "epoch": 1, "outcome": "applied", "started_at": now, "subject": "Add", "author": "Ada"}
+    tenant.database.insert(
+        "sync_runs", [{"tenant_id": tenant.tenant_id, "source_id": tenant.project_id, "run_id": run} | told]
+    )
+    tenant.database.do("UPDATE sync_findings SET run_id = %s", run)
+    async with api(tenant) as it:
+        one = (await it.call("GET", "/sources/main")).json()
+        (listed,) = (await it.call("GET", "/sources")).json()["items"]
+        (passed,) = (await it.call("GET", "/sources/main/runs")).json()["items"]
+        alone = (await it.call("GET", f"/runs/{run}")).json()
+    found = one.pop("findings")
+    assert listed == one
+    assert one["url"] == "https://github.com/a/b.git"
+    assert one["conditions"] == {"Ready": ready | {"since": shapes.instant(now)}}
+    assert [(each["code"], each["line"], each["column"]) for each in found] == [("CO1301", 3, 5)]
+    assert found[0]["url"] == "https://github.com/a/b/blob/c0ffee/a.yaml#L3"
+    assert passed == alone
+    assert passed["commit"] == {"author": "Ada", "subject": "Add", "at": None}
+    assert passed["findings"] == found

@@ -60,6 +60,7 @@ from cron_observer_api.wire.problems import (
 )
 from cron_observer_api.wire.sources import (
     Alive,
+    Condition,
     Finding,
     NotReady,
     Ready,
@@ -95,6 +96,7 @@ __all__ = [
     "Alive",
     "AlreadyFinalProblem",
     "CancelBody",
+    "Condition",
     "Conflict",
     "Day",
     "Days",

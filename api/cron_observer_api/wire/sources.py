@@ -27,6 +27,15 @@ class Finding(Out):
     url: str | None
 
 
+class Condition(Out):
+    """One thing that is true, false or not known of a source, since when and why."""
+
+    status: str
+    reason: str
+    message: str
+    since: Instant | None
+
+
 class Source(Out):
     """Where manifests come from, and how far they have been applied."""
 
@@ -40,7 +49,7 @@ class Source(Out):
     applied_commit: str | None
     applied_at: Instant | None
     stale_seconds: Seconds | None
-    conditions: Any
+    conditions: dict[str, Condition]
     counts: dict[str, Any]
     requested_seq: int
     handled_seq: int

@@ -84,11 +84,17 @@ def _source(row: Mapping[Any, Any], now: datetime) -> dict[str, Any]:
         "applied_at": shapes.instant(row["applied_at"]),
         # since when we may be behind the repository: the age of the last successful look at it
         "stale_seconds": shapes.seconds_between(row["observed_at"], now),
-        "conditions": row["conditions"],
+        "conditions": {name: _condition(told) for name, told in row["conditions"].items()},
         "counts": row["counts"],
         "requested_seq": row["requested_seq"],
         "handled_seq": row["handled_seq"],
     }
+
+
+def _condition(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a condition with its time as the wire writes times."""
+    since = told.get("since")
+    return {**told, "since": shapes.instant(datetime.fromisoformat(since)) if since else None}
 
 
 async def list_runs(
