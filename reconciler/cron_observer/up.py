@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,6 +41,9 @@ STOP_PATIENCE: Final = 15.0
 
 #: Seconds before a child that has died is started again; doubled each time, to this much.
 RESTART_MAX: Final = 30.0
+
+#: Seconds between looks whether the server still runs.
+LOOK: Final = 1.0
 
 #: A child that lived this long has recovered: its next death is its first.
 STEADY: Final = 60.0
@@ -104,6 +107,7 @@ class Tree:
 
     children: list[Child] = field(default_factory=list)
     server: Server | None = None
+    relaunch: Callable[[], Server] | None = None  #: makes the server run again when it, or who held it, has ended
 
 
 def free_port(host: str, wanted: int) -> int:
@@ -163,21 +167,24 @@ def _write_private(path: Path, text: str) -> None:
     new.replace(path)
 
 
-def database(settings: Settings, stack: ExitStack) -> tuple[str, Server | None]:
+def database(settings: Settings, tree: Tree, stack: ExitStack) -> str:
     """Return the administrator's URL of a database at the newest schema, launching our own server if none is set."""
-    server: Server | None = None
     url = settings.database_url
     if url is None:
-        server = stack.enter_context(launch(settings.data_dir / "pg"))
-        place = "attached to a running one" if server.attached else f"embedded, {server.data_dir}"
-        say("✓", f"PostgreSQL {server.version}", place)
-        for note in server.notes:
-            say(" ", "", note)
-        bootstrap.create_database(server.url(SUPERUSER, "postgres"), DATABASE)
-        url = server.url(SUPERUSER, DATABASE)
+
+        def run() -> Server:
+            return stack.enter_context(launch(settings.data_dir / "pg", report=lambda sentence: say(" ", sentence)))
+
+        tree.relaunch, tree.server = run, run()
+        place = "attached to a running one" if tree.server.attached else f"embedded, {tree.server.data_dir}"
+        say("✓", f"PostgreSQL {tree.server.version}", place)
+        for note in tree.server.notes:
+            say(" ", note)
+        bootstrap.create_database(tree.server.url(SUPERUSER, "postgres"), DATABASE)
+        url = tree.server.url(SUPERUSER, DATABASE)
     applied = migrate(url)
     say("✓", "Schema", f"{len(applied)} migrations applied" if applied else "up to date")
-    return url, server
+    return url
 
 
 def write_runtime(settings: Settings, path: Path) -> None:
@@ -249,15 +256,19 @@ def wait_ready(url: str, tree: Tree, stopped: list[int]) -> bool:
 
 
 def supervise(tree: Tree, stopped: list[int]) -> None:
-    """Keep the children alive until a signal came."""
+    """Keep the children and the server alive until a signal came."""
+    look_at = 0.0
     while not stopped:
         now = time.monotonic()
         for child in tree.children:
             trouble = child.watch(now)
             if trouble:
                 say("!", trouble)
-        if tree.server is not None and not tree.server.attached and not tree.server.alive():
-            raise DatabaseError("PostgreSQL has ended", hint="its last words are in the data folder; start again")
+        if tree.relaunch is not None and tree.server is not None and now >= look_at:
+            look_at = now + LOOK
+            if not tree.server.alive():
+                say("!", "PostgreSQL has ended", "starting it again")
+                tree.server = tree.relaunch()
         time.sleep(0.2)
 
 

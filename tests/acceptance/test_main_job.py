@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -174,10 +176,22 @@ def children_of(data_dir: Path) -> list[str]:
     return found
 
 
+def test_it_outlives_its_server(product: tuple[Product, Repository]) -> None:
+    """When PostgreSQL itself is killed, the start brings it back, and everything goes on with the data."""
+    server, repository = product
+    repository.push("Add a task", {"a.yaml": manifest("kept")})
+    until(lambda: server.task("kept"), "the task")
+    postmaster = int((server.data_dir / "pg" / "cluster" / "postmaster.pid").read_text().split()[0])
+    os.kill(postmaster, signal.SIGKILL)
+    until(lambda: "starting it again" in server.log.read_text(), "the notice")
+    until(lambda: server.ask("GET", "/readyz", token=None).status == 200, "ready again")
+    repository.push("Add another", {"b.yaml": manifest("another")})
+    until(lambda: server.task("another"), "the next task")
+    assert server.task("kept") is not None
+
+
 def test_a_busy_port_is_said(tmp_path: Path) -> None:
     """When the port is taken the next free one is used and said; Ctrl-C ends with 0 and keeps the data."""
-    import signal
-
     with running(tmp_path / "one", "--no-demo") as first:
         port = int(first.url.rpartition(":")[2])
         log = tmp_path / "two.out"

@@ -57,7 +57,7 @@ def up(repo: str | None, no_demo: bool, reset: bool, config: Path | None, **flag
     stopped: list[int] = []
     tree = tree_module.Tree()
     with ExitStack() as stack:
-        admin_url, tree.server = tree_module.database(settings, stack)
+        admin_url = tree_module.database(settings, tree, stack)
         tree_module.on_signal(stopped)
         port = tree_module.free_port(settings.host, settings.port)
         if port != settings.port:
