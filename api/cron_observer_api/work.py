@@ -517,6 +517,7 @@ async def running(app: Litestar) -> AsyncIterator[None]:
     claimer = Claimer(app.state.database, ClockGuard(), writer.submit)
     writer.on_change = claimer.wake
     app.state.writer, app.state.claimer = writer, claimer
+    app.state.to_drain.append(claimer.stop)
     loops = [asyncio.create_task(claimer.run(), name="claimer"), asyncio.create_task(writer.run(), name="writer")]
     try:
         yield

@@ -48,9 +48,7 @@ async def ensure(conn: AsyncConnection, name: str, now: datetime) -> UUID:
 async def ensure_project(conn: AsyncConnection, tenant_id: UUID, name: str, now: datetime) -> UUID:
     """Add the project `name` to a tenant unless it is there, and return its id."""
     project = project_id(tenant_id, name)
-    await conn.execute(
-        _ADD_PROJECT, {"tenant_id": tenant_id, "project_id": project, "name": name, "now": now}
-    )
+    await conn.execute(_ADD_PROJECT, {"tenant_id": tenant_id, "project_id": project, "name": name, "now": now})
     return project
 
 
