@@ -9,7 +9,7 @@ COPY requirements/ requirements/
 RUN python -m venv /opt/cron-observer \
     && /opt/cron-observer/bin/pip install --require-hashes --requirement requirements/runtime.txt \
     && python -m venv /opt/build \
-    && /opt/build/bin/pip install --require-hashes --requirement requirements/build.txt
+    && /opt/build/bin/pip install --require-hashes --requirement requirements/bootstrap.txt
 COPY . .
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels ./sdk . \
     && /opt/cron-observer/bin/pip install --no-deps /wheels/*.whl
