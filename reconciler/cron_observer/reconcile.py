@@ -45,7 +45,7 @@ class Reconciler:
 
         `patience` is how many seconds a tick waits for passes; without `listen`, changes of local repositories and
         folders are found by looking alone. Raises `SettingsError` when a source has an address or a ref of a form
-        that we refuse.
+        that we refuse, or needs Git and there is none.
         """
         self.wake = asyncio.Event()
         self._database = database
@@ -53,6 +53,8 @@ class Reconciler:
         self._cache = settings.data_dir.absolute() / "mirrors"
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._subjects = {one.name: self._open(one) for one in settings.sources}
+        if any(subject.kind == "git" for subject in self._subjects.values()):
+            git_version()
         self._patience, self._listen = patience, listen
         self._reader = Reader()
         self._watcher: Watcher | None = None
@@ -118,8 +120,6 @@ class Reconciler:
 
     async def _prepare(self, now: datetime | None) -> None:
         """Write the sources of the settings down, and start what listens and reads."""
-        if any(subject.kind == "git" for subject in self._subjects.values()):
-            await in_thread(git_version)
         async with self._database.transaction([self._tenant]) as conn:
             if self._tenant not in await tenants.all_ids(conn):
                 raise SettingsError("the tenant is not in the database", hint="run cron-observer db migrate")

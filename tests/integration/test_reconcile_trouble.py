@@ -199,6 +199,19 @@ async def test_addresses_and_refs_that_could_be_more_are_refused(
             pass
 
 
+async def test_a_start_without_git_says_so_at_once(
+    tenant: Tenant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repository cannot be followed without Git, a folder can."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SettingsError, match="git is not installed"):
+        async with following(tenant, "https://example.org/tasks.git", tmp_path):
+            pass
+    (tmp_path / "a.yaml").write_text(manifest("alpha"))
+    async with following(tenant, tmp_path, tmp_path) as it:
+        assert await it.reconciler.tick() == {"main": "applied"}
+
+
 def test_waits_after_failures_grow_and_end() -> None:
     """The wait doubles with each failure, up to a bound that is shorter for what is on this machine."""
     for local, most in ((True, BACKOFF_LOCAL), (False, BACKOFF_REMOTE)):

@@ -369,3 +369,51 @@ def test_a_mirror_is_tidied_without_losing_what_is_applied(tmp_path: Path) -> No
     after = fetched(source)
     assert after.id == new
     assert [entry.path for entry in source.changes(after, target.id).added] == ["b.yaml"]
+
+
+def stand_in_for_git(folder: Path, says: str) -> None:
+    """Put a program called git there that only says which version it is."""
+    folder.mkdir()
+    (folder / "git").write_text(f"#!/bin/sh\necho '{says}'\n")
+    (folder / "git").chmod(0o755)
+
+
+def test_git_is_asked_for_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No git, or one too old to leave foreign configuration alone, is said at once with what to do."""
+    from cron_observer.errors import SettingsError
+    from cron_observer.source.command import git_version
+
+    assert git_version()[0].isdigit()
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    with pytest.raises(SettingsError, match="not installed") as missing:
+        git_version()
+    assert missing.value.hint == "install it: apt-get install git"
+    stand_in_for_git(tmp_path / "old", "git version 2.20.1")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'old'}:/bin:/usr/bin")
+    with pytest.raises(SettingsError, match=r"2\.20\.1"):
+        git_version()
+    stand_in_for_git(tmp_path / "new", "git version 3.0.0.rc1")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'new'}:/bin:/usr/bin")
+    assert git_version() == "3.0.0.rc1"
+
+
+def test_git_that_vanishes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the program goes while we run, the source says so instead of crashing."""
+    repository = Repository.make(tmp_path)
+    repository.push({"a.yaml": "one"})
+    source = source_of(repository.bare, tmp_path / "cache")
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    with pytest.raises(SourceError) as refused:
+        source.resolve()
+    assert refused.value.reason == "GitMissing"
+
+
+def test_a_mirror_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """A data folder in the way is a condition of the source."""
+    repository = Repository.make(tmp_path)
+    repository.push({"a.yaml": "one"})
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    source = source_of(repository.bare, tmp_path / "cache")
+    with pytest.raises(SourceError) as refused:
+        source.resolve()
+    assert refused.value.reason == "MirrorNotWritable"
