@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from support.databases import connect, named
+from cron_observer.store.tenants import project_id, tenant_id
+from support.databases import FreshDatabase, Tenant, connect, named
 from support.processes import COMMAND, Product, Repository, clean_environment, free_port, manifest, until
+from support.rows import database_now, make_slot, make_task
 
 ROLES = "cron_observer_owner, cron_observer_api, cron_observer_reconciler, cron_observer_scheduler"
 
@@ -109,6 +111,13 @@ def test_backup_by_an_owner_who_is_no_superuser(own_database: str, server_url: s
     for environment in ({}, {"CRON_OBSERVER_TENANT": "other"}):
         command(tmp_path, own_database, "db", "migrate", **environment)
         command(tmp_path, own_database, "token", "create", "--name", "x", "--scope", "read", **environment)
+    database = FreshDatabase(named(server_url, own_database.partition("?")[0].rpartition("/")[2]))
+    try:
+        for name in ("default", "other"):
+            tenant = Tenant(database, tenant_id(name), project_id(tenant_id(name), "default"), name)
+            make_slot(tenant, make_task(tenant), database_now(database))
+    finally:
+        database.close()
     assert "restore with pg_restore" in command(tmp_path, own_database, "db", "backup", "all.dump")
     again = subprocess.run(
         [*COMMAND, "db", "backup", "all.dump"],
@@ -128,7 +137,8 @@ def test_backup_by_an_owner_who_is_no_superuser(own_database: str, server_url: s
             subprocess.run([program("pg_restore"), "--single-transaction", f"--dbname={url}", "all.dump"],
                            cwd=tmp_path, check=True)  # fmt: skip
             with connect(named(server_url, restored)) as copy:
-                keys = copy.execute("SELECT count(DISTINCT tenant_id) AS tenants, count(*) AS keys FROM api_keys")
-                assert keys.fetchall() == [{"tenants": 2, "keys": 2}]
+                for table in ("api_keys", "tasks", "executions"):
+                    held = copy.execute(f"SELECT count(DISTINCT tenant_id) AS tenants FROM {table}").fetchall()
+                    assert held == [{"tenants": 2}], table
         finally:
             admin.execute(f"DROP DATABASE {restored} WITH (FORCE)")
