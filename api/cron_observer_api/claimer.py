@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -42,14 +43,17 @@ class _AnsweredElsewhereError(Exception):
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """One ``POST claims`` that waits."""
+    """One ``POST claims`` that waits, and those that repeat it meanwhile."""
 
     seat: Seat
     claim_id: UUID | None
     once: bool  #: answer after the first round, whatever it gave
     done: asyncio.Future[Given]
-    gone: bool = False
-    served: asyncio.Event | None = None  #: set while a round has it in hand
+    askers: int = 0  #: requests that wait for it still
+    delivered: bool = False  #: one of them has got the answer
+    looked_at: float | None = None  #: when it was last looked up whether the claim is a repeat; monotonic seconds
+    failure: DatabaseError | None = None  #: why its last round failed
+    served: asyncio.Event | None = None  #: set when the round that has it in hand is over
 
 
 class Claimer:
@@ -85,59 +89,89 @@ class Claimer:
     ) -> Given:
         """Wait up to `wait` seconds for executions; 0 asks what is due now. Return what was given, perhaps nothing.
 
-        When the client goes away (`gone`), what it was given is released at once.
+        When the client goes away (`gone`), what it was given is released at once, unless it has asked again.
         """
         if self._stopping or self.waiting >= WAITING_MAX:
             raise DatabaseError("the server takes no more waiting workers", hint="try again in a moment")
-        twin = self._by_claim.get((tenant_id, claim_id)) if claim_id else None
-        if twin is not None:
-            await _first(twin.done, gone, wait)
-            return twin.done.result() if twin.done.done() else []
-        waiter = _Waiter(seat, claim_id, wait <= 0, asyncio.get_running_loop().create_future())
-        self._waiting.setdefault(tenant_id, []).append(waiter)
-        if claim_id:
-            self._by_claim[tenant_id, claim_id] = waiter
-        self.wake(tenant_id)
+        waiter = self._join(tenant_id, seat, claim_id, once=wait <= 0)
         try:
             await _first(waiter.done, gone, None if waiter.once else wait)
             if waiter.served is not None and not waiter.done.done():
                 # A round has it in hand: what that gives must not be lost between the two.
-                waiter.gone = gone.done()
                 await waiter.served.wait()
-        finally:
-            self._waiting[tenant_id].remove(waiter)
-            if claim_id:
-                self._by_claim.pop((tenant_id, claim_id), None)
-        if not waiter.done.done():
+            if waiter.done.done():
+                given = waiter.done.result()
+                waiter.delivered = waiter.delivered or not gone.done()
+                return given
+            if waiter.failure is not None and not gone.done():
+                raise waiter.failure
             return []
-        if gone.done():
+        finally:
+            self._leave(tenant_id, waiter)
+
+    def _join(self, tenant_id: UUID, seat: Seat, claim_id: UUID | None, *, once: bool) -> _Waiter:
+        """Return the waiter of this claim: the one that waits already if the client asks again."""
+        waiter = self._by_claim.get((tenant_id, claim_id)) if claim_id else None
+        if waiter is None:
+            waiter = _Waiter(seat, claim_id, once, asyncio.get_running_loop().create_future())
+            self._waiting.setdefault(tenant_id, []).append(waiter)
+            if claim_id:
+                self._by_claim[tenant_id, claim_id] = waiter
+            self.wake(tenant_id)
+        waiter.askers += 1
+        return waiter
+
+    def _leave(self, tenant_id: UUID, waiter: _Waiter) -> None:
+        """Take note that a request waits no more; the last one takes the waiter with it."""
+        waiter.askers -= 1
+        if waiter.askers:
+            return
+        self._waiting[tenant_id].remove(waiter)
+        if waiter.claim_id:
+            self._by_claim.pop((tenant_id, waiter.claim_id), None)
+        if waiter.done.done() and not waiter.delivered:
+            self._abandon(tenant_id, waiter)
+
+    def _abandon(self, tenant_id: UUID, waiter: _Waiter) -> None:
+        """Give back what a waiter was given, unless its client has asked again by now and is to get the same."""
+        heir = self._by_claim.get((tenant_id, waiter.claim_id)) if waiter.claim_id else None
+        if heir is None or not waiter.seat.got:
             self._release(waiter.seat.got)
-        return waiter.done.result()
+        else:
+            heir.looked_at = None
+            self.wake(tenant_id)
 
     def stop(self) -> None:
         """Answer all who wait with nothing, and take no more."""
         self._stopping = True
+        self._dismiss()
+        self._arrived.set()
+
+    def _dismiss(self) -> None:
         for waiters in self._waiting.values():
             for waiter in waiters:
                 if waiter.served is None and not waiter.done.done():
                     waiter.done.set_result([])
-        self._arrived.set()
 
     async def settled(self) -> None:
         """Wait until everything that clients did not live to receive is given back."""
-        await asyncio.gather(*self._releases)
+        while self._releases:
+            await asyncio.gather(*self._releases)
 
     async def run(self) -> None:
         """Serve rounds until `stop` was called."""
-        while not self._stopping:
-            now = time.monotonic()
-            due = [tenant for tenant, waiters in self._waiting.items() if waiters and self._next_at[tenant] <= now]
-            for tenant_id in due:
-                await self._serve(tenant_id)
-            if not due:
-                await self._sleep()
-        # Once more, for those whom the last round had in hand when `stop` was called.
-        self.stop()
+        try:
+            while not self._stopping:
+                now = time.monotonic()
+                due = [tenant for tenant, waiters in self._waiting.items() if waiters and self._next_at[tenant] <= now]
+                for tenant_id in due:
+                    await self._serve(tenant_id)
+                if not due:
+                    await self._sleep()
+        finally:
+            # Those whom the last round had in hand and gave nothing.
+            self._stopping = True
+            self._dismiss()
 
     async def _sleep(self) -> None:
         moments = [self._next_at[tenant] for tenant, waiters in self._waiting.items() if waiters]
@@ -155,67 +189,74 @@ class Claimer:
         served = asyncio.Event()
         for waiter in batch:
             waiter.served = served
-        wake_in: float | None = None
+            waiter.seat.got, waiter.seat.more = [], False
+        wake_at: float | None
         try:
-            wake_in = await self._round(tenant_id, batch)
+            wake_at = await self._round(tenant_id, batch)
         except Exception as failure:  # noqa: BLE001  a round may fail; the loop may not
-            wake_in = self._failed(batch, failure)
+            wake_at = self._failed(batch, failure)
         finally:
             served.set()
             for waiter in batch:
                 waiter.served = None
-        if any(waiter.seat.got for waiter in batch):
+        if any(waiter.seat.got or waiter.seat.more for waiter in batch):
             # There may be more for those who got nothing.
-            wake_in = 0.0
-        if wake_in is not None:
-            moment = time.monotonic() + max(wake_in, 0.0)
-            self._next_at[tenant_id] = min(self._next_at[tenant_id], moment)
+            wake_at = 0.0
+        if wake_at is not None:
+            self._next_at[tenant_id] = min(self._next_at[tenant_id], wake_at)
 
     def _failed(self, batch: Sequence[_Waiter], failure: Exception) -> float | None:
-        """Answer a failed round: 503 when the database is away, another round when it only lost a race."""
+        """Let those who can wait wait for the next round: at once when this one only lost a race."""
         for waiter in batch:
-            waiter.seat.got = []
+            waiter.seat.got, waiter.seat.more, waiter.looked_at = [], False, None
         if isinstance(failure, _AnsweredElsewhereError) or is_transient(failure):
             return 0.0
         if not isinstance(failure, DatabaseError):
             log.error("claim_round_failed", exc_info=failure)
             failure = DatabaseError("the claim could not be served", hint="try again in a moment")
         for waiter in batch:
-            if not waiter.done.done():
+            waiter.failure = failure
+            if waiter.once and not waiter.done.done():
                 waiter.done.set_exception(failure)
                 waiter.done.exception()  # a client that has gone does not come to fetch it
         return None
 
     async def _round(self, tenant_id: UUID, batch: Sequence[_Waiter]) -> float | None:
-        """Serve one round and return in how many seconds the next thing falls due, None if nothing is in sight."""
+        """Serve one round and return when the next thing falls due (monotonic), None if nothing is in sight."""
         self.rounds += 1
         async with self._database.transaction([tenant_id]) as conn:
             reading = self._guard.observe(await clock(conn))
-            now = reading.now
-            again = await repeated(conn, tenant_id, [one.claim_id for one in batch if one.claim_id], now)
+            now, read_at = reading.now, time.monotonic()
+            again = await self._repeats(conn, tenant_id, batch, now)
             fresh = [one for one in batch if one.claim_id is None or one.claim_id not in again]
-            for waiter in batch:
-                waiter.seat.got = []
             seats = [one.seat for one in fresh]
             await claim_round(conn, tenant_id, seats, now, expiring=not reading.frozen)
-            for one in fresh:
-                if (
-                    one.claim_id
-                    and one.seat.got
-                    and not await remember(conn, tenant_id, one.claim_id, one.seat.got, now)
-                ):
-                    raise _AnsweredElsewhereError
+            claims = {one.claim_id: one.seat.got for one in fresh if one.claim_id and one.seat.got}
+            if not await remember(conn, tenant_id, claims, now):
+                raise _AnsweredElsewhereError
             ids = {run.id for seat in seats for run in seat.got} | {one for ids in again.values() for one in ids}
             shown = await reads.executions(conn, tenant_id, sorted(ids)) if ids else {}
             upcoming = await next_due(conn, tenant_id, seats, now) if seats else None
         for waiter in batch:
             mine = again.get(waiter.claim_id, []) if waiter.claim_id else []
             mine = mine or [run.id for run in waiter.seat.got]
-            if waiter.gone:
-                self._release(waiter.seat.got)
-            elif mine or waiter.once:
+            waiter.failure = None
+            if not waiter.askers:
+                self._abandon(tenant_id, waiter)
+            elif mine or (waiter.once and not waiter.seat.more):
                 waiter.done.set_result([shown[identity] for identity in mine if identity in shown])
-        return None if upcoming is None else (upcoming - now).total_seconds()
+        return None if upcoming is None else read_at + (upcoming - now).total_seconds()
+
+    @staticmethod
+    async def _repeats(conn: Any, tenant_id: UUID, batch: Sequence[_Waiter], now: datetime) -> dict[UUID, list[UUID]]:
+        """Return what claims that are repeats hold; who waits is looked up again as often as a probe is made."""
+        moment = time.monotonic()
+        asked = []
+        for waiter in batch:
+            if waiter.claim_id and (waiter.looked_at is None or moment - waiter.looked_at >= PROBE):
+                waiter.looked_at = moment
+                asked.append(waiter.claim_id)
+        return await repeated(conn, tenant_id, asked, now)
 
     def _release(self, runs: Sequence[Run]) -> None:
         for run in runs:

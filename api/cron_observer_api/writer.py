@@ -8,6 +8,8 @@ only that one gets the error.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,23 +18,32 @@ from uuid import UUID
 
 import structlog
 
+from cron_observer.clock import ClockGuard
 from cron_observer.errors import AlreadyFinal, CronObserverError, DatabaseError
 from cron_observer.lifecycle import Status
 from cron_observer.store import reads
 from cron_observer.store.engine import Database, is_transient
 from cron_observer.store.executions import Answer, AppendLogs, Heartbeat, Report, process
-from cron_observer_api.metrics import WRITER_BATCH
 
 log = structlog.get_logger()
 
 #: Reports in one transaction. Past this the latency of a batch grows faster than its throughput.
 BATCH_MAX: Final = 500
 
-#: Reports that may wait; further ones are told 503 instead of growing a queue that nobody outlives.
+#: Bytes of log lines in one transaction; the first report may bring more.
+BATCH_BYTES: Final = 4 * 1024 * 1024
+
+#: Reports that may wait, and bytes of their log lines; further ones are told 503 instead of growing a queue that
+#: nobody outlives.
 QUEUE_MAX: Final = 20_000
+QUEUE_BYTES: Final = 64 * 1024 * 1024
 
 #: How often a batch that lost a deadlock or a race for a lock is tried again.
 RETRIES: Final = 3
+
+#: Seconds that a report waits for an execution that somebody else holds locked, and between two looks at it.
+LOCK_WAIT: Final = 5.0
+LOCK_LOOK: Final = 0.01
 
 
 @dataclass(slots=True)
@@ -46,16 +57,20 @@ class Written:
 @dataclass(slots=True)
 class _Waiting:
     report: Report
+    size: int  #: bytes of log lines
+    until: float  #: monotonic seconds; past it nobody waits for a lock any more
     done: asyncio.Future[Written]
 
 
 class Writer:
     """One for each API process. `on_change(tenant)` is called when an execution may have become claimable."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, guard: ClockGuard | None = None) -> None:
         self._database = database
+        self._guard = guard or ClockGuard()
         self.on_change: Callable[[UUID], None] = lambda _tenant: None
         self._queue: deque[_Waiting] = deque()
+        self._bytes = 0
         self._arrived = asyncio.Event()
         self._stopping = False
         self.batches = 0
@@ -63,10 +78,13 @@ class Writer:
 
     async def submit(self, report: Report) -> Written:
         """Write one report and return what became of it once that is durable; raise its refusal if there is one."""
-        if self._stopping or len(self._queue) >= QUEUE_MAX:
+        size = sum(len(line.row) for line in report.lines) if isinstance(report, AppendLogs) else 0
+        full = len(self._queue) >= QUEUE_MAX or (self._bytes and self._bytes + size > QUEUE_BYTES)
+        if self._stopping or full:
             raise DatabaseError("the server is too busy to take this report", hint="send it again in a moment")
-        waiting = _Waiting(report, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(report, size, time.monotonic() + LOCK_WAIT, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
+        self._bytes += size
         self._arrived.set()
         written = await waiting.done
         if written.answer.refusal is not None:
@@ -83,10 +101,15 @@ class Writer:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            await self._flush(self._next_batch())
+            batch = self._next_batch()
+            try:
+                await self._flush(batch)
+            except Exception as failure:  # whatever it is, the writer lives: nobody else answers those who wait
+                log.exception("loop_failed", loop="writer")
+                self._fail(batch, failure)
 
     def stop(self) -> None:
-        """Take nothing more; `run` ends when what has been taken is written."""
+        """Take nothing more; `run` ends when what has been taken is written, or cannot be."""
         self._stopping = True
         self._arrived.set()
 
@@ -94,13 +117,19 @@ class Writer:
         batch: list[_Waiting] = []
         later: list[_Waiting] = []
         taken: set[tuple[UUID, UUID]] = set()
-        while self._queue and len(batch) < BATCH_MAX:
+        size = 0
+        while self._queue and len(batch) < BATCH_MAX and len(later) < BATCH_MAX and size < BATCH_BYTES:
             waiting = self._queue.popleft()
             key = (waiting.report.tenant_id, waiting.report.id)
-            # A second report of an execution waits for the next batch, in its place before newer ones.
-            (later if key in taken else batch).append(waiting)
+            if key in taken:
+                # A second report of an execution waits for the next batch, in its place before newer ones.
+                later.append(waiting)
+                continue
             taken.add(key)
+            batch.append(waiting)
+            size += waiting.size
         self._queue.extendleft(reversed(later))
+        self._bytes -= size
         return batch
 
     async def _flush(self, batch: Sequence[_Waiting]) -> None:
@@ -110,13 +139,17 @@ class Writer:
                 written = await self._write([waiting.report for waiting in batch])
             except DatabaseError as failure:
                 self._fail(batch, failure)
+                if self._stopping:
+                    # There is no later for those who wait: they hear it now and send it to the next process.
+                    self._fail(self._queue, failure)
+                    self._queue.clear()
                 return
             except Exception as failure:  # noqa: BLE001  whatever it is, only the report that caused it may suffer
                 error = failure
                 if not is_transient(failure):
                     break
             else:
-                self._answer(batch, written)
+                await self._answer(batch, written)
                 return
         if len(batch) > 1:
             middle = len(batch) // 2
@@ -131,7 +164,8 @@ class Writer:
     async def _write(self, reports: Sequence[Report]) -> list[Written]:
         tenants = {report.tenant_id for report in reports}
         async with self._database.transaction(tenants) as conn:
-            written = [Written(answer) for answer in await process(conn, reports)]
+            answers = await process(conn, reports, trusted=lambda read: self._guard.observe(read).now)
+            written = [Written(answer) for answer in answers]
             for tenant_id in sorted(tenants):
                 wanted = [
                     number
@@ -143,24 +177,38 @@ class Writer:
                     written[number].execution = found.get(reports[number].id)
         self.batches += 1
         self.reports += len(reports)
-        WRITER_BATCH.observe(len(reports))
         return written
 
-    def _answer(self, batch: Sequence[_Waiting], written: Sequence[Written]) -> None:
-        changed: set[UUID] = set()
+    async def _answer(self, batch: Sequence[_Waiting], written: Sequence[Written]) -> None:
+        claimable: set[UUID] = set()
+        again: list[_Waiting] = []
+        now = time.monotonic()
         for waiting, one in zip(batch, written, strict=True):
             run = one.answer.run
-            if run is not None and run.status is not Status.RUNNING:
-                changed.add(waiting.report.tenant_id)
-            if one.answer.again:
-                self._queue.appendleft(waiting)
+            if run is not None and run.status is Status.PENDING:
+                claimable.add(waiting.report.tenant_id)
+            if one.answer.again or (one.answer.busy and now < waiting.until):
+                again.append(waiting)
+            elif one.answer.busy:
+                locked = DatabaseError("the execution is locked by something else", hint="send the report again")
+                self._fail([waiting], locked)
             elif not waiting.done.done():
                 waiting.done.set_result(one)
-        for tenant_id in changed:
+        self._queue.extendleft(reversed(again))
+        self._bytes += sum(waiting.size for waiting in again)
+        for tenant_id in claimable:
             self.on_change(tenant_id)
+        if all(one.answer.busy for one in written):
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Let whoever holds the locks go on, unless something else is to be written."""
+        self._arrived.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._arrived.wait(), LOCK_LOOK)
 
     @staticmethod
-    def _fail(batch: Sequence[_Waiting], error: Exception) -> None:
+    def _fail(batch: Sequence[_Waiting] | deque[_Waiting], error: Exception) -> None:
         for waiting in batch:
             if not waiting.done.done():
                 waiting.done.set_exception(error)
@@ -170,4 +218,4 @@ def _shown(report: Report, answer: Answer) -> bool:
     """Say whether the reply carries the execution: heartbeats and log lines answer with less."""
     if isinstance(answer.refusal, CronObserverError):
         return isinstance(answer.refusal, AlreadyFinal)
-    return not answer.again and not isinstance(report, Heartbeat | AppendLogs)
+    return not (answer.again or answer.busy) and not isinstance(report, Heartbeat | AppendLogs)

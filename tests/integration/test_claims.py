@@ -171,12 +171,12 @@ async def test_a_claim_can_be_repeated(database: FreshDatabase, tenant: Tenant) 
     slot = make_slot(tenant, task, now - SECOND)
     async with database.api.transaction([tenant.tenant_id]) as conn:
         runs = await claim_round(conn, tenant.tenant_id, [seat()], now)
-        assert await remember(conn, tenant.tenant_id, claim_id, runs, now)
+        assert await remember(conn, tenant.tenant_id, {claim_id: runs}, now)
         assert await repeated(conn, tenant.tenant_id, [claim_id], now) == {claim_id: [slot]}
-        assert not await remember(conn, tenant.tenant_id, claim_id, runs, now), "a live answer is not replaced"
+        assert not await remember(conn, tenant.tenant_id, {claim_id: runs}, now), "a live answer is not replaced"
         await process(conn, [Release(tenant_id=tenant.tenant_id, id=slot, fence=1, reason="x")])
         assert await repeated(conn, tenant.tenant_id, [claim_id], now) == {}
-        assert await remember(conn, tenant.tenant_id, claim_id, runs, now)
+        assert await remember(conn, tenant.tenant_id, {claim_id: runs}, now)
 
 
 async def test_an_obsolete_slot_is_not_claimed(database: FreshDatabase, tenant: Tenant) -> None:

@@ -54,7 +54,7 @@ def complete(tenant: Tenant, execution: UUID, outcome: str = "finished", fence: 
 
 def lines(tenant: Tenant, execution: UUID, first: int, count: int, level: str = "INFO") -> AppendLogs:
     entries = [{"level": level, "message": f"line {n}"} for n in range(first, first + count)]
-    return AppendLogs(tenant_id=tenant.tenant_id, id=execution, fence=1, first_seq=first, entries=entries)
+    return AppendLogs(tenant_id=tenant.tenant_id, id=execution, fence=1, first_seq=first, lines=logs.encode(entries))
 
 
 async def test_a_completion_ends_it(database: FreshDatabase, tenant: Tenant) -> None:
@@ -180,7 +180,11 @@ async def test_a_second_claim_of_an_attempt_goes_on_numbering(database: FreshDat
     async with database.api.transaction([tenant.tenant_id]) as conn:
         await claim_round(conn, tenant.tenant_id, [seat], await clock(conn) + 6 * SECOND)
         second = AppendLogs(
-            tenant_id=tenant.tenant_id, id=slot, fence=2, first_seq=0, entries=[{"level": "INFO", "message": "again"}]
+            tenant_id=tenant.tenant_id,
+            id=slot,
+            fence=2,
+            first_seq=0,
+            lines=logs.encode([{"level": "INFO", "message": "again"}]),
         )
         assert (await process(conn, [second]))[0].next_seq == 1
         items, _ = await logs.read(conn, tenant.tenant_id, slot)

@@ -81,7 +81,8 @@ def test_completion_moves_running_only(status: Status, outcome: str) -> None:
         assert verdict.run.lease_until is verdict.run.check_at is None
         assert verdict.run.finished_at == NOW + SECOND
     else:
-        assert verdict.run == run
+        assert replace(verdict.run, event_seq=run.event_seq) == run
+        assert verdict.event is Event.LATE_RECORDED, "what comes too late is kept, and moves nothing"
         assert isinstance(verdict.refusal, AlreadyFinal if status in FINAL else LeaseLost)
 
 
@@ -233,8 +234,10 @@ def test_a_late_word_can_be_recorded_or_rejected(late: Late, kept: bool) -> None
     verdict = complete(run, said("finished"), Policy(late=late), NOW)
 
     assert isinstance(verdict.refusal, LeaseLost)
-    assert verdict.run == run
+    assert replace(verdict.run, event_seq=run.event_seq) == run
     assert (verdict.late_outcome is not None) is kept
+    assert (verdict.event is Event.LATE_RECORDED) is kept
+    assert verdict.run.event_seq == run.event_seq + kept
 
 
 def test_a_newer_claim_decides() -> None:
@@ -298,3 +301,79 @@ def test_a_late_claim_is_a_catch_up() -> None:
     ]
 
     assert triggers == [Trigger.SCHEDULE, Trigger.CATCHUP, Trigger.MANUAL]
+
+
+def test_evidence_is_kept_once() -> None:
+    """A late word that was recorded, or speaks of an attempt that never was, is refused and leaves nothing more."""
+    for fence in (1, 2):
+        run = waiting(reason=Reason.LEASE_LOST, fence=fence, attempt=1)
+        verdict = complete(run, said("finished"), Policy(late=Late.RECORD), NOW, recordable=False)
+
+        assert isinstance(verdict.refusal, LeaseLost)
+        assert (verdict.run, verdict.event, verdict.late_outcome) == (run, None, None)
+
+
+def test_another_word_of_a_replaced_worker() -> None:
+    """Who completes an old attempt differently hears that its lease is lost; a repeat of its own word is fine."""
+    run = running(fence=2)
+    repeat = complete(run, said("failed", 1), Policy(), NOW, seen_digest=b"failed")
+    other = complete(run, said("finished", 1), Policy(), NOW, seen_digest=b"failed")
+
+    assert (repeat.run, repeat.refusal) == (run, None)
+    assert isinstance(other.refusal, LeaseLost)
+
+
+def test_a_failure_keeps_its_result() -> None:
+    """The result of a completion is kept whatever its outcome, also while a retry waits."""
+    for retries in (0, 1):
+        policy = Policy(retries_max=retries)
+        assert complete(running(policy), said("failed", result={"rows": 3}), policy, NOW).result == {"rows": 3}
+
+
+def test_a_late_word_starts_what_never_started() -> None:
+    """A completion sets `started_at` if nothing has before it, also when it comes late."""
+    run = expire(running(), Policy(), NOW + timedelta(minutes=1)).run
+    verdict = complete(run, said("finished"), Policy(), NOW + timedelta(minutes=2))
+
+    assert run.started_at is None
+    assert verdict.run.started_at == verdict.run.finished_at == NOW + timedelta(minutes=2)
+
+
+def test_times_never_go_backwards() -> None:
+    """When the database's clock steps back, what is written stays in order; leases follow the clock."""
+    earlier = NOW - timedelta(hours=1)
+    run = start(running(), 1, NOW + SECOND).run
+    asked = request_cancel(run, reason="x", grace=SECOND, actor="a", now=earlier).run
+    ended = complete(asked, said("finished"), Policy(), earlier).run
+    again = claim(
+        release(run, 1, Policy(), "x", earlier).run, Policy(), generation=1, worker="v", lease=SECOND, now=earlier
+    ).run
+
+    assert run.claimed_at is not None
+    assert run.started_at is not None
+    assert asked.cancel_requested_at == run.started_at
+    assert ended.finished_at == run.started_at
+    assert (again.claimed_at, again.lease_until) == (run.started_at, earlier + SECOND)
+    assert start(replace(run, started_at=None), 1, earlier).run.started_at == run.claimed_at
+
+
+def test_a_run_that_was_lost_is_not_missed() -> None:
+    """MISSED never ran: who lost its worker and found no other has failed, who was given back undone is missed."""
+    lost = expire(running(), Policy(start_deadline=SECOND), NOW + timedelta(minutes=1)).run
+    given = release(running(), 1, Policy(start_deadline=SECOND), "deploy", NOW + timedelta(minutes=1)).run
+    later = NOW + timedelta(minutes=2)
+
+    assert (lost.attempt, given.attempt) == (0, 0)
+    assert expire(lost, Policy(), later).run.status is Status.FAILED
+    assert expire(given, Policy(), later).run.status is Status.MISSED
+
+
+def test_release_does_not_undo_a_timeout() -> None:
+    """A worker past its run deadline cannot win a new attempt by giving the execution back."""
+    policy = Policy(timeout=10 * SECOND)
+    first = release(running(policy), 1, policy, "x", NOW + 11 * SECOND)
+    second = release(first.run, 1, policy, "x", NOW + 11 * SECOND)
+
+    assert first.again
+    assert (first.run.status, first.run.reason) == (Status.FAILED, Reason.TIMED_OUT)
+    assert isinstance(second.refusal, AlreadyFinal)

@@ -8,7 +8,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cron_observer.lifecycle import OFFERED_FOR, Event, Reason, Waiting, settle
+from cron_observer.lifecycle import OFFERED_FOR, Event, Reason, Run, Status, Trigger, Waiting, settle, unfit
 from cron_observer.model import Catchup, Overlap, Policy
 
 NOW = datetime(2026, 3, 29, 0, 30, tzinfo=UTC)
@@ -117,3 +117,28 @@ def test_nothing_is_offered_for_ever() -> None:
     policy = Policy(catchup_window=timedelta(days=365))
 
     assert outcome(late(OFFERED_FOR.total_seconds()), policy) == [Reason.NO_WORKER.value]
+
+
+def one(**values: object) -> Run:
+    base = {"tenant_id": UUID(int=1), "id": UUID(int=2), "project_id": UUID(int=3), "task_uid": UUID(int=4)}
+    times = {"fire_at": NOW, "available_at": NOW}
+    return Run(**{**base, **times, "status": Status.PENDING, **values})  # type: ignore[arg-type]
+
+
+def test_who_may_not_begin() -> None:
+    """A waiting execution that is picked by name obeys what holds for it alone: deadlines, window, its task's end."""
+    window, late_now = Policy(catchup_window=timedelta(minutes=1)), NOW + timedelta(minutes=2)
+    cases = [
+        (one(), Policy(), False, None),
+        (one(), Policy(), True, (Status.SKIPPED, Reason.TASK_DELETED)),
+        (one(), window, False, (Status.SKIPPED, Reason.TOO_LATE)),
+        (one(trigger=Trigger.MANUAL), window, False, None),
+        (one(start_deadline=NOW), Policy(), False, (Status.MISSED, Reason.NO_WORKER)),
+        (one(fence=1, attempt=1), window, False, None),
+        (one(fence=1, attempt=1), Policy(), True, (Status.FAILED, Reason.TASK_DELETED)),
+        (one(fence=1), Policy(), True, (Status.SKIPPED, Reason.TASK_DELETED)),
+        (one(fence=1, attempt=1, start_deadline=NOW), Policy(), False, (Status.FAILED, Reason.NO_WORKER)),
+    ]
+    for run, policy, removed, expected in cases:
+        verdict = unfit(run, policy, late_now, removed=removed)
+        assert (verdict and (verdict.run.status, verdict.run.reason)) == expected

@@ -1,21 +1,18 @@
 """The life of an execution: statuses, reasons, legal moves, and every decision about them. Pure.
 
-`moves` is the table, `decide` answers each thing that can happen to one execution, `settle` says which of a task's
-due slots run.
+`moves` is the table, `run` the execution as a value, `decide` and `completion` answer each thing that can happen to
+one execution, `settle` says which of a task's due slots run.
 """
 
+from cron_observer.lifecycle.completion import complete
 from cron_observer.lifecycle.decide import (
     GRACE_DEFAULT,
     LEASE_LOSSES_MAX,
     OFFERED_FOR,
-    Completion,
-    Ending,
-    Run,
-    Verdict,
     claim,
-    complete,
     end_unclaimed,
     expire,
+    give_up,
     heartbeat,
     lapse,
     release,
@@ -24,7 +21,8 @@ from cron_observer.lifecycle.decide import (
     start,
 )
 from cron_observer.lifecycle.moves import FINAL, MOVES, OPEN, Event, Move, Reason, Status, Trigger
-from cron_observer.lifecycle.settle import ON_TIME, Settlement, Waiting, settle
+from cron_observer.lifecycle.run import Completion, Ending, Run, Verdict, begun, written_at
+from cron_observer.lifecycle.settle import ON_TIME, SLOTS, Settlement, Waiting, settle, unfit
 
 __all__ = [
     "FINAL",
@@ -34,6 +32,7 @@ __all__ = [
     "OFFERED_FOR",
     "ON_TIME",
     "OPEN",
+    "SLOTS",
     "Completion",
     "Ending",
     "Event",
@@ -45,10 +44,12 @@ __all__ = [
     "Trigger",
     "Verdict",
     "Waiting",
+    "begun",
     "claim",
     "complete",
     "end_unclaimed",
     "expire",
+    "give_up",
     "heartbeat",
     "lapse",
     "release",
@@ -56,4 +57,6 @@ __all__ = [
     "retry_wait",
     "settle",
     "start",
+    "unfit",
+    "written_at",
 ]

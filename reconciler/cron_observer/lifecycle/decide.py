@@ -1,21 +1,21 @@
-"""What happens to one execution when somebody reports, asks or falls silent.
+"""What happens to one execution when somebody claims it, reports on it, asks for its end, or falls silent.
 
 Every function takes the execution as it stands (`Run`, read under its lock), the policy of its task and `now`
 (the database's clock), and returns a `Verdict`: the execution as it shall stand, the event to append, how the
-attempt ends, or the refusal. Nothing is written here.
+attempt ends, or the refusal. Nothing is written here. `completion` judges a worker's last word.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
-from uuid import UUID
 
-from cron_observer.errors import AlreadyFinal, CronObserverError, LeaseLost, NotRunning
-from cron_observer.lifecycle.moves import FINAL, MOVES, Event, Reason, Status, Trigger
-from cron_observer.model import Backoff, Late, Policy
+from cron_observer.errors import AlreadyFinal, CronObserverError, LeaseLost
+from cron_observer.lifecycle.moves import FINAL, Event, Reason, Status, Trigger
+from cron_observer.lifecycle.run import Ending, Run, Verdict, begun, moved, noted, written_at
+from cron_observer.model import Backoff, Policy
 
 #: A lost lease is no failed attempt: the execution is offered again this often before it FAILED(lease_lost).
 LEASE_LOSSES_MAX: Final = 3
@@ -29,103 +29,6 @@ OFFERED_FOR: Final = timedelta(days=7)
 
 #: A slot claimed later than this after its fire time is a catch-up run.
 CATCHUP_AFTER: Final = timedelta(seconds=60)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One execution as it stands, without its bulky parts. Instants are aware UTC on the database's clock."""
-
-    tenant_id: UUID
-    id: UUID
-    project_id: UUID
-    task_uid: UUID
-    status: Status
-    reason: Reason | None = None
-    trigger: Trigger = Trigger.SCHEDULE
-    fire_at: datetime
-    available_at: datetime
-    start_deadline: datetime | None = None
-    queue: str = "default"
-    priority: int = 0
-    generation: int | None = None  #: of the task's definition; pinned by the first claim
-    forced: bool = False
-    attempt: int = 0  #: the current try, from 1; 0 before the first claim
-    fence: int = 0  #: rises at every claim and never falls
-    lease_losses: int = 0
-    event_seq: int = 0
-    worker: str | None = None
-    protocol: str | None = None  #: ``lease`` or ``patch``: how the current attempt was begun
-    claimed_at: datetime | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    lease_until: datetime | None = None
-    lease_seconds: float | None = None
-    run_deadline: datetime | None = None
-    check_at: datetime | None = None  #: not later than the next deadline; the only one of them with an index
-    late: bool = False
-    cancel_requested_at: datetime | None = None
-    cancel_by: str | None = None
-    cancel_reason: str | None = None
-    cancel_deadline: datetime | None = None
-    progress: float | None = None
-    message: str | None = None
-    exit_code: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """How one attempt ends: what its row in `attempts` keeps."""
-
-    outcome: str
-    reason: Reason | None = None
-    exit_code: int | None = None
-    error: Mapping[str, Any] | None = None
-    digest: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completion:
-    """What a worker says at the end. `digest` identifies the request, so that a repeat is recognised."""
-
-    outcome: str  #: finished, failed, cancelled or skipped
-    fence: int
-    digest: bytes
-    exit_code: int | None = None
-    error: Mapping[str, Any] | None = None
-    result: Any = None
-    retryable: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What shall be done. `run` is the execution as it shall stand; unchanged when there is a refusal."""
-
-    run: Run
-    event: Event | None = None
-    actor: str | None = None
-    data: Mapping[str, Any] | None = None
-    ending: Ending | None = None
-    result: Any = None
-    error: Mapping[str, Any] | None = None
-    refusal: CronObserverError | None = None
-    late_outcome: Mapping[str, Any] | None = None  #: kept on the attempt's row as evidence
-    again: bool = False  #: carry this out, then ask again: a deadline was noticed only now
-
-
-def _moved(run: Run, event: Event, **values: Any) -> Run:
-    """Make the legal move of `event`, with what every move brings along."""
-    move = MOVES[event]
-    if run.status not in move.sources:
-        raise AssertionError(f"{event} is not legal from {run.status}")
-    ended = move.target is not Status.RUNNING
-    if ended:
-        values = {"lease_until": None, "check_at": None, "run_deadline": None, **values}
-    return replace(run, status=move.target, event_seq=run.event_seq + 1, **values)
-
-
-def _noted(run: Run, **values: Any) -> Run:
-    """Change the execution without a move, for an event of its own."""
-    return replace(run, event_seq=run.event_seq + 1, **values)
 
 
 def _check_at(run: Run) -> datetime:
@@ -151,7 +54,7 @@ def claim(run: Run, policy: Policy, *, generation: int, worker: str, lease: time
     """Give a due execution to `worker`. `lease` None means the simple form: leased until the run deadline."""
     deadline = now + policy.timeout
     late = run.trigger is Trigger.SCHEDULE and run.fence == 0 and now - run.fire_at > CATCHUP_AFTER
-    claimed = _moved(
+    claimed = moved(
         run,
         Event.CLAIMED,
         reason=None,
@@ -161,7 +64,7 @@ def claim(run: Run, policy: Policy, *, generation: int, worker: str, lease: time
         fence=run.fence + 1,
         worker=worker,
         protocol="patch" if lease is None else "lease",
-        claimed_at=now,
+        claimed_at=written_at(run, now),
         started_at=None,
         lease_until=deadline if lease is None else now + lease,
         lease_seconds=(policy.timeout if lease is None else lease).total_seconds(),
@@ -187,11 +90,6 @@ def _refuse(run: Run, fence: int) -> CronObserverError | None:
     return None
 
 
-def _begun(run: Run, now: datetime) -> Run:
-    """Set `started_at` at the first sign of life after the claim."""
-    return run if run.started_at is not None else replace(run, started_at=now)
-
-
 def start(run: Run, fence: int, now: datetime) -> Verdict:
     """Note that the work begins. A repeat changes nothing."""
     refusal = _refuse(run, fence)
@@ -199,7 +97,7 @@ def start(run: Run, fence: int, now: datetime) -> Verdict:
         return Verdict(run=run, refusal=refusal)
     if run.started_at is not None:
         return Verdict(run=run)
-    return Verdict(run=_noted(_begun(run, now)), event=Event.STARTED, actor=run.worker)
+    return Verdict(run=noted(begun(run, now)), event=Event.STARTED, actor=run.worker)
 
 
 def heartbeat(
@@ -220,7 +118,7 @@ def heartbeat(
         raise AssertionError("a running execution has a lease")
     until = now + timedelta(seconds=seconds)
     renewed = replace(
-        _begun(run, now),
+        begun(run, now),
         lease_until=until,
         lease_seconds=seconds,
         # Only ever earlier, so that a renewal touches no index.
@@ -238,13 +136,13 @@ def lapse(run: Run, now: datetime) -> Verdict:
     return Verdict(run=replace(run, check_at=_check_at(run)))
 
 
-def _failed(run: Run, policy: Policy, ending: Ending, now: datetime, *, retryable: bool) -> Verdict:
+def failed(run: Run, policy: Policy, ending: Ending, now: datetime, *, retryable: bool) -> Verdict:
     """End the attempt as failed: wait for the next one, or give up."""
     error = ending.error
     available_at = now + retry_wait(policy, run.attempt)
     open_still = available_at < run.fire_at + OFFERED_FOR
     if retryable and run.cancel_requested_at is None and run.attempt <= policy.retries_max and open_still:
-        waiting = _moved(
+        waiting = moved(
             run,
             Event.RETRY_SCHEDULED,
             reason=ending.reason,
@@ -256,8 +154,8 @@ def _failed(run: Run, policy: Policy, ending: Ending, now: datetime, *, retryabl
         return Verdict(
             run=waiting, event=Event.RETRY_SCHEDULED, actor=run.worker, ending=ending, error=error, data=data
         )
-    failed = _moved(run, Event.FAILED, reason=ending.reason, finished_at=now, exit_code=ending.exit_code)
-    return Verdict(run=failed, event=Event.FAILED, actor=run.worker, ending=ending, error=error)
+    ended = moved(run, Event.FAILED, reason=ending.reason, finished_at=written_at(run, now), exit_code=ending.exit_code)
+    return Verdict(run=ended, event=Event.FAILED, actor=run.worker, ending=ending, error=error)
 
 
 def expire(run: Run, policy: Policy, now: datetime) -> Verdict:  # noqa: PLR0911  one return for each deadline
@@ -265,25 +163,23 @@ def expire(run: Run, policy: Policy, now: datetime) -> Verdict:  # noqa: PLR0911
     if run.status is Status.PENDING:
         if run.start_deadline is None or run.start_deadline > now:
             return Verdict(run=run)
-        event = Event.GAVE_UP if run.attempt > 0 else Event.MISSED
-        ended = _moved(run, event, reason=Reason.NO_WORKER, finished_at=now)
-        return Verdict(run=ended, event=event)
+        return give_up(run, Event.MISSED, Reason.NO_WORKER, now)
     if run.status is not Status.RUNNING or run.lease_until is None or run.run_deadline is None:
         return Verdict(run=run)
     if run.cancel_deadline is not None and run.cancel_deadline <= now:
         return _cancelled(run, now, actor=run.cancel_by, data={"forced": True})
     if run.run_deadline <= now:
         ending = Ending(outcome="timed_out", reason=Reason.TIMED_OUT)
-        return _failed(run, policy, ending, now, retryable=True)
+        return failed(run, policy, ending, now, retryable=True)
     if run.lease_until > now:
         return lapse(run, now)
     ending = Ending(outcome="lease_lost", reason=Reason.LEASE_LOST)
     if run.cancel_requested_at is not None:
         return _cancelled(run, now, actor=run.cancel_by, data={"lease_lost": True})
     if run.lease_losses >= LEASE_LOSSES_MAX:
-        failed = _moved(run, Event.FAILED, reason=Reason.LEASE_LOST, finished_at=now)
-        return Verdict(run=failed, event=Event.FAILED, ending=ending)
-    offered = _moved(
+        ended = moved(run, Event.FAILED, reason=Reason.LEASE_LOST, finished_at=written_at(run, now))
+        return Verdict(run=ended, event=Event.FAILED, ending=ending)
+    offered = moved(
         run,
         Event.LEASE_EXPIRED,
         reason=Reason.LEASE_LOST,
@@ -297,12 +193,21 @@ def expire(run: Run, policy: Policy, now: datetime) -> Verdict:  # noqa: PLR0911
 
 def end_unclaimed(run: Run, event: Event, reason: Reason, now: datetime) -> Verdict:
     """Give an outcome to a due execution that shall never run; `settle` says which."""
-    return Verdict(run=_moved(run, event, reason=reason, finished_at=now), event=event)
+    return Verdict(run=moved(run, event, reason=reason, finished_at=written_at(run, now)), event=event)
+
+
+def give_up(run: Run, event: Event, reason: Reason, now: datetime) -> Verdict:
+    """End what waits: as `event` (SKIPPED or MISSED) if it never ran, as FAILED if it was tried, lost leases included.
+
+    A released run has not been tried: its worker gave it back undone.
+    """
+    tried = run.attempt > 0 or run.lease_losses > 0
+    return end_unclaimed(run, Event.GAVE_UP if tried else event, reason, now)
 
 
 def _cancelled(run: Run, now: datetime, *, actor: str | None, data: Mapping[str, Any] | None = None) -> Verdict:
     ending = Ending(outcome="cancelled", reason=Reason.CANCELLED) if run.status is Status.RUNNING else None
-    ended = _moved(run, Event.CANCELLED, reason=Reason.CANCELLED, finished_at=now)
+    ended = moved(run, Event.CANCELLED, reason=Reason.CANCELLED, finished_at=written_at(run, now))
     return Verdict(run=ended, event=Event.CANCELLED, actor=actor, ending=ending, data=data)
 
 
@@ -311,10 +216,13 @@ def release(run: Run, fence: int, policy: Policy, why: str, now: datetime) -> Ve
     refusal = _refuse(run, fence)
     if refusal is not None:
         return Verdict(run=run, refusal=refusal)
+    if run.run_deadline is not None and run.run_deadline <= now:
+        # As if the deadline had been noticed in time: giving back does not undo a timeout.
+        return replace(expire(run, policy, now), again=True)
     ending = Ending(outcome="released")
     if run.cancel_requested_at is not None:
         return replace(_cancelled(run, now, actor=run.cancel_by), ending=ending)
-    waiting = _moved(
+    waiting = moved(
         run,
         Event.RELEASED,
         reason=None,
@@ -329,16 +237,17 @@ def request_cancel(run: Run, *, reason: str, grace: timedelta, actor: str, now: 
     """Cancel what waits at once; ask what runs to stop, and stop it by force after `grace`."""
     if run.status in FINAL:
         return Verdict(run=run, refusal=AlreadyFinal(f"the execution is {run.status}"))
+    at = written_at(run, now)
     if run.status is Status.PENDING:
         verdict = _cancelled(run, now, actor=actor, data={"reason": reason})
-        asked = replace(verdict.run, cancel_requested_at=now, cancel_by=actor, cancel_reason=reason)
+        asked = replace(verdict.run, cancel_requested_at=at, cancel_by=actor, cancel_reason=reason)
         return replace(verdict, run=asked)
     deadline = now + grace
     if run.cancel_requested_at is not None and run.cancel_deadline is not None and run.cancel_deadline <= deadline:
         return Verdict(run=run)
-    asked = _noted(
+    asked = noted(
         run,
-        cancel_requested_at=run.cancel_requested_at or now,
+        cancel_requested_at=run.cancel_requested_at or at,
         cancel_by=actor,
         cancel_reason=reason,
         cancel_deadline=deadline,
@@ -346,95 +255,3 @@ def request_cancel(run: Run, *, reason: str, grace: timedelta, actor: str, now: 
     asked = replace(asked, check_at=_check_at(asked))
     data = {"reason": reason, "grace_seconds": grace.total_seconds()}
     return Verdict(run=asked, event=Event.CANCEL_REQUESTED, actor=actor, data=data)
-
-
-def complete(run: Run, done: Completion, policy: Policy, now: datetime, *, seen_digest: bytes | None = None) -> Verdict:
-    """Take a worker's last word.
-
-    `seen_digest` is what the attempt of the same fence was completed with before, if it was: an identical repeat
-    changes nothing and is answered well. A word that comes too late is accepted, recorded or refused by
-    ``late``; it is never lost when a newer claim decides.
-    """
-    if seen_digest is not None:
-        if seen_digest == done.digest:
-            return Verdict(run=run)
-        return Verdict(run=run, refusal=AlreadyFinal("this attempt was completed with another outcome"))
-    if done.fence == run.fence and run.status is Status.RUNNING:
-        if run.run_deadline is not None and run.run_deadline <= now:
-            # As if the deadline had been noticed in time: whether a sweep came by must not decide.
-            return replace(expire(run, policy, now), again=True)
-        return _ended(run, done, policy, now)
-    return _late(run, done, policy, now)
-
-
-def _ending(done: Completion) -> Ending:
-    reasons = {
-        "failed": Reason.ERROR if done.exit_code in {None, 0} else Reason.EXIT_CODE,
-        "cancelled": Reason.CANCELLED,
-        "skipped": Reason.WORKER_SKIPPED,
-    }
-    return Ending(
-        outcome=done.outcome,
-        reason=reasons.get(done.outcome),
-        exit_code=done.exit_code,
-        error=done.error,
-        digest=done.digest,
-    )
-
-
-def _ended(run: Run, done: Completion, policy: Policy, now: datetime) -> Verdict:
-    run, ending = _begun(run, now), _ending(done)
-    if done.outcome == "failed":
-        return _failed(run, policy, ending, now, retryable=done.retryable)
-    event = {
-        "finished": Event.FINISHED,
-        "cancelled": Event.CANCELLED,
-        "skipped": Event.WORKER_SKIPPED,
-    }[done.outcome]
-    ended = _moved(
-        run,
-        event,
-        reason=ending.reason,
-        finished_at=now,
-        exit_code=done.exit_code,
-        progress=1.0 if done.outcome == "finished" and run.progress is not None else run.progress,
-    )
-    return Verdict(run=ended, event=event, actor=run.worker, ending=ending, result=done.result, error=done.error)
-
-
-def _late(run: Run, done: Completion, policy: Policy, now: datetime) -> Verdict:
-    """Judge a completion of an attempt that no longer runs."""
-    current = done.fence == run.fence and run.reason in {Reason.TIMED_OUT, Reason.LEASE_LOST}
-    open_to_it = current and run.status in {Status.PENDING, Status.FAILED}
-    if open_to_it and policy.late is Late.ACCEPT and done.outcome in {"finished", "failed"}:
-        event = Event.LATE_FINISHED if done.outcome == "finished" else Event.LATE_FAILED
-        ending = _ending(done)
-        # A lost lease has given the attempt back; the late word takes it again.
-        taken_back = run.status is Status.PENDING and run.reason is Reason.LEASE_LOST
-        ended = _moved(
-            run,
-            event,
-            reason=ending.reason,
-            finished_at=now,
-            late=True,
-            attempt=run.attempt + 1 if taken_back else run.attempt,
-            exit_code=done.exit_code,
-        )
-        return Verdict(run=ended, event=event, actor=run.worker, ending=ending, result=done.result, error=done.error)
-    if run.fence == 0:
-        return Verdict(run=run, refusal=NotRunning("nobody has claimed the execution"))
-    refusal: CronObserverError
-    if run.status in FINAL and done.fence == run.fence:
-        refusal = AlreadyFinal(f"the execution is {run.status}")
-    else:
-        hint = "stop working on it; this outcome is kept with the attempt as evidence"
-        refusal = LeaseLost("the execution was taken back and may run elsewhere", hint=hint)
-    if current and policy.late is Late.REJECT:
-        return Verdict(run=run, refusal=refusal)
-    evidence = {
-        "outcome": done.outcome,
-        "exit_code": done.exit_code,
-        "error": done.error,
-        "at": now.isoformat(),
-    }
-    return Verdict(run=run, refusal=refusal, late_outcome=evidence)

@@ -8,12 +8,16 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from cron_observer.lifecycle.decide import OFFERED_FOR
-from cron_observer.lifecycle.moves import Event, Reason
+from cron_observer.lifecycle.decide import OFFERED_FOR, end_unclaimed, expire, give_up
+from cron_observer.lifecycle.moves import Event, Reason, Trigger
+from cron_observer.lifecycle.run import Run, Verdict
 from cron_observer.model import Catchup, Overlap, Policy
 
 #: A slot at most this late is on time; ``catchup: none`` runs only such slots.
 ON_TIME: Final = timedelta(seconds=60)
+
+#: What a schedule has made; all else was asked for by a person or a client.
+SLOTS: Final = frozenset({Trigger.SCHEDULE, Trigger.CATCHUP})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +29,17 @@ class Waiting:
     start_deadline: datetime | None = None
     slot: bool = True
     forced: bool = False  #: runs whatever else is active
+
+    @classmethod
+    def of(cls, run: Run) -> Waiting:
+        """Return what settling needs to know of an execution."""
+        return cls(
+            id=run.id,
+            fire_at=run.fire_at,
+            start_deadline=run.start_deadline,
+            slot=run.trigger in SLOTS,
+            forced=run.forced,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,3 +83,17 @@ def settle(
         ends += [(one.id, Event.SKIPPED, Reason.OVERLAP) for one in others if one not in chosen]
         rest = sorted([*forced, *chosen], key=lambda one: (one.fire_at, one.id))
     return Settlement(run=tuple(one.id for one in rest), end=tuple(ends))
+
+
+def unfit(run: Run, policy: Policy, now: datetime, *, removed: bool) -> Verdict | None:
+    """Say how a waiting execution ends that must not begin now whatever else waits; None if it may.
+
+    `policy` is its task's current one for what was never claimed, else the one that the execution pinned.
+    """
+    if run.fence > 0:
+        if removed:
+            return give_up(run, Event.SKIPPED, Reason.TASK_DELETED, now)
+        verdict = expire(run, policy, now)
+        return verdict if verdict.event is not None else None
+    ended = settle([Waiting.of(run)], active=False, policy=policy, now=now, removed=removed).end
+    return end_unclaimed(run, ended[0][1], ended[0][2], now) if ended else None

@@ -7,10 +7,10 @@ attempt was offered again after a lost lease, the lines of the second claim foll
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -20,8 +20,11 @@ from cron_observer.store.engine import fetch
 
 LEVELS: Final = ("DEBUG", "INFO", "WARN", "ERROR")
 
-#: Bytes of one message; what is longer is cut and says so.
+#: Bytes of one message in UTF-8; what is longer is cut and says so.
 MESSAGE_MAX: Final = 16 * 1024
+
+#: Bytes of lines that one reading looks through, about; a search that has found less by then says where to go on.
+SCAN_MAX: Final = 4 * 1024 * 1024
 
 #: Lines may still arrive this long after the end, from a worker that flushes last.
 AFTER_END: Final = timedelta(minutes=15)
@@ -45,7 +48,7 @@ RETURNING tenant_id, execution_id
 """
 
 _COUNTS: Final = """
-SELECT a.execution_id, a.fence, a.log_lines, a.digest
+SELECT a.execution_id, a.fence, a.log_lines, a.digest, a.ended_at, a.late_outcome IS NOT NULL
 FROM attempts a
 JOIN unnest(%(ids)s::uuid[], %(fences)s::bigint[]) AS v (execution_id, fence)
   ON a.execution_id = v.execution_id AND a.fence = v.fence
@@ -82,24 +85,52 @@ class Chunk:
     data: bytes
 
 
-def pack(first_seq: int, entries: Sequence[Mapping[str, Any]]) -> Chunk:
-    """Compress log entries (``ts``, ``level``, ``message``, ``fields``; instants as ISO text) into one chunk."""
-    levels = 0
-    rows = []
+class Line(NamedTuple):
+    """One line ready to be stored."""
+
+    level: int  #: place in `LEVELS`
+    row: bytes  #: JSON: time, level, message, fields
+
+
+class Stored(NamedTuple):
+    """What is known of one attempt: its lines, the digest it was completed with, its end, and whether a late word."""
+
+    lines: int
+    digest: bytes | None
+    ended_at: datetime | None
+    recorded: bool
+
+
+def encode(entries: Iterable[Mapping[str, Any]]) -> list[Line]:
+    """Make lines of log entries (``ts``, ``level``, ``message``, ``fields``; instants as ISO text)."""
+    lines = []
     for entry in entries:
         message = entry["message"]
-        if len(message) > MESSAGE_MAX:
-            message = f"{message[:MESSAGE_MAX]} … [cut: {len(message) - MESSAGE_MAX} characters more]"
-        levels |= 1 << LEVELS.index(entry["level"])
-        rows.append([entry.get("ts"), entry["level"], message, entry.get("fields")])
-    raw = msgspec.json.encode(rows)
-    return Chunk(first_seq=first_seq, lines=len(rows), raw_bytes=len(raw), levels=levels, data=zlib.compress(raw, 1))
+        if len(message) * 4 > MESSAGE_MAX and len(raw := message.encode()) > MESSAGE_MAX:
+            message = f"{raw[:MESSAGE_MAX].decode(errors='ignore')} … [cut: {len(raw) - MESSAGE_MAX} bytes more]"
+        row = [entry.get("ts"), entry["level"], message, entry.get("fields")]
+        lines.append(Line(LEVELS.index(entry["level"]), msgspec.json.encode(row)))
+    return lines
+
+
+def pack_lines(first_seq: int, lines: Sequence[Line]) -> Chunk:
+    """Compress lines into one chunk."""
+    levels = 0
+    for line in lines:
+        levels |= 1 << line.level
+    raw = b"[" + b",".join(line.row for line in lines) + b"]"
+    return Chunk(first_seq=first_seq, lines=len(lines), raw_bytes=len(raw), levels=levels, data=zlib.compress(raw, 1))
+
+
+def pack(first_seq: int, entries: Iterable[Mapping[str, Any]]) -> Chunk:
+    """Compress log entries as `encode` takes them into one chunk."""
+    return pack_lines(first_seq, encode(entries))
 
 
 async def counts(
     conn: AsyncConnection, tenant_id: UUID, wanted: Sequence[tuple[UUID, int]]
-) -> dict[tuple[UUID, int], tuple[int, bytes | None]]:
-    """Return, for each (execution, fence), the lines stored and the digest it was completed with, if it was."""
+) -> dict[tuple[UUID, int], Stored]:
+    """Return what is known of each (execution, fence) that there is."""
     if not wanted:
         return {}
     parameters = {
@@ -108,7 +139,7 @@ async def counts(
         "fences": [fence for _, fence in wanted],
     }
     rows = await fetch(conn, _COUNTS, parameters)
-    return {(identity, fence): (lines, digest) for identity, fence, lines, digest in rows}
+    return {(identity, fence): Stored(*rest) for identity, fence, *rest in rows}
 
 
 async def append(
@@ -159,58 +190,56 @@ async def read(
     """Return at most `limit` lines of one attempt (the latest by default) from number `from_seq` on.
 
     `level` means at least, `q` is searched for in the message without regard to case. The second part is the
-    number to go on from, None at the end of what is stored.
+    number to go on from, None at the end of what is stored; a long search stops there with less than `limit`.
     """
     lowest = LEVELS.index(level) if level else 0
     mask = sum(1 << number for number in range(lowest, len(LEVELS)))
     wanted = set(LEVELS[lowest:])
     needle = q.casefold() if q else None
     items: list[dict[str, Any]] = []
+    scanned = 0
     parameters = {"tenant": tenant_id, "id": execution_id, "attempt": attempt}
     for fence, number, base, lines in await fetch(conn, _ATTEMPTS, parameters):
         if base + lines <= from_seq:
             continue
-        async for seq, received, (ts, entry_level, message, fields) in _lines(
-            conn, tenant_id, execution_id, fence, max(0, from_seq - base), mask
-        ):
-            if entry_level not in wanted or (needle is not None and needle not in message.casefold()):
-                continue
-            if len(items) == limit:
-                return items, base + seq
-            items.append(
-                {
-                    "seq": base + seq,
-                    "attempt": number,
-                    "ts": ts,
-                    "received_at": _iso(received),
-                    "level": entry_level,
-                    "message": message,
-                    "fields": fields,
-                }
-            )
+        start = max(0, from_seq - base)
+        async for first, received, size, rows in _chunks(conn, tenant_id, execution_id, fence, start, mask):
+            if scanned >= SCAN_MAX:
+                return items, base + max(first, start)
+            scanned += size
+            for seq, (ts, entry_level, message, fields) in enumerate(rows, start=first):
+                if seq < start or entry_level not in wanted:
+                    continue
+                if needle is not None and needle not in message.casefold():
+                    continue
+                if len(items) == limit:
+                    return items, base + seq
+                items.append(
+                    {
+                        "seq": base + seq,
+                        "attempt": number,
+                        "ts": ts,
+                        "received_at": _iso(received),
+                        "level": entry_level,
+                        "message": message,
+                        "fields": fields,
+                    }
+                )
     return items, None
 
 
-async def _lines(
+async def _chunks(
     conn: AsyncConnection, tenant_id: UUID, execution_id: UUID, fence: int, seq: int, mask: int
-) -> AsyncIterator[tuple[int, datetime, list[Any]]]:
-    """Yield (worker's number, arrival, line) of one claim from `seq` on, a few chunks at a time."""
+) -> AsyncIterator[tuple[int, datetime, int, list[Any]]]:
+    """Yield (number of the first line, arrival, bytes, lines) of one claim's chunks from line `seq` on."""
     batch = 16
+    parameters = {"tenant": tenant_id, "id": execution_id, "fence": fence, "mask": mask, "limit": batch}
     while True:
-        parameters = {
-            "tenant": tenant_id,
-            "id": execution_id,
-            "fence": fence,
-            "seq": seq,
-            "mask": mask,
-            "limit": batch,
-        }
-        chunks = await fetch(conn, _CHUNKS, parameters)
+        chunks = await fetch(conn, _CHUNKS, {**parameters, "seq": seq})
         for first, received, data in chunks:
-            rows = msgspec.json.decode(zlib.decompress(data))
-            for number, row in enumerate(rows, start=first):
-                if number >= seq:
-                    yield number, received, row
+            raw = zlib.decompress(data)
+            rows = msgspec.json.decode(raw)
+            yield first, received, len(raw), rows
             seq = first + len(rows)
         if len(chunks) < batch:
             return

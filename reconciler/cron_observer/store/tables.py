@@ -337,7 +337,14 @@ executions = Table(
         "available_at",
         postgresql_where=text("status = 'PENDING'"),
     ),
-    # settling and planning: the waiting slots of a task (executions.settle, plans)
+    # expiry: who has waited too long for another try (executions.deadlines)
+    Index(
+        "executions_to_give_up",
+        "tenant_id",
+        "start_deadline",
+        postgresql_where=text("status = 'PENDING' AND fence > 0"),
+    ),
+    # settling and planning: the waiting slots of a task (executions.deadlines, plans)
     Index(
         "executions_waiting_of_task",
         "tenant_id",
@@ -345,7 +352,7 @@ executions = Table(
         "available_at",
         postgresql_where=text("status = 'PENDING'"),
     ),
-    # expiry: whose lease, deadline or grace may have run out (executions.expire); heartbeats leave it alone
+    # expiry: whose lease, deadline or grace may have run out (executions.deadlines); heartbeats leave it alone
     Index("executions_to_check", "tenant_id", "check_at", postgresql_where=text("status = 'RUNNING'")),
     # the last runs of a task (views)
     Index("executions_of_task", "tenant_id", "task_uid", text("fire_at DESC"), text("id DESC")),

@@ -1,12 +1,13 @@
 """Executions: handing out (`claims`), reports on them (`reports`), and those that are no slots (`create`).
 
-`rows` reads and locks them, `apply` writes what `lifecycle` has decided.
+`deadlines` is what time does to them, `messages` what can be said of them, `simple` the form for scripts. `rows`
+reads and locks them, `apply` writes what `lifecycle` has decided.
 """
 
-from cron_observer.store.executions.claims import Seat, claim_round, expire, next_due, settle_waiting
+from cron_observer.store.executions.claims import Seat, claim_round, next_due
 from cron_observer.store.executions.create import adopt, create_manual, create_running, resolve, usable
-from cron_observer.store.executions.repeats import remember, repeated
-from cron_observer.store.executions.reports import (
+from cron_observer.store.executions.deadlines import expire, settle_waiting
+from cron_observer.store.executions.messages import (
     Answer,
     AppendLogs,
     Cancel,
@@ -17,8 +18,9 @@ from cron_observer.store.executions.reports import (
     Release,
     Report,
     Start,
-    process,
 )
+from cron_observer.store.executions.repeats import remember, repeated
+from cron_observer.store.executions.reports import process
 
 __all__ = [
     "Answer",

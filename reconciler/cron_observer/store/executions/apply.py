@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cron_observer.lifecycle import FINAL, Event, Run, Status, Verdict
+from cron_observer.lifecycle import FINAL, Event, Run, Status, Verdict, written_at
 from cron_observer.store.engine import fetch
 from cron_observer.store.jsonb import to_json
 
@@ -59,6 +59,7 @@ _INPUT: Final = {
     "result": "text",
     "error": "text",
     "checkpoint": "text",
+    "at": "timestamptz",
     "event": "text",
     "actor": "text",
     "data": "text",
@@ -84,16 +85,16 @@ WITH v AS (
     UPDATE executions e SET
         {", ".join(f"{column} = v.{column}" for column in _PLAIN)},
         event_seq = v.event_seq,
-        result = COALESCE(v.result::jsonb, e.result),
+        result = CASE WHEN v.begins OR v.outcome IS NOT NULL THEN v.result::jsonb ELSE e.result END,
         checkpoint = COALESCE(v.checkpoint::jsonb, e.checkpoint),
-        error = CASE WHEN v.outcome IS NULL THEN e.error ELSE v.error::jsonb END
+        error = CASE WHEN v.begins OR v.outcome IS NOT NULL THEN v.error::jsonb ELSE e.error END
     FROM v
     WHERE e.tenant_id = v.tenant_id AND e.id = v.id AND e.id BETWEEN %(low)s AND %(high)s
       AND e.event_seq = v.seen_seq AND e.fence = v.seen_fence AND e.status = v.seen_status
     RETURNING v.*
 ), logged AS (
     INSERT INTO execution_events (tenant_id, execution_id, seq, at, type, attempt, fence, status, reason, actor, data)
-    SELECT tenant_id, id, event_seq, %(now)s, event, attempt, fence, status, reason, actor, data::jsonb
+    SELECT tenant_id, id, event_seq, at, event, attempt, fence, status, reason, actor, data::jsonb
     FROM moved WHERE event IS NOT NULL
 ), begun AS (
     INSERT INTO attempts (tenant_id, execution_id, fence, attempt, worker, claimed_at, started_at, log_base)
@@ -106,7 +107,7 @@ WITH v AS (
 ), ended AS (
     UPDATE attempts a SET
         started_at = COALESCE(a.started_at, m.started_at),
-        ended_at = CASE WHEN m.outcome IS NULL THEN a.ended_at ELSE %(now)s END,
+        ended_at = CASE WHEN m.outcome IS NULL THEN a.ended_at ELSE m.at END,
         outcome = COALESCE(m.outcome, a.outcome),
         reason = CASE WHEN m.outcome IS NULL THEN a.reason ELSE m.ending_reason END,
         exit_code = COALESCE(m.ending_code, a.exit_code),
@@ -129,11 +130,11 @@ UPDATE attempts a SET late_outcome = v.late_outcome::jsonb
 FROM unnest(%(tenant)s::uuid[], %(id)s::uuid[], %(fence)s::bigint[], %(late)s::text[])
     AS v (tenant_id, execution_id, fence, late_outcome)
 WHERE a.tenant_id = v.tenant_id AND a.execution_id = v.execution_id AND a.fence = v.fence
-  AND a.late_outcome IS NULL
+  AND a.execution_id BETWEEN %(low)s AND %(high)s AND a.late_outcome IS NULL
 """
 
 
-def _input(step: Step, checkpoint: Any) -> dict[str, Any]:
+def _input(step: Step, checkpoint: Any, now: datetime) -> dict[str, Any]:
     seen, verdict, run = step.seen, step.verdict, step.verdict.run
     ending = verdict.ending
     values: dict[str, Any] = {column: getattr(run, column) for column in _PLAIN}
@@ -147,6 +148,7 @@ def _input(step: Step, checkpoint: Any) -> dict[str, Any]:
         "result": to_json(verdict.result),
         "error": to_json(verdict.error),
         "checkpoint": to_json(checkpoint),
+        "at": written_at(run, now),
         "event": verdict.event,
         "actor": verdict.actor,
         "data": to_json(verdict.data),
@@ -177,10 +179,10 @@ async def write(
     if not steps:
         return set()
     checkpoints = checkpoints or {}
-    inputs = [_input(step, checkpoints.get(step.seen.id)) for step in steps]
+    inputs = [_input(step, checkpoints.get(step.seen.id), now) for step in steps]
     columns: dict[str, Any] = {name: [_plain(values[name]) for values in inputs] for name in _INPUT}
     ids = sorted(step.seen.id for step in steps)
-    rows = await fetch(conn, _APPLY, {**columns, "now": now, "low": ids[0], "high": ids[-1]})
+    rows = await fetch(conn, _APPLY, {**columns, "low": ids[0], "high": ids[-1]})
     return {(tenant, identity) for tenant, identity in rows}
 
 
@@ -196,5 +198,7 @@ async def keep_evidence(conn: AsyncConnection, evidence: Sequence[tuple[UUID, UU
             "id": [one[1] for one in evidence],
             "fence": [one[2] for one in evidence],
             "late": [to_json(one[3]) for one in evidence],
+            "low": min(one[1] for one in evidence),
+            "high": max(one[1] for one in evidence),
         },
     )

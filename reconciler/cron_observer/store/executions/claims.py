@@ -1,4 +1,4 @@
-"""Handing out due executions, and settling those that nobody gets.
+"""Handing out due executions.
 
 A round serves all waiting workers of one tenant in one transaction. It reads what is due, lets `lifecycle.settle`
 decide about every task that it touches, takes the places of exclusive tasks by ``INSERT … ON CONFLICT DO NOTHING``,
@@ -7,7 +7,7 @@ and moves only what it got. Nothing that is locked by another round is acted upo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -16,117 +16,78 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer import lifecycle
-from cron_observer.lifecycle import OFFERED_FOR, Event, Reason, Run, Settlement, Trigger, Verdict, Waiting
+from cron_observer.lifecycle import Event, Reason, Run
 from cron_observer.model import Overlap, Policy
-from cron_observer.schedule import id_ceil, id_floor
 from cron_observer.store.engine import fetch
 from cron_observer.store.executions.apply import Step, write
-from cron_observer.store.executions.rows import RUN_COLUMNS, SELECTED, generations, policies, to_run
+from cron_observer.store.executions.deadlines import (
+    BETWEEN,
+    CURRENT,
+    Settled,
+    due_bounds,
+    end,
+    expire,
+    lock_free,
+    scope_of,
+    settlements,
+)
+from cron_observer.store.executions.rows import RUN_COLUMNS, SELECTED, policies, to_run
 
-#: Executions that one round looks at; what is left comes in the next one, at once.
-_ROUND_MAX: Final = 1_000
+#: Executions of one queue or task that one look locks; what is left comes in the next one, at once.
+_LOOK_MAX: Final = 1_000
 
-#: Due slots of one task that a round looks at; the rest waits for the next one.
-_BACKLOG: Final = 2_000
-
-#: A slot of an older plan counts only up to the instant at which the newer one took effect.
-_CURRENT: Final = """
-(e.plan_generation IS NULL OR EXISTS (
-    SELECT FROM task_plan p
-    WHERE p.tenant_id = e.tenant_id AND p.task_uid = e.task_uid
-      AND (p.generation = e.plan_generation OR e.nominal_at <= p.effective_from)
-))
-"""
-
-#: What can still be claimed lies in the partitions of these days; see `lifecycle.OFFERED_FOR`.
-_RECENT: Final = "e.id BETWEEN %(low)s AND %(high)s"
+#: Looks of one round. Each sees twice as much as the one before, so that what only stands in the way (slots that
+#: are skipped as soon as they are looked at) hides what can be claimed from nobody.
+_LOOKS: Final = 8
 
 #: One index range for each queue and priority, most urgent first, so that what is not yet due costs nothing.
 _DUE_IN_QUEUES: Final = f"""
-SELECT {", ".join(RUN_COLUMNS)}
+SELECT {", ".join(f"due.{column}" for column in RUN_COLUMNS)}
 FROM unnest(%(queues)s::text[]) AS q (name)
-CROSS JOIN generate_series(9, 0, -1) AS urgency
+CROSS JOIN LATERAL (
+    SELECT ready.*
+    FROM generate_series(9, 0, -1) AS urgency
+    CROSS JOIN LATERAL (
+        SELECT {SELECTED} FROM executions e
+        WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.queue = q.name
+          AND e.priority = urgency AND e.available_at <= %(now)s AND {BETWEEN} AND {CURRENT}
+        ORDER BY e.available_at
+        LIMIT %(limit)s
+        FOR UPDATE OF e SKIP LOCKED
+    ) AS ready
+    LIMIT %(limit)s
+) AS due
+"""
+
+#: A range for each task, so that the backlog of one does not hide another; NULL is any queue.
+_DUE_OF_TASKS: Final = f"""
+SELECT {", ".join(f"due.{column}" for column in RUN_COLUMNS)}
+FROM unnest(%(uids)s::uuid[], %(queues)s::text[]) AS wanted (task_uid, queue)
 CROSS JOIN LATERAL (
     SELECT {SELECTED} FROM executions e
-    WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.queue = q.name
-      AND e.priority = urgency AND e.available_at <= %(now)s AND {_RECENT} AND {_CURRENT}
+    WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.task_uid = wanted.task_uid
+      AND (wanted.queue IS NULL OR e.queue = wanted.queue)
+      AND e.available_at <= %(now)s AND {BETWEEN} AND {CURRENT}
     ORDER BY e.available_at
     LIMIT %(limit)s
     FOR UPDATE OF e SKIP LOCKED
 ) AS due
-LIMIT %(total)s
 """
 
-_DUE_OF_TASKS: Final = f"""
-SELECT {SELECTED}
-FROM executions e
-WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.task_uid = ANY (%(uids)s::uuid[])
-  AND e.available_at <= %(now)s AND {_RECENT} AND {_CURRENT}
-ORDER BY e.priority DESC, e.available_at
-LIMIT %(limit)s
-FOR UPDATE OF e SKIP LOCKED
-"""
-
-#: Without a lock: the whole backlog decides which slot is the newest, whoever holds it at the moment.
-_BACKLOG_OF_TASKS: Final = f"""
-SELECT e.task_uid, e.id, e.fire_at, e.start_deadline, e.trigger, e.forced
-FROM unnest(%(uids)s::uuid[]) AS wanted (task_uid)
-CROSS JOIN LATERAL (
-    SELECT * FROM executions e
-    WHERE e.tenant_id = %(tenant)s AND e.task_uid = wanted.task_uid AND e.status = 'PENDING'
-      AND e.fence = 0 AND e.available_at <= %(now)s AND {_CURRENT}
-    ORDER BY e.available_at DESC
-    LIMIT %(limit)s
-) AS e
-"""
-
-_ACTIVE: Final = """
-SELECT r.scope, r.execution_id FROM active_runs r
-WHERE r.tenant_id = %(tenant)s AND r.scope = ANY (%(scopes)s::text[])
-"""
-
+#: A run that was claimed before may hold its place still.
 _TAKE_PLACES: Final = """
-INSERT INTO active_runs (tenant_id, scope, n, execution_id, since)
-SELECT %(tenant)s, v.scope, 0, v.execution_id, %(now)s
-FROM unnest(%(scopes)s::text[], %(ids)s::uuid[]) AS v (scope, execution_id)
-ON CONFLICT DO NOTHING
-RETURNING execution_id
-"""
-
-#: Slots are made for history only, so an id that is locked elsewhere is somebody else's to settle.
-_LOCK_FREE: Final = f"""
-SELECT {SELECTED} FROM executions e
-WHERE e.tenant_id = %(tenant)s AND e.id = ANY (%(ids)s::uuid[]) AND e.status = 'PENDING' AND e.fence = 0
-ORDER BY e.id
-FOR UPDATE SKIP LOCKED
-"""
-
-_TO_CHECK: Final = f"""
-SELECT {SELECTED} FROM executions e
-WHERE e.tenant_id = %(tenant)s AND e.status = 'RUNNING' AND e.check_at <= %(now)s
-ORDER BY e.check_at
-LIMIT %(limit)s
-FOR UPDATE SKIP LOCKED
-"""
-
-#: Waiting retries past their start deadline; slots that were never claimed are settled with their task.
-_DEADLINES: Final = f"""
-SELECT {SELECTED} FROM executions e
-WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.fence > 0
-  AND e.start_deadline <= %(now)s
-ORDER BY e.id
-LIMIT %(limit)s
-FOR UPDATE SKIP LOCKED
-"""
-
-_BACKLOGGED: Final = f"""
-SELECT e.task_uid
-FROM executions e
-WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.fence = 0 AND e.available_at <= %(now)s
-  AND e.task_uid > %(after)s AND {_CURRENT}
-GROUP BY e.task_uid
-ORDER BY e.task_uid
-LIMIT %(limit)s
+WITH wanted AS (
+    SELECT v.scope, v.execution_id FROM unnest(%(scopes)s::text[], %(ids)s::uuid[]) AS v (scope, execution_id)
+), taken AS (
+    INSERT INTO active_runs (tenant_id, scope, n, execution_id, since)
+    SELECT %(tenant)s, w.scope, 0, w.execution_id, %(now)s FROM wanted w
+    ON CONFLICT DO NOTHING
+    RETURNING execution_id
+)
+SELECT t.execution_id FROM taken t
+UNION ALL
+SELECT r.execution_id FROM active_runs r JOIN wanted w ON w.scope = r.scope AND w.execution_id = r.execution_id
+WHERE r.tenant_id = %(tenant)s
 """
 
 _NEXT_DUE: Final = f"""
@@ -135,30 +96,20 @@ CROSS JOIN generate_series(0, 9) AS urgency
 CROSS JOIN LATERAL (
     SELECT e.available_at AS next_at FROM executions e
     WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.queue = q.name
-      AND e.priority = urgency AND e.available_at > %(now)s AND {_RECENT}
+      AND e.priority = urgency AND e.available_at > %(now)s AND {BETWEEN}
     ORDER BY e.available_at LIMIT 1
 ) AS upcoming
 """
 
 _NEXT_DUE_OF_TASKS: Final = f"""
-SELECT min(e.available_at) FROM executions e
-WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.task_uid = ANY (%(uids)s::uuid[])
-  AND e.available_at > %(now)s AND {_RECENT}
+SELECT min(next_at) FROM unnest(%(uids)s::uuid[]) AS wanted (task_uid)
+CROSS JOIN LATERAL (
+    SELECT e.available_at AS next_at FROM executions e
+    WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.task_uid = wanted.task_uid
+      AND e.available_at > %(now)s AND {BETWEEN}
+    ORDER BY e.available_at LIMIT 1
+) AS upcoming
 """
-
-
-def _bounds(now: datetime) -> dict[str, UUID]:
-    """Return the ids between which everything lies that is or will soon be due.
-
-    An id carries the nominal instant, which the fire time leaves by a day at most (a zone that skips a day).
-    """
-    day = timedelta(days=1)
-    return {"low": id_floor(now - OFFERED_FOR - 2 * day), "high": id_ceil(now + 3 * day)}
-
-
-def scope_of(task_uid: UUID) -> str:
-    """Name the place that runs of an exclusive task compete for."""
-    return f"task:{task_uid}"
 
 
 @dataclass(slots=True)
@@ -172,101 +123,48 @@ class Seat:
     lease: timedelta
     any_queue: bool = False  #: with `tasks`: of whatever queue they are
     got: list[Run] = field(default_factory=list)
+    more: bool = False  #: the round ended before it had seen everything that is due
+
+    @property
+    def room(self) -> int:
+        """How many executions it still takes."""
+        return self.wanted - len(self.got)
 
     def takes(self, run: Run) -> bool:
-        """Say whether this worker still has room for `run`."""
-        if len(self.got) >= self.wanted:
-            return False
+        """Say whether this worker would take `run`."""
         if self.tasks is not None and run.task_uid not in self.tasks:
             return False
         return self.any_queue or run.queue in self.queues
 
+    def ranges(self) -> Iterator[tuple[UUID, str | None]]:
+        """Yield the tasks that it is bound to, each with a queue or None for any."""
+        for uid in self.tasks or ():
+            if self.any_queue:
+                yield uid, None
+            else:
+                yield from ((uid, queue) for queue in self.queues)
 
-async def _candidates(conn: AsyncConnection, tenant_id: UUID, seats: Sequence[Seat], now: datetime) -> list[Run]:
-    """Lock and return what is due for these workers, most urgent first."""
-    queues = sorted({queue for seat in seats if seat.tasks is None for queue in seat.queues})
-    uids = sorted({uid for seat in seats if seat.tasks is not None for uid in seat.tasks})
+
+def _queues(seats: Sequence[Seat]) -> list[str]:
+    return sorted({queue for seat in seats if seat.tasks is None for queue in seat.queues})
+
+
+async def _candidates(
+    conn: AsyncConnection, tenant_id: UUID, seats: Sequence[Seat], now: datetime, look: int
+) -> dict[UUID, Run]:
+    """Lock and return what is due for these workers."""
+    queues = _queues(seats)
+    ranges = sorted({one for seat in seats for one in seat.ranges()}, key=str)
     # Twice as many as can be given away: some will turn out to be skipped or to wait for their task's place.
-    room = min(2 * sum(seat.wanted for seat in seats) + 10, _ROUND_MAX)
-    found: dict[UUID, Run] = {}
+    room = min((2 * sum(seat.room for seat in seats) + 10) << look, _LOOK_MAX)
+    parameters = {"tenant": tenant_id, "now": now, "limit": room, **due_bounds(now)}
+    rows = []
     if queues:
-        parameters = {
-            "tenant": tenant_id,
-            "queues": queues,
-            "now": now,
-            "limit": room,
-            "total": room * len(queues),
-        }
-        parameters |= _bounds(now)
-        for row in await fetch(conn, _DUE_IN_QUEUES, parameters):
-            run = to_run(row)
-            found[run.id] = run
-    if uids:
-        parameters = {"tenant": tenant_id, "uids": uids, "now": now, "limit": room, **_bounds(now)}
-        for row in await fetch(conn, _DUE_OF_TASKS, parameters):
-            run = to_run(row)
-            found[run.id] = run
-    return sorted(found.values(), key=lambda run: (-run.priority, run.available_at, run.id))
-
-
-async def _settlements(
-    conn: AsyncConnection, tenant_id: UUID, uids: Iterable[UUID], now: datetime
-) -> tuple[dict[UUID, Settlement], dict[UUID, Policy], dict[UUID, int]]:
-    """Settle the due, never-claimed executions of each task; return verdicts, policies and generations by task."""
-    wanted = sorted(set(uids))
-    if not wanted:
-        return {}, {}, {}
-    known = await generations(conn, tenant_id, wanted)
-    found = await policies(conn, tenant_id, [(uid, generation) for uid, (generation, _) in known.items()])
-    rules = {uid: found[uid, generation] for uid, (generation, _) in known.items()}
-    parameters = {"tenant": tenant_id, "uids": wanted, "now": now, "limit": _BACKLOG}
-    waiting: dict[UUID, list[Waiting]] = {uid: [] for uid in wanted}
-    for uid, identity, fire_at, deadline, trigger, forced in await fetch(conn, _BACKLOG_OF_TASKS, parameters):
-        waiting[uid].append(
-            Waiting(
-                id=identity,
-                fire_at=fire_at,
-                start_deadline=deadline,
-                slot=trigger in {Trigger.SCHEDULE, Trigger.CATCHUP},
-                forced=forced,
-            )
-        )
-    scopes = {scope_of(uid): uid for uid in wanted}
-    rows = await fetch(conn, _ACTIVE, {"tenant": tenant_id, "scopes": list(scopes)})
-    active = {scopes[scope] for scope, _ in rows}
-    settled = {
-        uid: lifecycle.settle(
-            waiting[uid],
-            active=uid in active,
-            policy=rules.get(uid, Policy()),
-            now=now,
-            removed=uid not in known or known[uid][1],
-        )
-        for uid in wanted
-    }
-    return settled, rules, {uid: generation for uid, (generation, _) in known.items()}
-
-
-async def _end(
-    conn: AsyncConnection,
-    tenant_id: UUID,
-    settled: Mapping[UUID, Settlement],
-    locked: Mapping[UUID, Run],
-    now: datetime,
-) -> int:
-    """Give their outcome to those that shall not run; leave what others hold to them."""
-    ends = {identity: (event, reason) for one in settled.values() for identity, event, reason in one.end}
-    missing = sorted(ends.keys() - locked.keys())
-    held = {identity: locked[identity] for identity in ends.keys() & locked.keys()}
-    if missing:
-        rows = await fetch(conn, _LOCK_FREE, {"tenant": tenant_id, "ids": missing})
-        held |= {run.id: run for run in map(to_run, rows)}
-    steps = [Step(run, _ended(run, *ends[identity], now)) for identity, run in held.items() if run.fence == 0]
-    return len(await write(conn, steps, now))
-
-
-def _ended(run: Run, event: Event, reason: Reason, now: datetime) -> Verdict:
-    return lifecycle.end_unclaimed(run, event, reason, now)
+        rows += await fetch(conn, _DUE_IN_QUEUES, {**parameters, "queues": queues})
+    if ranges:
+        pairs = {"uids": [uid for uid, _ in ranges], "queues": [queue for _, queue in ranges]}
+        rows += await fetch(conn, _DUE_OF_TASKS, {**parameters, **pairs})
+    return {run.id: run for run in map(to_run, rows)}
 
 
 async def claim_round(
@@ -275,63 +173,108 @@ async def claim_round(
     """Give due executions to waiting workers, in the order of their arrival; fill each seat's `got`.
 
     Expires deadlines of the tenant first, so that dead workers are replaced while no scheduler runs (`expiring`
-    False while the clock is not to be trusted). Returns all
-    executions that were claimed. At most one run of an exclusive task is active, whoever else claims.
+    False while the clock is not to be trusted). Returns all executions that were claimed. At most one run of an
+    exclusive task is active, whoever else claims. A seat's `more` says that another round at once is worth while.
     """
     if expiring:
-        await expire(conn, tenant_id, now)
-    candidates = await _candidates(conn, tenant_id, seats, now)
-    if not candidates:
-        return []
-    locked = {run.id: run for run in candidates}
-    fresh = {run.task_uid for run in candidates if run.fence == 0}
-    settled, rules, current = await _settlements(conn, tenant_id, fresh, now)
-    await _end(conn, tenant_id, settled, locked, now)
-    may_run = {identity for one in settled.values() for identity in one.run}
-    pinned = await policies(
-        conn, tenant_id, [(run.task_uid, run.generation) for run in candidates if run.generation is not None]
-    )
+        await expire(conn, tenant_id, now, recent=True)
+    given: list[Run] = []
+    waiting = [seat for seat in seats if seat.room > 0]
+    for look in range(_LOOKS):
+        got, ended = await _hand_out(conn, tenant_id, waiting, now, look)
+        given += got
+        waiting = [seat for seat in waiting if seat.room > 0]
+        for seat in waiting:
+            seat.more = ended > 0
+        if not ended or not waiting:
+            break
+    return given
 
-    steps: list[Step] = []
-    takers: dict[UUID, Seat] = {}
-    for run in candidates:
-        if run.fence == 0 and run.id not in may_run:
-            continue
+
+async def _hand_out(
+    conn: AsyncConnection, tenant_id: UUID, seats: Sequence[Seat], now: datetime, look: int
+) -> tuple[list[Run], int]:
+    """Look once at what is due; return what was claimed, and how many others were ended instead."""
+    locked = await _candidates(conn, tenant_id, seats, now, look)
+    if not locked:
+        return [], 0
+    bounds = due_bounds(now)
+    settled = await settlements(conn, tenant_id, {run.task_uid for run in locked.values()}, now, bounds)
+    ended = await end(conn, tenant_id, settled, locked, now)
+    may_run = {identity for one in settled.verdicts.values() for identity in one.run}
+    # Of a long backlog it is the newest slot that may run, and the oldest ones that were found.
+    behind = sorted(may_run - locked.keys(), reverse=True)[: sum(seat.room for seat in seats)]
+    locked |= await lock_free(conn, tenant_id, behind)
+    orphans = {run.id: run for run in locked.values() if run.fence > 0 and run.task_uid in settled.removed}
+    ended += await _give_up(conn, list(orphans.values()), now)
+    may_run |= {run.id for run in locked.values() if run.fence > 0} - orphans.keys()
+    ready = [run for run in locked.values() if run.id in may_run]
+    ready.sort(key=lambda run: (-run.priority, run.available_at, run.id))
+    rules = await _rules(conn, tenant_id, ready, settled)
+    chosen = _assign(ready, seats, rules, settled.generations, now)
+    steps = await take_places(conn, tenant_id, [step for _, step in chosen], rules, now)
+    done = {identity for _, identity in await write(conn, steps, now)}
+    given = [(seat, step.verdict.run) for seat, step in chosen if step.seen.id in done]
+    for seat, run in given:
+        seat.got.append(run)
+    return [run for _, run in given], ended
+
+
+async def _give_up(conn: AsyncConnection, runs: Sequence[Run], now: datetime) -> int:
+    """End what waits for another try of a task that is gone."""
+    steps = [Step(run, lifecycle.give_up(run, Event.SKIPPED, Reason.TASK_DELETED, now)) for run in runs]
+    return len(await write(conn, steps, now))
+
+
+async def _rules(conn: AsyncConnection, tenant_id: UUID, runs: Sequence[Run], settled: Settled) -> dict[UUID, Policy]:
+    """Return the policy that each execution obeys: of the definition that it pinned, else of its task as it is now."""
+    keys = {run.id: (run.task_uid, run.generation) for run in runs if run.generation is not None}
+    pinned = await policies(conn, tenant_id, keys.values())
+    return {run.id: pinned[keys[run.id]] if run.id in keys else settled.rules[run.task_uid] for run in runs}
+
+
+def _assign(
+    ready: Sequence[Run],
+    seats: Sequence[Seat],
+    rules: Mapping[UUID, Policy],
+    generations: Mapping[UUID, int],
+    now: datetime,
+) -> list[tuple[Seat, Step]]:
+    """Choose a worker for each execution, as far as there are workers; who has waited longest chooses first."""
+    chosen: list[tuple[Seat, Step]] = []
+    room = {id(seat): seat.room for seat in seats}
+    waiting = list(seats)
+    for run in ready:
+        if not waiting:
+            break
         if run.start_deadline is not None and run.start_deadline <= now:
             continue
-        policy = rules[run.task_uid] if run.generation is None else pinned[run.task_uid, run.generation]
-        seat = next((seat for seat in seats if seat.takes(run)), None)
+        seat = next((seat for seat in waiting if seat.takes(run)), None)
         if seat is None:
             continue
         verdict = lifecycle.claim(
             run,
-            policy,
-            generation=current.get(run.task_uid, 0),
+            rules[run.id],
+            generation=generations.get(run.task_uid, 0),
             worker=seat.worker,
             lease=seat.lease,
             now=now,
         )
-        seat.got.append(verdict.run)
-        takers[run.id] = seat
-        steps.append(Step(run, verdict))
-    kept = await take_places(conn, tenant_id, steps, rules, now)
-    done = {identity for _, identity in await write(conn, kept, now)}
-    for seat in seats:
-        seat.got = [run for run in seat.got if run.id in done]
-    return [step.verdict.run for step in kept if step.seen.id in done]
+        chosen.append((seat, Step(run, verdict)))
+        room[id(seat)] -= 1
+        if not room[id(seat)]:
+            waiting.remove(seat)
+    return chosen
 
 
 async def take_places(
     conn: AsyncConnection, tenant_id: UUID, steps: Sequence[Step], rules: Mapping[UUID, Policy], now: datetime
 ) -> list[Step]:
-    """Return the claims that may go on: those of exclusive tasks only if they got, or still hold, the place."""
-    exclusive = [
-        step
-        for step in steps
-        if step.seen.fence == 0
-        and not step.seen.forced
-        and rules.get(step.seen.task_uid, Policy()).overlap is Overlap.SKIP
-    ]
+    """Return the claims that may go on: those of exclusive tasks only if they got, or still hold, the place.
+
+    `rules` has the policy of each execution by its id.
+    """
+    exclusive = [step for step in steps if not step.seen.forced and rules[step.seen.id].overlap is Overlap.SKIP]
     if not exclusive:
         return list(steps)
     # In one order for everybody, so that two rounds cannot wait for each other.
@@ -353,49 +296,14 @@ async def take_places(
 
 async def next_due(conn: AsyncConnection, tenant_id: UUID, seats: Sequence[Seat], now: datetime) -> datetime | None:
     """Return the next instant at which something falls due for these workers, None if nothing is planned."""
-    queues = sorted({queue for seat in seats if seat.tasks is None for queue in seat.queues})
-    uids = sorted({uid for seat in seats if seat.tasks is not None for uid in seat.tasks})
+    queues = _queues(seats)
+    uids = sorted({uid for seat in seats for uid in seat.tasks or ()})
+    parameters = {"tenant": tenant_id, "now": now, **due_bounds(now)}
     moments: list[datetime | None] = []
     if queues:
-        parameters = {"tenant": tenant_id, "queues": queues, "now": now, **_bounds(now)}
-        [(moment,)] = await fetch(conn, _NEXT_DUE, parameters)
+        [(moment,)] = await fetch(conn, _NEXT_DUE, {**parameters, "queues": queues})
         moments.append(moment)
     if uids:
-        parameters = {"tenant": tenant_id, "uids": uids, "now": now, **_bounds(now)}
-        [(moment,)] = await fetch(conn, _NEXT_DUE_OF_TASKS, parameters)
+        [(moment,)] = await fetch(conn, _NEXT_DUE_OF_TASKS, {**parameters, "uids": uids})
         moments.append(moment)
     return min((moment for moment in moments if moment is not None), default=None)
-
-
-async def expire(conn: AsyncConnection, tenant_id: UUID, now: datetime, limit: int = 100) -> int:
-    """Apply leases, run deadlines, start deadlines of retries and cancellation grace that have passed.
-
-    Looks at `limit` executions of each sort at most and returns how many changed.
-    """
-    parameters = {"tenant": tenant_id, "now": now, "limit": limit}
-    runs = [to_run(row) for row in await fetch(conn, _TO_CHECK, parameters)]
-    runs += [to_run(row) for row in await fetch(conn, _DEADLINES, parameters)]
-    if not runs:
-        return 0
-    wanted = [(run.task_uid, run.generation) for run in runs if run.generation is not None]
-    rules = await policies(conn, tenant_id, wanted)
-    steps = [
-        Step(run, lifecycle.expire(run, rules.get((run.task_uid, run.generation or 0), Policy()), now)) for run in runs
-    ]
-    changed = [step for step in steps if step.verdict.run != step.seen]
-    return len(await write(conn, changed, now))
-
-
-async def settle_waiting(
-    conn: AsyncConnection, tenant_id: UUID, now: datetime, after: UUID | None, limit: int = 200
-) -> tuple[int, UUID | None]:
-    """Give an outcome to due slots that shall not run, task by task, with no worker asking.
-
-    Goes through at most `limit` tasks with a uid above `after`. Returns how many executions ended and the uid to
-    go on from, None when it came to the end.
-    """
-    parameters = {"tenant": tenant_id, "now": now, "after": after or UUID(int=0), "limit": limit}
-    uids = [uid for (uid,) in await fetch(conn, _BACKLOGGED, parameters)]
-    settled, _, _ = await _settlements(conn, tenant_id, uids, now)
-    ended = await _end(conn, tenant_id, settled, {}, now)
-    return ended, uids[-1] if len(uids) == limit else None

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from cron_observer.errors import AlreadyClaimed, BadRequest, NotFound
 from cron_observer.lifecycle import OFFERED_FOR, Event, Trigger
 from cron_observer.model import Overlap, Policy
-from cron_observer.schedule import id_time, new_id
+from cron_observer.schedule import id_ceil, id_floor, new_id
 from cron_observer.store.engine import fetch
-from cron_observer.store.executions.claims import scope_of
+from cron_observer.store.executions.deadlines import scope_of
 from cron_observer.store.jsonb import to_json
 
 _TASK: Final = """
@@ -51,7 +51,7 @@ SELECT id FROM made
 """
 
 _OWNER: Final = """
-SELECT e.task_uid FROM executions e WHERE e.tenant_id = %(tenant)s AND e.id = %(id)s
+SELECT e.task_uid, e.trigger FROM executions e WHERE e.tenant_id = %(tenant)s AND e.id = %(id)s
 """
 
 #: An id of a client that carries no time of ours stands for one of ours, for as long as history is kept.
@@ -74,17 +74,15 @@ _UNCLAIMED: Final[Mapping[str, Any]] = dict.fromkeys(
     ("worker", "protocol", "claimed", "started", "lease_until", "lease_seconds", "run_deadline", "check_at")
 )
 
-#: How far the time inside an id that a client minted may lie from ours for the id to be used as it is.
-ID_PAST: Final = timedelta(days=7)
+#: How far the time inside an id that a client minted may lie from ours for the id to be used as it is: as far as
+#: those of slots lie from their fire time, by which lists look for executions.
+ID_PAST: Final = timedelta(days=1)
 ID_FUTURE: Final = timedelta(days=1)
 
 
 def usable(identity: UUID, now: datetime) -> bool:
     """Say whether a client's id carries its time as ours do (UUIDv7 or v8, recent), so that a partition takes it."""
-    if identity.version not in {7, 8}:
-        return False
-    at = id_time(identity)
-    return now - ID_PAST <= at <= now + ID_FUTURE
+    return identity.version in {7, 8} and id_floor(now - ID_PAST) <= identity <= id_ceil(now + ID_FUTURE)
 
 
 async def resolve(conn: AsyncConnection, tenant_id: UUID, identity: UUID) -> UUID | None:
@@ -97,7 +95,11 @@ async def adopt(conn: AsyncConnection, tenant_id: UUID, identity: UUID | None, n
     """Return the id for a new execution that its client calls `identity`: the same whenever it asks."""
     if identity is None:
         return new_id(now)
-    if usable(identity, now):
+    # What it was called before goes first: an id that was too far from our time, or near it, need not be so any more.
+    known = await resolve(conn, tenant_id, identity)
+    if known is not None:
+        return known
+    if usable(identity, now) or await fetch(conn, _OWNER, {"tenant": tenant_id, "id": identity}):
         return identity
     parameters = {"tenant": tenant_id, "key": str(identity), "id": new_id(now), "now": now, "until": now + _ALIAS_KEPT}
     await fetch(conn, _TAKE_ALIAS, parameters)
@@ -180,7 +182,7 @@ async def create_running(
     """Take note of a run that a worker has begun by itself: RUNNING, leased, trigger api.
 
     It takes its task's place if that is free, and is not refused if it is not: it runs already. Returns False when
-    the id is known already, for the same task; raises `AlreadyClaimed` when it belongs to another.
+    the id is that of such a run of the same task already; raises `AlreadyClaimed` when it is any other's.
     """
     project_id, generation, spec = await _task(conn, tenant_id, task_uid)
     policy = Policy.read(spec)
@@ -226,6 +228,6 @@ async def create_running(
     if made:
         return True
     owner = await fetch(conn, _OWNER, {"tenant": tenant_id, "id": identity})
-    if owner and owner[0][0] == task_uid:
+    if owner and tuple(owner[0]) == (task_uid, Trigger.API.value):
         return False
-    raise AlreadyClaimed("this id belongs to an execution of another task", hint="mint a new id for each execution")
+    raise AlreadyClaimed("this id belongs to another execution", hint="mint a new id for each execution")

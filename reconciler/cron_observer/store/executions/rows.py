@@ -4,26 +4,35 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.lifecycle import Reason, Run, Status, Trigger
 from cron_observer.model import Policy
 from cron_observer.store.engine import fetch
 
+log = structlog.get_logger()
+
 #: The columns of `lifecycle.Run`, in the order of its fields.
 RUN_COLUMNS: Final = tuple(Run.__dataclass_fields__)
 
 SELECTED: Final = ", ".join(f"e.{column}" for column in RUN_COLUMNS)
 
+#: What somebody else holds is left out: one row that is locked for long must not keep a batch of others waiting.
 _LOCK: Final = f"""
 SELECT {SELECTED}
 FROM executions e
 WHERE e.tenant_id = %(tenant)s AND e.id = ANY (%(ids)s::uuid[])
 ORDER BY e.id
-FOR UPDATE
+FOR UPDATE SKIP LOCKED
+"""
+
+_KNOWN: Final = """
+SELECT e.id FROM executions e
+WHERE e.tenant_id = %(tenant)s AND e.id = ANY (%(ids)s::uuid[])
 """
 
 _SPECS: Final = """
@@ -55,14 +64,25 @@ def to_run(row: Any) -> Run:
     return Run(**values)
 
 
-async def lock(conn: AsyncConnection, tenant_id: UUID, ids: Iterable[UUID]) -> dict[UUID, Run]:
-    """Lock the executions of one tenant in the order of their ids and return those that exist."""
+class Locked(NamedTuple):
+    """Executions that this transaction holds, by id, and the ids of those that somebody else holds."""
+
+    runs: dict[UUID, Run]
+    busy: frozenset[UUID]
+
+
+async def lock(conn: AsyncConnection, tenant_id: UUID, ids: Iterable[UUID]) -> Locked:
+    """Lock the executions of one tenant in the order of their ids, without waiting for any."""
     wanted = sorted(set(ids))
     if not wanted:
-        return {}
+        return Locked({}, frozenset())
     rows = await fetch(conn, _LOCK, {"tenant": tenant_id, "ids": wanted})
-    runs = [to_run(row) for row in rows]
-    return {run.id: run for run in runs}
+    runs = {run.id: run for run in map(to_run, rows)}
+    missing = [identity for identity in wanted if identity not in runs]
+    if not missing:
+        return Locked(runs, frozenset())
+    known = await fetch(conn, _KNOWN, {"tenant": tenant_id, "ids": missing})
+    return Locked(runs, frozenset(identity for (identity,) in known))
 
 
 async def policies(
@@ -70,22 +90,24 @@ async def policies(
 ) -> dict[tuple[UUID, int], Policy]:
     """Return the policy of each (task, generation); one query for those this process has not met yet."""
     keys = set(wanted)
-    missing = [key for key in keys if (tenant_id, *key) not in _policies]
+    found = {key: known for key in keys if (known := _policies.get((tenant_id, *key))) is not None}
+    missing = sorted(keys - found.keys())
     if missing:
-        rows = await fetch(
-            conn,
-            _SPECS,
-            {
-                "tenant": tenant_id,
-                "uids": [uid for uid, _ in missing],
-                "generations": [g for _, g in missing],
-            },
-        )
-        for uid, generation, spec in rows:
-            _policies[tenant_id, uid, generation] = Policy.read(spec)
+        parameters = {"tenant": tenant_id, "uids": [uid for uid, _ in missing], "generations": [g for _, g in missing]}
+        for uid, generation, spec in await fetch(conn, _SPECS, parameters):
+            found[uid, generation] = _policies[tenant_id, uid, generation] = _policy(uid, generation, spec)
         while len(_policies) > _REMEMBERED:
             _policies.popitem(last=False)
-    return {key: _policies.get((tenant_id, *key), _ORPHAN) for key in keys}
+    return {key: found.get(key, _ORPHAN) for key in keys}
+
+
+def _policy(uid: UUID, generation: int, spec: Any) -> Policy:
+    """Read a stored spec. A damaged one must stop nobody but its own task, which then obeys the defaults."""
+    try:
+        return Policy.read(spec)
+    except Exception:  # any JSON may stand there
+        log.exception("definition_unreadable", task_uid=str(uid), generation=generation)
+        return _ORPHAN
 
 
 #: For an execution whose definition cannot be found any more: the defaults of the contract.

@@ -240,6 +240,8 @@ CREATE INDEX executions_to_check ON executions (tenant_id, check_at) WHERE statu
 
 CREATE INDEX executions_to_claim ON executions (tenant_id, queue, priority DESC, available_at) WHERE status = 'PENDING';
 
+CREATE INDEX executions_to_give_up ON executions (tenant_id, start_deadline) WHERE status = 'PENDING' AND fence > 0;
+
 CREATE INDEX executions_waiting_of_task ON executions (tenant_id, task_uid, available_at) WHERE status = 'PENDING';
 
 CREATE TABLE active_runs (

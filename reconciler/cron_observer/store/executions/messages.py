@@ -1,0 +1,101 @@
+"""What can be said of an execution, as values, and what is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from cron_observer.errors import CronObserverError
+from cron_observer.lifecycle import GRACE_DEFAULT, Completion, Run
+from cron_observer.store.logs import Line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Something said of one execution by one tenant. The subclasses say what."""
+
+    tenant_id: UUID
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start(Report):
+    """The work begins."""
+
+    fence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat(Report):
+    """The worker lives; the lease counts from now on."""
+
+    fence: int
+    lease: timedelta | None = None
+    progress: float | None = None
+    message: str | None = None
+    checkpoint: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendLogs(Report):
+    """Log lines from number `first_seq` on, as `store.logs.encode` makes them."""
+
+    fence: int
+    first_seq: int
+    lines: Sequence[Line]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complete(Report):
+    """The worker's last word."""
+
+    done: Completion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release(Report):
+    """The worker gives the execution back without having done it."""
+
+    fence: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel(Report):
+    """A person wants it to stop."""
+
+    reason: str
+    actor: str
+    grace: timedelta = GRACE_DEFAULT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchRunning(Report):
+    """The simple form: a script takes this execution, leased until its run deadline."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchEnd(Report):
+    """The simple form: the script that took it says how it ended."""
+
+    done: Completion
+
+
+@dataclass(slots=True)
+class Answer:
+    """What became of a report: the execution as it stands now, or why not.
+
+    `again` asks for another round, since only now a deadline was noticed; `busy` as well, since somebody else holds
+    the execution.
+    """
+
+    run: Run | None = None
+    refusal: CronObserverError | None = None
+    next_seq: int | None = None
+    again: bool = False
+    busy: bool = False
