@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from support.documents import ROOT, Block
-from support.processes import clean_environment, until
+from support.processes import clean_environment, free_port, until
 
 #: Seconds for the commands of one section on a busy machine.
 PATIENCE = 200.0
@@ -48,7 +48,14 @@ def environment() -> dict[str, str]:
         for who in ("AUTHOR", "COMMITTER")
         for what, value in (("NAME", "Ada Example"), ("EMAIL", "ada@example.com"))
     }
-    more = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "PIP_NO_INDEX": "1", "UV_OFFLINE": "1"}
+    # Where two tests start at once, both would find the same port free: each looks from a port of its own on.
+    more = {
+        "CRON_OBSERVER_PORT": str(free_port()),
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "PIP_NO_INDEX": "1",
+        "UV_OFFLINE": "1",
+    }
     return clean_environment(**identity, **more)
 
 
