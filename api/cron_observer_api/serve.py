@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,6 +51,16 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return factory
 
 
+def inherited() -> socket.socket | None:
+    """Return the listening socket that the process was started with (``CRON_OBSERVER_LISTEN_FD``), or None."""
+    number = os.environ.get("CRON_OBSERVER_LISTEN_FD", "")
+    if not number.isdecimal():
+        return None
+    handed = socket.socket(fileno=int(number))
+    handed.setblocking(False)
+    return handed
+
+
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket bound to an address. Raises `SettingsError` when it cannot be had."""
     try:
@@ -88,7 +99,7 @@ async def serve(
     """
     if app is None:
         app = create_app(settings, late_roles=tuple if heartbeats is None else heartbeats.failing)
-    listening = bound or listen(settings.host, settings.port)
+    listening = bound or inherited() or listen(settings.host, settings.port)
     try:
         async with app.lifespan():
             await _until(stop, app, listening, on_listening)

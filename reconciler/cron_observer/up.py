@@ -6,6 +6,7 @@ and each is started again when it dies alone.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -57,6 +58,7 @@ class Child:
     argv: Sequence[str]
     env: Mapping[str, str]
     process: subprocess.Popen[bytes] | None = None
+    fds: tuple[int, ...] = ()  #: what it inherits beside the standard streams
     started: float = 0.0
     deaths: int = 0
     start_at: float = 0.0
@@ -69,6 +71,7 @@ class Child:
             env=dict(self.env),
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            pass_fds=self.fds,
             preexec_fn=die_with_parent(),  # noqa: PLW1509  async-signal-safe: one prctl and one getppid
         )
 
@@ -110,21 +113,27 @@ class Tree:
     relaunch: Callable[[], Server] | None = None  #: makes the server run again when it, or who held it, has ended
 
 
-def free_port(host: str, wanted: int) -> int:
-    """Return `wanted` if it can be listened on, else the next port that can. Raises `SettingsError` if none can."""
+def listen(host: str, wanted: int) -> socket.socket:
+    """Return a socket that listens on `wanted`, or on the next port that is free; it is ours from here on.
+
+    The API inherits it, so that nobody else can take the port meanwhile, and that clients who come while the API
+    is started again wait instead of being refused. Raises `SettingsError` if no port is free.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for port in range(wanted, min(wanted + PORTS, 65_535) + 1):
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                if isinstance(error, PermissionError) or error.errno not in {98, 48}:
-                    raise SettingsError(
-                        f"cannot listen on {host}:{port}: {error.strerror}", hint="choose --host and --port"
-                    ) from error
-                continue
-            return port
+        made = socket.socket(family, socket.SOCK_STREAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            made.bind((host.strip("[]"), port))
+            made.listen(1024)
+        except OSError as error:
+            made.close()
+            if error.errno != errno.EADDRINUSE:
+                raise SettingsError(
+                    f"cannot listen on {host}:{port}: {error.strerror}", hint="choose --host and --port"
+                ) from error
+            continue
+        return made
     raise SettingsError(f"no port from {wanted} to {wanted + PORTS} is free", hint="choose another with --port")
 
 
@@ -218,11 +227,12 @@ def _toml(value: Any) -> str:
     return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=True)
 
 
-def serving(runtime: Path) -> list[Child]:
-    """Return the processes that serve: the API, and the loops."""
+def serving(runtime: Path, listening: socket.socket) -> list[Child]:
+    """Return the processes that serve: the API, on a socket that listens already, and the loops."""
+    handed = {"CRON_OBSERVER_LISTEN_FD": str(listening.fileno())}
     command = [sys.executable, "-m", "cron_observer_sdk", "serve", "--config", str(runtime)]
     return [
-        Child("api", [*command, "--role", "api"], _environment()),
+        Child("api", [*command, "--role", "api"], _environment() | handed, fds=(listening.fileno(),)),
         Child("loops", [*command, "--role", "reconciler", "--role", "scheduler"], _environment()),
     ]
 

@@ -19,6 +19,8 @@ from typing import IO
 
 #: What is read at a time.
 CHUNK_BYTES = 64 * 1024
+#: How late a signal may be handed on that came at the worst instant.
+SIGNAL_SECONDS = 0.2
 #: How long output is still passed on that comes from processes which the command left in the background.
 BACKGROUND_SECONDS = 2.0
 
@@ -77,7 +79,7 @@ class Child:
         if process is None:
             raise RuntimeError("the command was not started")
         while True:
-            _wait_for(process.pid)
+            _wait_patiently(process.pid)
             with self._lock:
                 found, status = os.waitpid(process.pid, os.WNOHANG)
                 if found:
@@ -159,6 +161,24 @@ def code_of_failure(error: OSError) -> int:
     """Return what a shell reports for a command that cannot be started: 127 not found, 126 not runnable."""
     missing = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
     return 127 if error.errno in missing else 126
+
+
+def _wait_patiently(pid: int) -> None:
+    """Wait for the process in a thread, and look up now and then for signals.
+
+    A signal that comes right before a call that blocks is handled only when the call returns: the command would
+    not hear of it before its own end.
+    """
+    ended = threading.Event()
+
+    def wait() -> None:
+        with suppress(ChildProcessError):
+            _wait_for(pid)
+        ended.set()
+
+    threading.Thread(target=wait, name="wait", daemon=True).start()
+    while not ended.wait(SIGNAL_SECONDS):
+        pass
 
 
 def _wait_for(pid: int) -> None:

@@ -59,7 +59,8 @@ def up(repo: str | None, no_demo: bool, reset: bool, config: Path | None, **flag
     with ExitStack() as stack:
         admin_url = tree_module.database(settings, tree, stack)
         tree_module.on_signal(stopped)
-        port = tree_module.free_port(settings.host, settings.port)
+        listening = stack.enter_context(tree_module.listen(settings.host, settings.port))
+        port: int = listening.getsockname()[1]
         if port != settings.port:
             tree_module.say("!", f"Port {settings.port} is busy", f"using {port}")
         settings = tree_module.in_force(settings, admin_url, port, data, sources)
@@ -68,7 +69,7 @@ def up(repo: str | None, no_demo: bool, reset: bool, config: Path | None, **flag
         made_token = tree_module.prepare(admin_url, settings, token_file)
         tree_module.write_runtime(settings, runtime)
         try:
-            tree.children = tree_module.serving(runtime)
+            tree.children = tree_module.serving(runtime, listening)
             for child in tree.children:
                 child.start()
             if tree_module.wait_ready(url, tree, stopped):
