@@ -21,7 +21,7 @@ PREFIX: Final = "CRON_OBSERVER_"
 
 #: Variables with our prefix that are no settings of the server: the SDK's and its jobs', the launcher's, Git's
 #: credentials, the tests'.
-_OTHERS: Final = frozenset({"URL", "TOKEN", "PG_BIN", "PYTHON"})
+_OTHERS: Final = frozenset({"URL", "TOKEN", "PG_BIN", "PYTHON", "LISTEN_FD"})
 _OTHERS_PREFIXES: Final = ("EXECUTION_", "GIT_", "TEST_")
 
 #: The loops' roles, as `serve --role` names them.
