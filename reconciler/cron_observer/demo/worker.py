@@ -12,7 +12,7 @@ from typing import Any, Final
 import cron_observer_sdk as sdk
 
 #: What a task without a demo payload is taken for.
-_DEFAULT: Final[dict[str, Any]] = {"seconds": [1, 4], "lines": 12, "failEvery": 0}
+_DEFAULT: Final[dict[str, Any]] = {"seconds": [1, 3], "lines": 10, "failEvery": 0}
 
 _WORDS: Final = (
     "read {n} rows from the source",
