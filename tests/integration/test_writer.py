@@ -13,8 +13,9 @@ import pytest
 
 from cron_observer.errors import AlreadyFinal, CronObserverError, DatabaseError, LeaseLost
 from cron_observer.lifecycle import Completion
+from cron_observer.store import logs
 from cron_observer.store.engine import clock
-from cron_observer.store.executions import Complete, Heartbeat, Release, Report, Seat, claim_round
+from cron_observer.store.executions import AppendLogs, Complete, Heartbeat, Release, Report, Seat, claim_round
 from cron_observer_api import writer as writer_module
 from cron_observer_api.writer import Writer, Written
 from support.databases import FreshDatabase, Tenant, make_tenant
@@ -121,7 +122,7 @@ async def test_a_poison_row_fails_alone(database: FreshDatabase, tenant: Tenant)
 async def test_a_locked_row_delays_only_itself(
     database: FreshDatabase, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A report of an execution that somebody else holds locked is told to come again; the others are written at once."""
+    """A report of an execution that somebody else holds locked is told to come again; the others do not wait."""
     monkeypatch.setattr(writer_module, "LOCK_WAIT", 0.2)
     ids = await running(tenant, 3)
     with database.admin.transaction():
@@ -199,3 +200,63 @@ async def test_without_a_database_the_writer_says_so_and_lives(database: FreshDa
 
     assert isinstance(answers[0], DatabaseError | Written)
     assert isinstance(later, Written)
+
+
+def lines(tenant: Tenant, execution: UUID, size: int) -> AppendLogs:
+    """Return a line of about `size` bytes."""
+    line = logs.encode([{"level": "INFO", "message": "x" * size}])
+    return AppendLogs(tenant_id=tenant.tenant_id, id=execution, fence=1, first_seq=0, lines=line)
+
+
+async def test_lines_of_logs_are_counted_in_bytes(
+    database: FreshDatabase, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch takes so many bytes of lines, and so many may wait; who brings more is told to come again."""
+    monkeypatch.setattr(writer_module, "BATCH_BYTES", 1_500)
+    monkeypatch.setattr(writer_module, "QUEUE_BYTES", 5_500)
+    ids = await running(tenant, 6)
+    async with writing(database) as writer:
+        answers = await submit(writer, *(lines(tenant, one, 1_000) for one in ids))
+        later = await submit(writer, lines(tenant, ids[5], 10_000))
+
+    assert [type(answer) for answer in answers] == [Written] * 5 + [DatabaseError]
+    assert isinstance(later[0], Written), "alone it may be larger than what may wait"
+    assert writer.batches == 4
+    assert database.value("SELECT count(*) FROM log_chunks") == 6
+
+
+async def test_a_stop_without_a_database_ends(
+    database: FreshDatabase, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the process stops while the database is away, everybody hears it at the first failure."""
+    monkeypatch.setattr(writer_module, "BATCH_MAX", 1)
+    ids = await running(tenant, 5)
+    tried = []
+
+    async def away(_self: Writer, reports: list[Report]) -> list[Written]:
+        tried.append(reports)
+        await asyncio.sleep(0)
+        raise DatabaseError("the database cannot be reached")
+
+    monkeypatch.setattr(Writer, "_write", away)
+    async with asyncio.timeout(5), writing(database) as writer:
+        waiting = [asyncio.create_task(writer.submit(complete(tenant, one))) for one in ids]
+        await asyncio.sleep(0)
+        writer.stop()
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [DatabaseError] * 5
+    assert len(tried) < 5
+
+
+async def test_a_cancelled_request_is_written_nevertheless(database: FreshDatabase, tenant: Tenant) -> None:
+    """A report whose client has gone is written, and harms nobody in its batch."""
+    ids = await running(tenant, 3)
+    async with writing(database) as writer:
+        waiting = [asyncio.create_task(writer.submit(complete(tenant, one))) for one in ids]
+        await asyncio.sleep(0)
+        waiting[1].cancel()
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert isinstance(answers[1], asyncio.CancelledError)
+    assert [state(database, one)[0] for one in ids] == ["FINISHED"] * 3
