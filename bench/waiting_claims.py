@@ -1,7 +1,7 @@
 """Waiting workers hold no connection: completions beside 500 long polls, with a pool of four.
 
 Goal: the p99 of completions at 100 a second is at most 20 % worse with 500 waiting claims than without any, in the
-same run (a floor of 2 ms is allowed for noise).
+same run.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def main() -> None:
         alone, beside = asyncio.run(measure(running, asked.waiting, asked.completions, float(asked.rate)))
         limit = show("completions alone", alone)
         figures = show(f"completions beside {asked.waiting} waiting claims", beside)
-        goal = max(limit["p99"] * 1.2, limit["p99"] + 2.0)
+        goal = limit["p99"] * 1.2
         verdict("completions beside waiting claims, p99", figures["p99"], goal, limit["p99"], "completions alone, p99")
 
 
