@@ -13,6 +13,7 @@ import pytest
 
 from cron_observer.store.tenants import project_id, tenant_id
 from support.databases import FreshDatabase, Tenant, connect, named
+from support.postgres import test_provider as tested_programs
 from support.processes import COMMAND, Product, Repository, clean_environment, free_port, manifest, until
 from support.rows import database_now, make_slot, make_task
 
@@ -106,8 +107,8 @@ def test_migrate_serve_claim(own_database: str, tmp_path: Path) -> None:
 
 def test_backup_by_an_owner_who_is_no_superuser(own_database: str, server_url: str, tmp_path: Path) -> None:
     """A backup holds every tenant's rows although row-level security holds for who makes it; it is not overwritten."""
-    from cron_observer.cli.db import program
-
+    programs = tested_programs().bin_dir  # a dump goes back into the version that it came from
+    theirs = {"CRON_OBSERVER_PG_BIN": str(programs)}
     for environment in ({}, {"CRON_OBSERVER_TENANT": "other"}):
         command(tmp_path, own_database, "db", "migrate", **environment)
         command(tmp_path, own_database, "token", "create", "--name", "x", "--scope", "read", **environment)
@@ -118,11 +119,11 @@ def test_backup_by_an_owner_who_is_no_superuser(own_database: str, server_url: s
             make_slot(tenant, make_task(tenant), database_now(database))
     finally:
         database.close()
-    assert "restore with pg_restore" in command(tmp_path, own_database, "db", "backup", "all.dump")
+    assert "restore with pg_restore" in command(tmp_path, own_database, "db", "backup", "all.dump", **theirs)
     again = subprocess.run(
         [*COMMAND, "db", "backup", "all.dump"],
         cwd=tmp_path,
-        env=clean_environment(CRON_OBSERVER_DATABASE_URL=own_database),
+        env=clean_environment(CRON_OBSERVER_DATABASE_URL=own_database, **theirs),
         capture_output=True,
         text=True,
         check=False,
@@ -134,7 +135,7 @@ def test_backup_by_an_owner_who_is_no_superuser(own_database: str, server_url: s
         admin.execute(f"CREATE DATABASE {restored}")
         try:
             url = named(server_url, restored).replace("postgresql+psycopg", "postgresql")
-            subprocess.run([program("pg_restore"), "--single-transaction", f"--dbname={url}", "all.dump"],
+            subprocess.run([str(programs / "pg_restore"), "--single-transaction", f"--dbname={url}", "all.dump"],
                            cwd=tmp_path, check=True)  # fmt: skip
             with connect(named(server_url, restored)) as copy:
                 for table in ("api_keys", "tasks", "executions"):
