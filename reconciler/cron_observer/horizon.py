@@ -58,7 +58,7 @@ def aim(schedule: Schedule, now: datetime) -> Aim:
     top = schedule.settled(now + AHEAD)
     ahead = list(schedule.slots(now, top, AHEAD_SLOTS))
     following = next(schedule.next_fire_slots(top), None)
-    fires = (slot.fire_at for slot in ahead if slot.fire_at > now and not slot.coalesced)
+    fires = (slot.fire_at for slot in ahead if slot.fire_at > now and slot.skip is None)
     next_fire_at = next(fires, following.fire_at if following else None)
     if len(ahead) >= AHEAD_SLOTS:
         return Aim(schedule.settled(ahead[-1].nominal_at), ahead[-LEFT_SLOTS - 1].fire_at, next_fire_at)

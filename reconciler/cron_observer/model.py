@@ -55,12 +55,67 @@ class Finding:
     url: str | None = None
 
 
+class GapRule(StrEnum):
+    """When a fixed-time label that the clock jumps over fires."""
+
+    FIRST_VALID = "first_valid"  #: at the first instant after the gap
+    SKIP = "skip"  #: not at all: SKIPPED(dst_gap)
+    SHIFT = "shift"  #: as long after the end of the gap as the label was after its start
+
+
+class FoldRule(StrEnum):
+    """Which passes of a fixed-time label that the clock shows twice are slots (``dst.overlap``)."""
+
+    FIRST = "first"
+    SECOND = "second"
+    BOTH = "both"
+
+
+class OnExcluded(StrEnum):
+    """What becomes of a slot on a day that the calendars do not allow."""
+
+    SKIP = "skip"
+    NEXT_ALLOWED = "next_allowed"  #: the same local time on the next day that they allow
+    PREVIOUS_ALLOWED = "previous_allowed"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A weekly range of local times, `start` <= t < `end`; one with `end` <= `start` ends on the day after.
+
+    `days` are those on which it begins, 0 = Sunday; times are minutes after midnight, `end` up to 1440.
+    """
+
+    days: frozenset[int]
+    start: int
+    end: int
+
+    @classmethod
+    def read(cls, block: Mapping[str, Any]) -> Window:
+        """Read ``{days: [sun-thu], from: "10:00", to: "14:30"}`` of a valid manifest; no days are all days."""
+        days: set[int] = set()
+        for text in block.get("days") or ("sun-sat",):
+            first, _, last = (text.lower()).partition("-")
+            low, high = WEEKDAYS.index(first[:3]), WEEKDAYS.index((last or first)[:3])
+            days.update((low + step) % 7 for step in range((high - low) % 7 + 1))
+        return cls(frozenset(days), _minutes(block["from"]), _minutes(block["to"]))
+
+
+WEEKDAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+
+
+def _minutes(text: str) -> int:
+    hours, _, minutes = text.partition(":")
+    return int(hours) * 60 + int(minutes)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleSpec:
-    """The inputs of a schedule: a union of `cron`, `every` and `at`, read in `timezone`.
+    """The inputs of a schedule: a union of `cron`, `every` and `at`, read in `timezone`, minus what narrows it.
 
-    Local times (`anchor`, `at`) are ISO 8601; without an offset they are read in `timezone`.
-    `seed` is ``project/name`` of the task as first created; it resolves ``H``.
+    Local times (`anchor`, `at`, `start_at`, `end_at`) are ISO 8601; without an offset they are read in `timezone`.
+    `seed` is ``project/name`` of the task as first created; it resolves ``H`` and draws the jitter. `include` and
+    `exclude` name calendars; what a name means is given to the compiler beside the spec.
     """
 
     cron: tuple[str, ...] = ()
@@ -68,6 +123,15 @@ class ScheduleSpec:
     anchor: str | None = None
     at: tuple[str, ...] = ()
     timezone: str = "UTC"
+    gap: GapRule = GapRule.FIRST_VALID
+    overlap: FoldRule = FoldRule.FIRST
+    windows: tuple[Window, ...] = ()  #: none = always
+    include: tuple[str, ...] = ()  #: none = every day
+    exclude: tuple[str, ...] = ()
+    on_excluded: OnExcluded = OnExcluded.SKIP
+    jitter: timedelta | None = None
+    start_at: str | None = None  #: the first nominal instant that may be a slot
+    end_at: str | None = None  #: the first that may not any more
     seed: str | None = None
 
     @classmethod
@@ -77,13 +141,23 @@ class ScheduleSpec:
         def several(value: Any) -> tuple[str, ...]:
             return (value,) if isinstance(value, str) else tuple(value or ())
 
-        every = block.get("every")
+        every, jitter = block.get("every"), block.get("jitter")
+        dst, calendars = block.get("dst") or {}, block.get("calendars") or {}
         return cls(
             cron=several(block.get("cron")),
             every=parse_duration(every) if every else None,
             anchor=block.get("anchor"),
             at=several(block.get("at")),
             timezone=block.get("timezone") or "UTC",
+            gap=GapRule(dst.get("gap") or GapRule.FIRST_VALID),
+            overlap=FoldRule(dst.get("overlap") or FoldRule.FIRST),
+            windows=tuple(Window.read(window) for window in block.get("windows") or ()),
+            include=tuple(calendars.get("include") or ()),
+            exclude=tuple(calendars.get("exclude") or ()),
+            on_excluded=OnExcluded(block.get("onExcluded") or OnExcluded.SKIP),
+            jitter=parse_duration(jitter) if jitter else None,
+            start_at=block.get("startAt"),
+            end_at=block.get("endAt"),
             seed=seed,
         )
 
@@ -91,8 +165,12 @@ class ScheduleSpec:
 class Overlap(StrEnum):
     """What happens to a due slot while the task is active."""
 
-    SKIP = "skip"
-    ALLOW_ALL = "allow_all"
+    SKIP = "skip"  #: it does not run
+    BUFFER_ONE = "buffer_one"  #: the oldest waits, the others do not run
+    BUFFER_ALL = "buffer_all"  #: it waits
+    CANCEL_OTHER = "cancel_other"  #: what runs is asked to stop, and the newest waits for that
+    TERMINATE_OTHER = "terminate_other"  #: what runs is fenced off, and the newest runs at once
+    ALLOW_ALL = "allow_all"  #: it runs beside the others, up to `max_parallel` of them
 
 
 class Catchup(StrEnum):
@@ -100,6 +178,22 @@ class Catchup(StrEnum):
 
     NONE = "none"
     LAST = "last"
+    ALL = "all"
+
+
+class OnResume(StrEnum):
+    """Which slots of a pause run when it ends."""
+
+    SKIP = "skip"
+    LAST = "last"
+    ALL = "all"
+
+
+class OnWindowClose(StrEnum):
+    """What happens to the runs of a task group when its window closes."""
+
+    LET_RUN = "let_run"
+    CANCEL = "cancel"
 
 
 class Late(StrEnum):
@@ -123,7 +217,12 @@ class Policy:
 
     overlap: Overlap = Overlap.SKIP
     catchup: Catchup = Catchup.LAST
-    catchup_window: timedelta = timedelta(hours=1)
+    catchup_window: timedelta | None = timedelta(hours=1)  #: None = however old; only with ``all``
+    max_runs: int = 10  #: of ``catchup: all`` and ``onResume: all``
+    on_resume: OnResume = OnResume.SKIP
+    max_lateness: timedelta | None = None  #: a slot later than this never starts
+    max_parallel: int | None = None  #: with ``allow_all``; None = any number
+    group: str | None = None  #: name of the task group, in the task's project
     start_deadline: timedelta | None = None
     timeout: timedelta = timedelta(hours=1)
     retries_max: int = 0
@@ -136,11 +235,17 @@ class Policy:
     def read(cls, spec: Mapping[str, Any]) -> Policy:
         """Read an effective spec (every default filled in, durations as text)."""
         retries, catchup = spec["retries"], spec["catchup"]
-        deadline = spec.get("startDeadline")
+        deadline, lateness, window = spec.get("startDeadline"), spec.get("maxLateness"), catchup["window"]
         return cls(
             overlap=Overlap(spec["overlap"]),
             catchup=Catchup(catchup["policy"]),
-            catchup_window=parse_duration(catchup["window"]),
+            catchup_window=parse_duration(window) if window else None,
+            # Specs that were stored by an earlier version lack the fields below.
+            max_runs=catchup.get("maxRuns", 10),
+            on_resume=OnResume(spec.get("onResume", OnResume.SKIP)),
+            max_lateness=parse_duration(lateness) if lateness else None,
+            max_parallel=spec.get("maxParallel"),
+            group=spec.get("group"),
             start_deadline=parse_duration(deadline) if deadline else None,
             timeout=parse_duration(spec["timeout"]),
             retries_max=retries["max"],
@@ -161,6 +266,7 @@ class TaskDefinition:
 
     name: str
     spec: Mapping[str, Any]
+    renamed_from: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     path: str
@@ -179,6 +285,8 @@ class ParsedFile:
     path: str
     tasks: Sequence[TaskDefinition] = ()
     broken_names: Sequence[str] = ()
+    others: Sequence[Definition] = ()  #: calendars and task groups
+    broken_others: Sequence[tuple[str, str]] = ()  #: kind and name
     findings: Sequence[Finding] = ()
     parseable: bool = True
     documents: int = 0
@@ -192,3 +300,37 @@ class Commit:
     author: str | None = None
     subject: str | None = None
     at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSpec:
+    """What a task group says: when its tasks may start, how many may run at once, and whether they have slots."""
+
+    windows: tuple[Window, ...] = ()  #: none = always
+    timezone: str = "UTC"
+    max_parallel: int | None = None
+    on_window_close: OnWindowClose = OnWindowClose.LET_RUN
+    suspend: bool = False
+
+    @classmethod
+    def read(cls, spec: Mapping[str, Any]) -> GroupSpec:
+        """Read the effective spec of a valid TaskGroup document."""
+        return cls(
+            windows=tuple(Window.read(window) for window in spec.get("windows") or ()),
+            timezone=spec.get("timezone") or "UTC",
+            max_parallel=spec.get("maxParallel"),
+            on_window_close=OnWindowClose(spec.get("onWindowClose") or OnWindowClose.LET_RUN),
+            suspend=bool(spec.get("suspend")),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definition:
+    """One valid document that declares no task: a Calendar or a TaskGroup. `spec` is effective."""
+
+    kind: str  #: Calendar or TaskGroup
+    name: str
+    spec: Mapping[str, Any]
+    path: str
+    line: int
+    document: int = 0

@@ -36,9 +36,18 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "tasks": {"INSERT", "UPDATE", "DELETE"},
         "task_revisions": {"INSERT", "UPDATE", "DELETE"},
         "task_plan": {"INSERT", "UPDATE", "DELETE"},
+        "plan_history": {"INSERT"},
+        "slot_ranges": {"INSERT", "UPDATE", "DELETE"},
+        "pauses": {"INSERT", "UPDATE"},
+        "backfills": {"INSERT"},
     },
     "cron_observer_reconciler": {
         "executions": {"INSERT", "DELETE"},
+        "calendars": {"INSERT", "UPDATE", "DELETE"},
+        "task_groups": {"INSERT", "UPDATE", "DELETE"},
+        "calendar_contents": {"INSERT"},
+        "plan_history": {"INSERT"},
+        "slot_ranges": {"INSERT", "UPDATE", "DELETE"},
         "tasks": {"INSERT", "UPDATE", "DELETE"},
         "task_plan": {"INSERT", "UPDATE", "DELETE"},
         "manifest_files": {"INSERT", "UPDATE", "DELETE"},
@@ -57,6 +66,9 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "task_plan": {"UPDATE"},
         "claims": {"DELETE"},
         "idempotency_keys": {"DELETE"},
+        "plan_history": {"INSERT"},
+        "slot_ranges": {"INSERT", "UPDATE", "DELETE"},
+        "audit_log": {"INSERT"},
     },
 }
 
@@ -64,7 +76,10 @@ GRANTS: dict[str, dict[str, set[str]]] = {
 COLUMN_GRANTS: dict[str, dict[str, set[str]]] = {
     "cron_observer_api": {"sources": {"requested_seq", "next_poll_at"}},
     "cron_observer_reconciler": {"executions": {"queue", "priority", "plan_generation"}},
-    "cron_observer_scheduler": {"tasks": {"quarantine", "deleted_at", "updated_at"}},
+    "cron_observer_scheduler": {
+        "tasks": {"quarantine", "deleted_at", "updated_at"},
+        "pauses": {"ended_at", "ended_by", "followed_at"},
+    },
 }
 
 
@@ -171,7 +186,7 @@ def filler(table: Table, tenant: Tenant, **given: Any) -> dict[str, Any]:
     fixed: dict[str, Any] = {
         "tenant_id": tenant.tenant_id,
         "project_id": tenant.project_id,
-        "status": "PENDING",
+        "status": "SKIPPED" if table.name == "slot_ranges" else "PENDING",
         "trigger": "manual",
         "owner": "api",
         "kind": "git",
@@ -179,6 +194,12 @@ def filler(table: Table, tenant: Tenant, **given: Any) -> dict[str, Any]:
         "outcome": "applied",
         "severity": "error",
         "codec": "zlib",
+        "sync": "SYNCED",
+        "on_resume": "skip",
+        "selected": "all",
+        "sorted": "oldest_first",
+        "quarters": [0] * 96,
+        "slots": 1,
         "lines": 1,
         "id": new_id(NOW),
         "execution_id": new_id(NOW),

@@ -33,7 +33,7 @@ def test_a_slot_id_depends_on_task_label_and_fold_alone() -> None:
     assert schedule.slot_id(UID, same) == schedule.slot_id(UID, narrow[0])
     assert schedule.slot_id(UID, same) != schedule.slot_id(OTHER, same)
     assert schedule.slot_id(UID, same) != schedule.slot_id(UID, same._replace(fold=1))
-    assert schedule.slot_id(UID, same) == schedule.slot_id(UID, same._replace(fire_at=AT, coalesced=True))
+    assert schedule.slot_id(UID, same) == schedule.slot_id(UID, same._replace(fire_at=AT, skip="coalesced"))
 
 
 def test_slots_of_one_nominal_instant_have_two_ids() -> None:

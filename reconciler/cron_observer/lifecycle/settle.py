@@ -69,7 +69,7 @@ def settle(
             rest.append(one)
 
     window = ON_TIME if policy.catchup is Catchup.NONE else policy.catchup_window
-    inside = [one for one in rest if one.slot and now - one.fire_at <= window]
+    inside = [one for one in rest if one.slot and (window is None or now - one.fire_at <= window)]
     if policy.catchup is Catchup.LAST:
         inside = inside[-1:]
     kept = {one.id for one in inside}

@@ -27,8 +27,15 @@ class Slot(NamedTuple):
     nominal_at: datetime  #: aware UTC: the label and its fold, before any rule for gaps
     nominal_local: datetime  #: naive: what the wall clock shows, or would have shown inside a gap
     fold: int  #: 1 = the second time that the wall clock shows it
-    fire_at: datetime  #: aware UTC: after the rule for gaps
-    coalesced: bool  #: another slot fires at the same instant in its stead
+    fire_at: datetime  #: aware UTC: after the rules for gaps and calendars, and jitter
+    skip: str | None = None  #: why it does not run: coalesced, dst_gap, calendar, window or paused
+    moved_by: str | None = None  #: what moved `fire_at` off `nominal_at`: dst, calendar, jitter, parted by "+"
+    closes_at: datetime | None = None  #: when the window of its task group ends that it fires in
+
+    @property
+    def coalesced(self) -> bool:
+        """Whether another slot fires at the same instant in its stead."""
+        return self.skip == "coalesced"
 
 
 #: Says of a label swallowed by a gap whether another slot fires in its stead.
@@ -76,7 +83,7 @@ class CronMember:
                 for index in range(low, high):
                     past = _MINUTES[minutes[index]]
                     at = utc + past
-                    yield new((at, local + past, 0, at, False))
+                    yield new((at, local + past, 0, at, None, None, None))
             else:
                 beyond = place.last
                 yield from self._slots_of(place, after, until, coalesced)
@@ -98,7 +105,7 @@ class CronMember:
                 instant = base + minute * 60
                 if after < instant <= until:
                     at = EPOCH + timedelta(0, instant)
-                    yield Slot(at, _LOCAL + timedelta(piece.day, minute * 60), piece.fold, at, False)
+                    yield Slot(at, _LOCAL + timedelta(piece.day, minute * 60), piece.fold, at)
 
     def _swallowed(self, run: Run, after: int, until: int, coalesced: Coalesced) -> Iterator[Slot]:
         """Slots whose label a gap swallows: they fire at its end."""
@@ -142,7 +149,7 @@ class EveryMember:
         while instant <= until:
             at = EPOCH + timedelta(milliseconds=instant)
             local = at.astimezone(info)
-            yield Slot(at, local.replace(tzinfo=None, fold=0), local.fold, at, False)
+            yield Slot(at, local.replace(tzinfo=None, fold=0), local.fold, at)
             instant += self.every
 
     def fires_at(self, instant: int) -> bool:
@@ -170,7 +177,7 @@ class OnceMember:
                 yield swallowed(gap, label, coalesced(gap, label))
             else:
                 at = EPOCH + timedelta(0, instant)
-                yield Slot(at, _LOCAL + timedelta(0, label), fold, at, False)
+                yield Slot(at, _LOCAL + timedelta(0, label), fold, at)
 
     def fires_at(self, instant: int) -> bool:
         """`Member.fires_at`."""
@@ -188,7 +195,8 @@ def swallowed(gap: Gap, label: int, coalesced: bool) -> Slot:
         _LOCAL + timedelta(0, label),
         0,
         EPOCH + timedelta(0, gap.at),
-        coalesced,
+        "coalesced" if coalesced else None,
+        "dst",
     )
 
 

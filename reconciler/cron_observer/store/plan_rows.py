@@ -126,18 +126,18 @@ INSERT INTO executions (
     tenant_id, id, project_id, task_uid, status, reason, trigger, nominal_at, nominal_local, nominal_fold, timezone,
     tzdata_version, fire_at, available_at, start_deadline, queue, priority, plan_generation, finished_at, created_at
 )
-SELECT p.tenant_id, s.id, p.project_id, p.task_uid, CASE WHEN s.coalesced THEN 'SKIPPED' ELSE 'PENDING' END,
-    CASE WHEN s.coalesced THEN 'coalesced' END, 'schedule', s.nominal_at, s.nominal_local, s.fold,
+SELECT p.tenant_id, s.id, p.project_id, p.task_uid, CASE WHEN s.skip IS NULL THEN 'PENDING' ELSE 'SKIPPED' END,
+    s.skip, 'schedule', s.nominal_at, s.nominal_local, s.fold,
     p.schedule ->> 'timezone', %(tzdata)s, s.fire_at, s.fire_at,
     s.fire_at + p.start_deadline_seconds * interval '1 second', p.queue, p.priority, p.generation,
-    CASE WHEN s.coalesced THEN s.fire_at END, %(now)s
+    CASE WHEN s.skip IS NOT NULL THEN s.fire_at END, %(now)s
 FROM unnest(%(uids)s::uuid[], %(generations)s::bigint[], %(seen)s::timestamptz[]) WITH ORDINALITY
     AS v (task_uid, generation, planned_until, n)
 JOIN task_plan p ON p.tenant_id = %(tenant)s AND p.task_uid = v.task_uid
     AND p.generation = v.generation AND p.planned_until = v.planned_until
 JOIN unnest(%(plans)s::bigint[], %(ids)s::uuid[], %(nominals)s::timestamptz[], %(locals)s::timestamp[],
-        %(folds)s::smallint[], %(fires)s::timestamptz[], %(coalesced)s::boolean[])
-    AS s (n, id, nominal_at, nominal_local, fold, fire_at, coalesced) ON s.n = v.n
+        %(folds)s::smallint[], %(fires)s::timestamptz[], %(skips)s::text[])
+    AS s (n, id, nominal_at, nominal_local, fold, fire_at, skip) ON s.n = v.n
 ON CONFLICT DO NOTHING
 """
 
@@ -278,7 +278,7 @@ def _slot_columns(planned: Sequence[Planned]) -> dict[str, Any]:
         "locals": [slot.nominal_local for _, _, slot in rows],
         "folds": [slot.fold for _, _, slot in rows],
         "fires": [slot.fire_at for _, _, slot in rows],
-        "coalesced": [slot.coalesced for _, _, slot in rows],
+        "skips": [slot.skip for _, _, slot in rows],
     }
 
 
