@@ -302,6 +302,18 @@ class Commit:
     at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A stretch of time in which a task's slots do not run. `until` None: until somebody resumes it."""
+
+    since: datetime
+    until: datetime | None = None  #: the first instant that is not paused any more
+
+    def holds(self, at: datetime) -> bool:
+        """Tell whether `at` lies in the pause."""
+        return self.since <= at and (self.until is None or at < self.until)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupSpec:
     """What a task group says: when its tasks may start, how many may run at once, and whether they have slots."""
