@@ -23,6 +23,7 @@ from cron_observer.model import ScheduleSpec
 from cron_observer.schedule import Schedule, Slot, id_floor, slot_id, tzdata_version
 from cron_observer.schedule import compile as compile_schedule
 from cron_observer.store.engine import fetch
+from cron_observer.store.plan_blocks import canonical
 
 #: Slots that one transaction writes, about; a task is never parted. Measured: some 0.7 s on two slow cores.
 SLOTS_MAX: Final = 20_000
@@ -53,7 +54,11 @@ class Plan:
     @property
     def inputs(self) -> tuple[bool, Any, float | None]:
         """What a new generation is needed for when it changes."""
-        return self.active, self.schedule, self.start_deadline_seconds
+        try:
+            block = canonical(self.schedule)
+        except Exception:  # noqa: BLE001  a damaged row equals nothing that is wanted
+            block = self.schedule
+        return self.active, block, self.start_deadline_seconds
 
     @property
     def begun(self) -> bool:

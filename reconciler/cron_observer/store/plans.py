@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -17,10 +17,10 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.errors import DatabaseError
-from cron_observer.model import parse_duration
 from cron_observer.schedule import tzdata_version
 from cron_observer.store import plan_rows
 from cron_observer.store.engine import Database, clock, fetch
+from cron_observer.store.plan_blocks import normalised
 from cron_observer.store.plan_rows import Plan, PlanResult, write_plans
 
 __all__ = [
@@ -74,6 +74,8 @@ class PlanInput:
     queue: str
     priority: int
     start_deadline_seconds: float | None = None
+    calendars: Mapping[str, str] = field(default_factory=dict)  #: name -> digest, of the task's project
+    group: Mapping[str, Any] | None = None  #: name, uid, timezone and windows of the task's group
 
 
 class MarginPassedError(Exception):
@@ -134,25 +136,6 @@ FROM waiting w WHERE e.tenant_id = %(tenant)s AND e.id = w.id AND e.status = 'PE
 """
 
 
-def normalised(schedule: Mapping[str, Any], seed: str) -> dict[str, Any]:
-    """Return a `schedule` block so that two ways of writing the same schedule are equal."""
-
-    def texts(value: Any) -> list[str]:
-        several = [value] if isinstance(value, str) else list(value or ())
-        return sorted({" ".join(text.split()) for text in several})
-
-    every = schedule.get("every")
-    block = {
-        "cron": texts(schedule.get("cron")),
-        "every": f"{parse_duration(every) // timedelta(milliseconds=1)}ms" if every else None,
-        "anchor": schedule.get("anchor"),
-        "at": texts(schedule.get("at")),
-        "timezone": schedule.get("timezone") or "UTC",
-        "seed": seed,
-    }
-    return {key: value for key, value in block.items() if value}
-
-
 async def register(
     conn: AsyncConnection, tenant_id: UUID, entries: Iterable[PlanInput], now: datetime
 ) -> datetime | None:
@@ -188,7 +171,8 @@ async def register(
 
 
 def _inputs(entry: PlanInput) -> tuple[bool, dict[str, Any], float | None]:
-    return entry.active, normalised(entry.schedule, entry.seed), entry.start_deadline_seconds
+    block = normalised(entry.schedule, entry.seed, entry.calendars, entry.group)
+    return entry.active, block, entry.start_deadline_seconds
 
 
 def _moved(plan: Plan | None, entry: PlanInput) -> bool:
