@@ -78,7 +78,7 @@ COLUMN_GRANTS: dict[str, dict[str, set[str]]] = {
     "cron_observer_reconciler": {"executions": {"queue", "priority", "plan_generation"}},
     "cron_observer_scheduler": {
         "tasks": {"quarantine", "deleted_at", "updated_at"},
-        "pauses": {"ended_at", "ended_by", "followed_at"},
+        "pauses": {"ended_at", "ended_by", "followed_at", "runs"},
     },
 }
 

@@ -347,6 +347,14 @@ executions = Table(
     Index("executions_to_check", "tenant_id", "check_at", postgresql_where=text("status = 'RUNNING'")),
     # the last runs of a task (views)
     Index("executions_of_task", "tenant_id", "task_uid", text("fire_at DESC"), text("id DESC")),
+    # backfills: which slots of a task have been repeated (backfills)
+    Index(
+        "executions_that_repeat",
+        "tenant_id",
+        "task_uid",
+        "nominal_at",
+        postgresql_where=text("repeats IS NOT NULL"),
+    ),
     # lists and days: newest first (views)
     Index("executions_by_fire_time", "tenant_id", text("fire_at DESC"), text("id DESC")),
     postgresql_partition_by="RANGE (id)",

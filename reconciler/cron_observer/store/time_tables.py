@@ -109,6 +109,8 @@ plan_history = Table(
     ),
 )
 
+#: `followed_at` is null while the scheduler still has to look: after it began, and after it ended. `runs` counts the
+#: executions that its end has made; null until that is done.
 pauses = Table(
     "pauses",
     metadata,
@@ -123,15 +125,18 @@ pauses = Table(
     Column("ended_at", INSTANT),
     Column("ended_by", Text),
     Column("followed_at", INSTANT),
+    Column("runs", Integer),
     column("created_at", INSTANT),
     PrimaryKeyConstraint("tenant_id", "pause_id", name="a_pause_is_its_id"),
     ForeignKeyConstraint(["tenant_id", "task_uid"], ["tasks.tenant_id", "tasks.task_uid"], name="a_pause_has_a_task"),
     CheckConstraint(f"on_resume IN ({words(OnResume)})", name="on_resume_is_known"),
-    # at most one pause of a task is in force; planning and claims look it up (pauses.open_of)
+    # at most one pause of a task is in force; planning and claims look it up (pauses.in_force)
     Index("one_pause_is_in_force", "tenant_id", "task_uid", unique=True, postgresql_where=text("ended_at IS NULL")),
-    # scheduler: pauses whose slots are still to be written anew (pauses.to_follow)
-    Index("pauses_to_follow", "tenant_id", "created_at", postgresql_where=text("followed_at IS NULL")),
-    # scheduler: pauses that run out by themselves (pauses.run_out)
+    # scheduler: pauses whose slots are still to be written anew (pauses.follow); planning and claims (pauses.in_force)
+    Index("pauses_to_follow", "tenant_id", "task_uid", postgresql_where=text("followed_at IS NULL")),
+    # all pauses of a task: which of them hold a slot (pause_slots)
+    Index("pauses_of_task", "tenant_id", "task_uid", "since"),
+    # scheduler: pauses that run out by themselves (pauses.follow)
     Index("pauses_by_end", "tenant_id", "until", postgresql_where=text("ended_at IS NULL AND until IS NOT NULL")),
 )
 

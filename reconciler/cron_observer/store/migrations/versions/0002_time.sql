@@ -91,6 +91,7 @@ CREATE TABLE pauses (
     ended_at TIMESTAMP WITH TIME ZONE,
     ended_by TEXT,
     followed_at TIMESTAMP WITH TIME ZONE,
+    runs INTEGER,
     created_at TIMESTAMP WITH TIME ZONE NOT NULL,
     CONSTRAINT a_pause_is_its_id PRIMARY KEY (tenant_id, pause_id),
     CONSTRAINT a_pause_has_a_task FOREIGN KEY(tenant_id, task_uid) REFERENCES tasks (tenant_id, task_uid),
@@ -101,7 +102,9 @@ CREATE UNIQUE INDEX one_pause_is_in_force ON pauses (tenant_id, task_uid) WHERE 
 
 CREATE INDEX pauses_by_end ON pauses (tenant_id, until) WHERE ended_at IS NULL AND until IS NOT NULL;
 
-CREATE INDEX pauses_to_follow ON pauses (tenant_id, created_at) WHERE followed_at IS NULL;
+CREATE INDEX pauses_of_task ON pauses (tenant_id, task_uid, since);
+
+CREATE INDEX pauses_to_follow ON pauses (tenant_id, task_uid) WHERE followed_at IS NULL;
 
 CREATE TABLE backfills (
     tenant_id UUID NOT NULL,
@@ -160,6 +163,8 @@ ALTER TABLE executions
     ADD COLUMN repeats UUID,
     ADD COLUMN backfill_id UUID;
 
+CREATE INDEX executions_that_repeat ON executions (tenant_id, task_uid, nominal_at) WHERE repeats IS NOT NULL;
+
 -- What was planned before this migration is where the history of plans begins.
 INSERT INTO plan_history (tenant_id, task_uid, generation, active, schedule, effective_from, tzdata_version, created_at)
 SELECT tenant_id, task_uid, generation, active, schedule, effective_from, tzdata_version, effective_from FROM task_plan;
@@ -196,6 +201,6 @@ GRANT INSERT ON calendar_contents TO cron_observer_reconciler;
 GRANT INSERT ON plan_history TO cron_observer_api, cron_observer_reconciler, cron_observer_scheduler;
 GRANT INSERT, UPDATE, DELETE ON slot_ranges TO cron_observer_api, cron_observer_reconciler, cron_observer_scheduler;
 GRANT INSERT, UPDATE ON pauses TO cron_observer_api;
-GRANT UPDATE (ended_at, ended_by, followed_at) ON pauses TO cron_observer_scheduler;
+GRANT UPDATE (ended_at, ended_by, followed_at, runs) ON pauses TO cron_observer_scheduler;
 GRANT INSERT ON backfills TO cron_observer_api;
 GRANT INSERT ON audit_log TO cron_observer_scheduler;
