@@ -10,12 +10,13 @@ from pathlib import Path
 import rich_click as click
 
 from cron_observer.cli import options
+from cron_observer.cli.ledger import check
 from cron_observer.errors import DatabaseError
 
 
 @click.group()
 def db() -> None:
-    """Migrate the database, or copy it to a file."""
+    """Migrate the database, copy it to a file, or check its ledger of slots."""
 
 
 @db.command()
@@ -55,6 +56,9 @@ def backup(target: Path, config: Path | None) -> None:
         said = [line for line in done.stderr.splitlines() if "error:" in line] or [*done.stderr.splitlines(), ""]
         raise DatabaseError(f"pg_dump failed: {said[0].strip()}", hint="nothing was written")
     click.echo(f"{target}: {target.stat().st_size:,} bytes; restore with pg_restore --dbname=URL {target}")
+
+
+db.add_command(check)
 
 
 def program(name: str) -> str:
