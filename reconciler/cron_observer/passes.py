@@ -24,7 +24,7 @@ from cron_observer.errors import SourceError
 from cron_observer.gather import Gathered, gather
 from cron_observer.manifest import VALIDATOR_VERSION
 from cron_observer.model import Commit, Finding, Severity
-from cron_observer.plan import OUTSIDE, Plan, Step, plan
+from cron_observer.plan import OUTSIDE, Plan, plan
 from cron_observer.source import MirrorBroken, Source, SourceSpec, Target
 from cron_observer.source.reader import Reader
 from cron_observer.source.threads import in_thread
@@ -330,5 +330,4 @@ def _erroneous(findings: dict[str, list[tuple[Finding, str | None]]]) -> set[str
 
 def _supplied(made: Plan) -> set[str]:
     """Return the paths that tasks in force come from by this plan."""
-    steps = (Step.CREATE, Step.RESTORE, Step.UPDATE, Step.MOVE, Step.NOOP)
-    return {action.task.path for action in made.of(*steps) if action.task is not None}
+    return {action.declared.path for action in made.actions if action.declared is not None}

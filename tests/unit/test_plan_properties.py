@@ -78,7 +78,7 @@ class World:
 
     def row(self, action: Action) -> Actual:
         """Return the row that an action leaves behind."""
-        old, task, commit = action.actual, action.task, action.commit
+        old, task, commit = action.actual, action.declared, action.commit
         if task is None or commit is None:
             assert old is not None
             sync = {Step.KEEP: "KEPT_LAST_GOOD", Step.HOLD: "HELD", Step.REMOVE: None}[action.step]

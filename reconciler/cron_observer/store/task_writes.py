@@ -9,11 +9,13 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.model import Commit, TaskDefinition, parse_duration
-from cron_observer.plan import Action, Actual, Plan, Step
-from cron_observer.store import plans
+from cron_observer.plan import CALENDAR, GROUP, Action, Actual, Plan, Step
+from cron_observer.store import audit, bindings, plans
+from cron_observer.store.bindings import Bindings
 from cron_observer.store.jsonb import to_json
 from cron_observer.store.plans import PlanInput
 from cron_observer.store.sources import Lease, Stale
@@ -59,6 +61,14 @@ _MOVE: Final = text("""
       AND t.source_id = :source_id
       AND t.generation = v.generation AND t.removed_at IS NULL""")
 
+_RENAME: Final = text("""
+    UPDATE tasks AS t SET name = v.name, updated_at = :now
+    FROM unnest(CAST(:task_uid AS uuid[]), CAST(:name AS text[]), CAST(:generation AS int[]))
+        AS v (task_uid, name, generation)
+    WHERE t.tenant_id = :tenant_id AND t.task_uid = v.task_uid AND t.task_uid = ANY (CAST(:task_uid AS uuid[]))
+      AND t.generation = v.generation AND t.owner = 'manifest' AND t.deleted_at IS NULL
+      AND (t.source_id = :source_id OR t.removed_at IS NOT NULL)""")
+
 _MARK: Final = text("""
     UPDATE tasks SET sync = :sync, updated_at = :now
     WHERE tenant_id = :tenant_id AND task_uid = ANY (CAST(:task_uid AS uuid[])) AND source_id = :source_id
@@ -93,8 +103,8 @@ _INVENTORY: Final = text("""
         WHERE :loose AND tenant_id = :tenant_id AND source_id = :source_id AND removed_at IS NULL
           AND (sync IS DISTINCT FROM 'SYNCED' OR project_id <> :project_id)
     )
-    SELECT t.task_uid AS uid, t.project_id, t.name, t.spec_hash, t.generation, t.source_id, s.name AS source, t.path,
-        t.document, t.line, t.commit, t.sync, t.removed_at IS NOT NULL AS removed
+    SELECT t.task_uid AS uid, t.project_id, t.name, t.spec_hash, t.generation, t.seed, t.source_id, s.name AS source,
+        t.path, t.document, t.line, t.commit, t.sync, t.removed_at IS NOT NULL AS removed
     FROM tasks AS t
     LEFT JOIN sources AS s ON s.tenant_id = t.tenant_id AND s.source_id = t.source_id
     WHERE t.tenant_id = :tenant_id AND t.task_uid = ANY (ARRAY (SELECT task_uid FROM touched))
@@ -197,22 +207,26 @@ async def stop_planning(conn: AsyncConnection, tenant_id: UUID, uids: Sequence[U
 async def _register(conn: AsyncConnection, tenant_id: UUID, uids: Sequence[UUID], now: datetime) -> None:
     if not uids:
         return
-    rows = await conn.execute(_PLANNED, {"tenant_id": tenant_id, "task_uid": list(uids)})
-    await plans.register(conn, tenant_id, [_plan_input(row) for row in rows], now)
+    rows = (await conn.execute(_PLANNED, {"tenant_id": tenant_id, "task_uid": list(uids)})).all()
+    bound = await bindings.of(conn, tenant_id, [(row.project_id, row.spec) for row in rows])
+    await plans.register(conn, tenant_id, [_plan_input(row, bound) for row in rows], now)
 
 
-def _plan_input(row: Any) -> PlanInput:
+def _plan_input(row: Any, bound: Bindings) -> PlanInput:
     deadline = row.spec.get("startDeadline")
+    group = bound.group(row.project_id, row.spec)
     return PlanInput(
         task_uid=row.task_uid,
         project_id=row.project_id,
         owner=row.owner,
-        active=row.wanted and not row.spec["suspend"],
+        active=row.wanted and not row.spec["suspend"] and not (group and group["suspend"]),
         schedule=row.spec["schedule"],
         seed=row.seed,
         queue=row.spec["queue"],
         priority=row.spec["priority"],
         start_deadline_seconds=parse_duration(deadline).total_seconds() if deadline else None,
+        calendars=bound.calendars(row.project_id, row.spec),
+        group={name: group[name] for name in ("name", "uid", "timezone", "windows")} if group else None,
     )
 
 
@@ -238,14 +252,21 @@ async def inventory(
 
 
 async def apply(conn: AsyncConnection, held: Lease, plan: Plan, now: datetime) -> None:
-    """Write what a plan says about tasks. Raises `Stale` when they are no longer what it was made from."""
+    """Write what a plan says about tasks. Raises `Stale` when they are no longer what it was made from.
+
+    Calendars and groups are written already: tasks are planned with what those hold now, also tasks of others that
+    refer to one that has changed.
+    """
     new = [_write(action, held) for action in plan.of(Step.CREATE)]
-    changed = [_write(action, held) for action in plan.of(Step.UPDATE, Step.RESTORE)]
+    renamed = plan.of(Step.RENAME)
+    raised = [*plan.of(Step.UPDATE, Step.RESTORE), *(action for action in renamed if action.raises)]
+    changed = [_write(action, held) for action in raised]
     removed = [action.actual.uid for action in plan.of(Step.REMOVE) if action.actual]
+    await _rename(conn, held, renamed, now)
     if not await insert(conn, held.tenant_id, held.project_id, new, now, held):
         raise Stale("a task of that name was created in the meantime")
     await change(conn, held.tenant_id, changed, now, held)
-    await _move(conn, held, plan.of(Step.MOVE), now)
+    await _move(conn, held, [*plan.of(Step.MOVE), *(action for action in renamed if not action.raises)], now)
     key = {"tenant_id": held.tenant_id, "source_id": held.source_id, "now": now}
     if removed and (await conn.execute(_REMOVE, key | {"task_uid": removed})).rowcount != len(removed):
         raise Stale("a task was removed by somebody else in the meantime")
@@ -255,6 +276,47 @@ async def apply(conn: AsyncConnection, held: Lease, plan: Plan, now: datetime) -
             await conn.execute(_MARK, key | {"task_uid": uids, "sync": sync})
     await follow_up(conn, held.tenant_id, [*new, *changed], now, held)
     await stop_planning(conn, held.tenant_id, removed, now)
+    await replan(conn, held, plan, now)
+
+
+async def replan(conn: AsyncConnection, held: Lease, plan: Plan, now: datetime) -> None:
+    """Plan every task of the project anew that refers to a calendar or group of which the plan changes what counts.
+
+    Whoever owns it, and whether its file was read or not; one that is planned like that already stays as it is.
+    """
+    calendars, groups = plan.replanned(CALENDAR), plan.replanned(GROUP)
+    uids = await bindings.referrers(conn, held.tenant_id, held.project_id, calendars, groups)
+    await _register(conn, held.tenant_id, uids, now)
+
+
+async def _rename(conn: AsyncConnection, held: Lease, actions: Sequence[Action], now: datetime) -> None:
+    ordered = sorted((action.actual.uid, action) for action in actions if action.actual)
+    if not ordered:
+        return
+    values = {
+        "tenant_id": held.tenant_id,
+        "source_id": held.source_id,
+        "now": now,
+        "task_uid": [uid for uid, _ in ordered],
+        "name": [action.name for _, action in ordered],
+        "generation": [action.actual.generation for _, action in ordered if action.actual],
+    }
+    try:
+        if (await conn.execute(_RENAME, values)).rowcount != len(ordered):
+            raise Stale("a task was changed by somebody else in the meantime")
+    except IntegrityError as error:
+        raise Stale("a task of that name was created in the meantime") from error
+    for _, action in ordered:
+        old, commit = action.actual, action.commit or Commit(id=None)
+        await audit.record(
+            conn,
+            held.tenant_id,
+            actor=f"source:{held.name}",
+            action="task.rename",
+            target=f"task:{held.project}/{action.name}",
+            now=now,
+            data={"from": old.name if old else None, "commit": commit.id, "author": commit.author},
+        )
 
 
 async def _move(conn: AsyncConnection, held: Lease, actions: Sequence[Action], now: datetime) -> None:
@@ -271,21 +333,22 @@ async def _move(conn: AsyncConnection, held: Lease, actions: Sequence[Action], n
 
 
 def _write(action: Action, held: Lease) -> Write:
-    task, commit = action.task or TaskDefinition(name="", spec={}, path="", line=0), action.commit or Commit(id=None)
-    values: dict[str, Any] = {} if action.actual is None else {"task_uid": action.actual.uid}
+    declared, commit, actual = action.declared, action.commit or Commit(id=None), action.actual
+    assert isinstance(declared, TaskDefinition)  # noqa: S101  only what is declared is written
+    values: dict[str, Any] = {} if actual is None else {"task_uid": actual.uid}
     return Write(
         owner="manifest",
         action=action.step.value,
-        name=task.name,
-        seed=f"{held.project}/{task.name}",
-        spec=task.spec,
-        labels=task.labels,
-        annotations=task.annotations,
+        name=declared.name,
+        seed=f"{held.project}/{declared.name}",
+        spec=declared.spec,
+        labels=declared.labels,
+        annotations=declared.annotations,
         spec_hash=action.spec_hash,
-        generation=1 if action.actual is None else action.actual.generation + 1,
-        path=task.path,
-        document=task.document,
-        line=task.line,
+        generation=1 if actual is None else actual.generation + 1,
+        path=declared.path,
+        document=declared.document,
+        line=declared.line,
         commit=commit.id,
         author=commit.author,
         subject=commit.subject,

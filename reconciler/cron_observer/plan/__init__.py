@@ -1,0 +1,61 @@
+"""Decide what an apply changes: `plan` compares what a source declares with what is in force. Pure.
+
+What is declared has a kind (Task, Calendar, TaskGroup) and is its name inside its project, not its file: one that
+moves to another file stays what it is. For every kind and name that is touched there is exactly one action:
+
+======== ==================================================================================================
+create   the name is new
+restore  it had been removed and is declared again: same uid, history kept
+rename   a task that was called something else: same uid, history and seed
+update   spec, labels or annotations differ, or what a calendar holds: the generation rises
+move     only the place or its commit differs: no new generation
+noop     nothing differs
+keep     it is declared, but not in a way that can be applied: the last good version stays in force
+remove   it is declared nowhere any more: a task has no more slots; history is kept
+hold     it would be removed, but there are files of which nobody knows what they declare
+======== ==================================================================================================
+
+`actions` holds the words, `claims` who has a name, `renames` who takes one over, `contents` what calendars hold,
+`references` what tasks refer to.
+"""
+
+from __future__ import annotations
+
+from cron_observer.plan.actions import (
+    CALENDAR,
+    GROUP,
+    OUTSIDE,
+    OWNED_BY_API,
+    OWNED_BY_SOURCE,
+    TASK,
+    Action,
+    Actual,
+    DesiredFile,
+    Plan,
+    Refreshed,
+    Step,
+    canonical,
+    spec_hash,
+)
+from cron_observer.plan.making import plan
+from cron_observer.plan.references import Reference, references
+
+__all__ = [
+    "CALENDAR",
+    "GROUP",
+    "OUTSIDE",
+    "OWNED_BY_API",
+    "OWNED_BY_SOURCE",
+    "TASK",
+    "Action",
+    "Actual",
+    "DesiredFile",
+    "Plan",
+    "Reference",
+    "Refreshed",
+    "Step",
+    "canonical",
+    "plan",
+    "references",
+    "spec_hash",
+]

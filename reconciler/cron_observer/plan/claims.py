@@ -1,0 +1,179 @@
+"""Who has a name: the documents that declare it, and the one that counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from cron_observer.manifest import rules
+from cron_observer.manifest.rules import Rule
+from cron_observer.model import Commit, Definition, TaskDefinition
+from cron_observer.plan.actions import (
+    NOUNS,
+    OWNED_BY_API,
+    OWNED_BY_SOURCE,
+    TASK,
+    Action,
+    Actual,
+    DesiredFile,
+    Findings,
+    Step,
+    hash_of,
+)
+
+#: Kind and name.
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A document that declares a name; `declared` is None when it is broken."""
+
+    desired: DesiredFile
+    declared: TaskDefinition | Definition | None
+
+    @property
+    def path(self) -> str:
+        """The file it stands in."""
+        return self.desired.file.path
+
+    @property
+    def place(self) -> str:
+        """Where it stands, in words."""
+        return self.path if self.declared is None else f"{self.path}:{self.declared.line}"
+
+
+def claims_of(desired: Sequence[DesiredFile]) -> dict[Key, list[Claim]]:
+    """Return who declares each name, well or badly."""
+    claims: dict[Key, list[Claim]] = {}
+    for one in desired:
+        for task in one.file.tasks:
+            claims.setdefault((TASK, task.name), []).append(Claim(one, task))
+        for other in one.file.others:
+            claims.setdefault((other.kind, other.name), []).append(Claim(one, other))
+        for name in one.file.broken_names:
+            claims.setdefault((TASK, name), []).append(Claim(one, None))
+        for kind, name in one.file.broken_others:
+            claims.setdefault((kind, name), []).append(Claim(one, None))
+    return claims
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What decisions about a name are made from."""
+
+    source_id: UUID
+    project_id: UUID
+    gone: frozenset[str]
+    read: Mapping[str, DesiredFile]
+    findings: Findings
+
+    @property
+    def holding(self) -> bool:
+        """Whether there is a file of which nobody knows what it declares."""
+        return any(not one.file.parseable for one in self.read.values())
+
+    def ours(self, row: Actual) -> bool:
+        """Tell whether the source may change a row: it is its own, or was some source's and is removed."""
+        return row.source_id == self.source_id or (row.removed and row.source_id is not None)
+
+    def still_declares(self, row: Actual) -> bool:
+        """Tell whether the file that `row` comes from declares it for all that is known.
+
+        A file that was not read in this pass has not changed and was valid, so it declares whatever is in sync
+        with it. Of one that cannot be parsed nobody knows.
+        """
+        if row.removed or row.path is None or row.path in self.gone:
+            return False
+        read = self.read.get(row.path)
+        if read is not None:
+            return not read.file.parseable and row.sync != "HELD"
+        return row.sync == "SYNCED"
+
+
+def decide(key: Key, claims: Sequence[Claim], row: Actual | None, scene: Scene) -> Action | None:
+    """Return what is done about a name, as far as the name alone decides; None for nothing."""
+    if row is not None and not scene.ours(row):
+        for claim in claims:
+            if claim.declared is not None:
+                scene.findings.add(claim.declared, *_owned(row))
+        return None
+    if not claims:
+        if row is None or row.removed:
+            return None
+        return stay(row, scene) if scene.still_declares(row) else unclaimed(row, scene)
+    chosen = choose(claims, row, scene)
+    if chosen is None or chosen.declared is None:
+        return None if row is None or row.removed else stay(row, scene)
+    return place(key[0], chosen.declared, chosen.desired.commit, row)
+
+
+def choose(claims: Sequence[Claim], row: Actual | None, scene: Scene) -> Claim | None:
+    """Return the claim that counts, and refuse the others: whoever has the name keeps it, newcomers are errors."""
+    incumbent: Claim | None = None
+    if row is not None and not row.removed:
+        at_home = [claim for claim in claims if claim.path == row.path]
+        if len(at_home) == 1:
+            incumbent = at_home[0]
+        elif not at_home and scene.still_declares(row):
+            for claim in claims:
+                _refuse(claim, f"{row.path}:{row.line}", scene)
+            return None
+    if len(claims) == 1:
+        return claims[0]
+    for claim in claims:
+        if claim is not incumbent:
+            other = incumbent or next(rival for rival in claims if rival is not claim)
+            _refuse(claim, other.place, scene)
+    return incumbent
+
+
+def _refuse(claim: Claim, other: str, scene: Scene) -> None:
+    if claim.declared is not None:
+        noun = NOUNS[TASK if isinstance(claim.declared, TaskDefinition) else claim.declared.kind]
+        message = f'the {noun} "{claim.declared.name}" is declared in {other} too'
+        scene.findings.add(claim.declared, rules.DUPLICATE_NAME, message, "rename one of them, or remove it")
+
+
+def _owned(row: Actual) -> tuple[Rule, str, str]:
+    if row.source_id is None:
+        message = f'the task "{row.name}" was created through the API, which owns it'
+        return OWNED_BY_API, message, "delete it through the API, or choose another name"
+    message = f'the {NOUNS[row.kind]} "{row.name}" is owned by the source "{row.source}" ({row.path})'
+    return OWNED_BY_SOURCE, message, "remove it there first, or choose another name"
+
+
+def stay(row: Actual, scene: Scene) -> Action | None:
+    """Leave a row as it is: one that its unchanged file declares is in sync, any other is kept."""
+    if scene.still_declares(row) and row.path not in scene.read:
+        return None
+    return keep(row)
+
+
+def keep(row: Actual) -> Action:
+    """Leave the last good version in force, and say so."""
+    return Action(step=Step.KEEP, kind=row.kind, name=row.name, actual=row)
+
+
+def unclaimed(row: Actual, scene: Scene) -> Action:
+    """Remove what is declared nowhere, unless nobody knows."""
+    return Action(step=Step.HOLD if scene.holding else Step.REMOVE, kind=row.kind, name=row.name, actual=row)
+
+
+def place(kind: str, declared: TaskDefinition | Definition, commit: Commit, row: Actual | None) -> Action:
+    """Put a valid document in force."""
+    whole = hash_of(declared)
+    if row is None:
+        step = Step.CREATE
+    elif row.removed:
+        step = Step.RESTORE
+    elif whole != row.spec_hash:
+        step = Step.UPDATE
+    else:
+        here = (declared.path, declared.document, declared.line, commit.id, "SYNCED")
+        there = (row.path, row.document, row.line, row.commit, row.sync)
+        step = Step.NOOP if here == there else Step.MOVE
+    return Action(
+        step=step, kind=kind, name=declared.name, actual=row, declared=declared, commit=commit, spec_hash=whole
+    )

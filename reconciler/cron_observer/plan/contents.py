@@ -1,0 +1,158 @@
+"""What calendars hold: their own entries and those of the calendars that they are based on. Pure.
+
+A calendar that does not resolve keeps what it held: contents are immutable, and whoever uses one keeps its digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cron_observer.errors import ScheduleError
+from cron_observer.manifest.rules import Rule
+from cron_observer.model import Definition
+from cron_observer.plan.actions import APPLIED, CALENDAR, Action, Actual, Refreshed, Step
+from cron_observer.plan.claims import Key, Scene, keep
+
+Content = Mapping[str, Any]
+
+#: For each manifest file, what the calendar files that its calendars name hold, by the name they are called there.
+Files = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+@dataclass(slots=True)
+class Resolved:
+    """The calendars' actions with digests, without those that do not resolve, and what else has changed."""
+
+    actions: list[Action] = field(default_factory=list)
+    refreshed: list[Refreshed] = field(default_factory=list)
+    contents: dict[str, Content] = field(default_factory=dict)
+
+
+def resolve(actions: list[Action], rows: Mapping[Key, Actual], files: Files, scene: Scene) -> Resolved:
+    """Resolve the calendars that are put in force, and those of the project that are based on them."""
+    from cron_observer.schedule.calendars import digest
+
+    ours = {action.name: action for action in actions if action.kind == CALENDAR}
+    made = Resolved([action for action in actions if action.kind != CALENDAR])
+    if not ours:
+        return made
+    work = _Work(ours, {row.name: row for row in rows.values() if row.kind == CALENDAR}, files, scene)
+    for name in sorted(ours.keys() | work.rows.keys()):
+        content, action, row = work.content(name), work.actions.get(name), work.rows.get(name)
+        if action is None or action.step not in APPLIED:
+            if action is not None:
+                made.actions.append(action)
+            if content is not None and row is not None and row.content is not None and content != row.content:
+                made.refreshed.append(Refreshed(actual=row, digest=digest(content)))
+                made.contents[digest(content)] = content
+        elif content is not None:
+            address = digest(content)
+            step = action.step
+            if row is not None and step in (Step.MOVE, Step.NOOP) and address != row.digest:
+                step = Step.UPDATE
+            made.actions.append(replace(action, step=step, digest=address))
+            made.contents[address] = content
+    return made
+
+
+class _Work:
+    """Resolves each calendar once. An action whose calendar does not resolve is replaced by what is done instead."""
+
+    def __init__(self, actions: Mapping[str, Action], rows: Mapping[str, Actual], files: Files, scene: Scene) -> None:
+        self.actions: dict[str, Action] = dict(actions)
+        self.rows = rows
+        self.files = files
+        self.scene = scene
+        self.known: dict[str, Content | None] = {}
+        self._refuse_circles()
+
+    def content(self, name: str) -> Content | None:
+        """Return what a calendar holds from now on; None when there is no such calendar."""
+        if name not in self.known:
+            action, row = self.actions.get(name), self.rows.get(name)
+            if action is not None and isinstance(action.declared, Definition):
+                self.known[name] = self._declared(action, action.declared)
+            elif row is None or row.removed or (action is not None and action.step is Step.REMOVE):
+                self.known[name] = None
+            else:
+                self.known[name] = self._stored(row)
+        return self.known[name]
+
+    def _declared(self, action: Action, declared: Definition) -> Content | None:
+        from cron_observer.schedule.calendars import part_of
+
+        try:
+            own = part_of(declared.spec, self.files.get(declared.path, {}))
+            return self._joined(own, declared.spec)
+        except ScheduleError as error:
+            return self._refuse(action, declared, error)
+
+    def _stored(self, row: Actual) -> Content | None:
+        """Return what a calendar holds whose manifest was not read, or does not count."""
+        if row.content is None or not (row.spec or {}).get("base"):
+            return row.content
+        try:
+            return self._joined(row.content["parts"][0], row.spec or {})
+        except ScheduleError:
+            return row.content  # what it is based on is gone: its file is read again, which says so
+
+    def _joined(self, own: Content, spec: Mapping[str, Any]) -> Content:
+        """Put the parts of its bases behind a calendar's own, each part once. Raises `ScheduleError`."""
+        from cron_observer.schedule.calendars import MOST_CALENDARS, MOST_RANGES, near
+
+        parts = [own]
+        for number, base in enumerate(spec.get("base") or ()):
+            content = self.content(base)
+            if content is None:
+                message, known = f'the calendar "{base}" is not declared', [*self.rows, *self.actions]
+                raise ScheduleError(message, pointer=f"/base/{number}", rule="CO1403", hint=near(base, known))
+            parts += [part for part in content["parts"] if part not in parts]
+        ranges = sum(len(part["dates"]) + len(part["spans"]) for part in parts)
+        if len(parts) > MOST_CALENDARS or ranges > MOST_RANGES:
+            message = f"it is made of {len(parts):,} calendars, and holds {ranges:,} dates and spans"
+            hint = f"at most {MOST_CALENDARS:,} and {MOST_RANGES:,} are allowed"
+            raise ScheduleError(message, pointer="/base", rule="CO1409", hint=hint)
+        return {"parts": parts}
+
+    def _refuse(self, action: Action, declared: Definition, error: ScheduleError) -> Content | None:
+        message = error.message[:1].lower() + error.message[1:]
+        self.scene.findings.add(
+            declared, Rule(error.rule, "calendar"), message, error.hint, f"/spec{error.pointer}".rstrip("/")
+        )
+        row = action.actual
+        if row is None or row.removed:
+            del self.actions[action.name]
+            return None
+        self.actions[action.name] = keep(row)
+        return row.content
+
+    def _refuse_circles(self) -> None:
+        """Refuse what is new about calendars that contain themselves; what is in force contains no circle."""
+        bases = {name: (row.spec or {}).get("base") or () for name, row in self.rows.items() if not row.removed}
+        declared = {name: one.declared for name, one in self.actions.items() if isinstance(one.declared, Definition)}
+        bases |= {name: one.spec.get("base") or () for name, one in declared.items()}
+        for name, one in declared.items():
+            action = self.actions[name]
+            changed = action.actual is None or action.actual.removed or action.actual.spec_hash != action.spec_hash
+            way = _circle(name, bases) if changed else []
+            if way:
+                message = f"the calendar contains itself: {' → '.join(way)}"
+                hint = "remove one of these from its base"
+                self.known[name] = self._refuse(
+                    action, one, ScheduleError(message, pointer="/base", rule="CO1404", hint=hint)
+                )
+
+
+def _circle(name: str, bases: Mapping[str, Any]) -> list[str]:
+    """Return the shortest way from a calendar through its bases back to itself; empty if there is none."""
+    ways, seen = [[name]], {name}
+    for way in ways:
+        for base in bases.get(way[-1], ()):
+            if base == name:
+                return [*way, name]
+            if base not in seen:
+                seen.add(base)
+                ways.append([*way, base])
+    return []
