@@ -14,15 +14,29 @@ from cron_observer.manifest.body import same
 from cron_observer.model import Policy, ScheduleSpec
 from support.manifests import SMALLEST
 
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "description": "",
+    "group": None,
     "suspend": False,
     "queue": "default",
     "priority": 0,
     "payload": None,
-    "schedule": {"cron": "30 2 * * 1-5", "timezone": "UTC"},
-    "catchup": {"policy": "last", "window": "1h"},
+    "schedule": {
+        "cron": "30 2 * * 1-5",
+        "timezone": "UTC",
+        "dst": {"gap": "first_valid", "overlap": "first"},
+        "windows": [],
+        "calendars": {"include": [], "exclude": []},
+        "onExcluded": "skip",
+        "jitter": None,
+        "startAt": None,
+        "endAt": None,
+    },
+    "catchup": {"policy": "last", "window": "1h", "maxRuns": 10},
+    "onResume": "skip",
+    "maxLateness": None,
     "overlap": "skip",
+    "maxParallel": None,
     "startDeadline": None,
     "timeout": "1h",
     "retries": {"max": 0, "backoff": "exponential", "initial": "10s", "cap": "10m"},
@@ -36,6 +50,7 @@ def fields(part: Any, at: str = "") -> Iterator[tuple[str, dict[str, Any], bool]
     for name, field in part.get("properties", {}).items():
         yield f"{at}/{name}", field, name in part.get("required", ())
         yield from fields(field, f"{at}/{name}")
+        yield from fields(field.get("items", {}), f"{at}/{name}")
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:
@@ -58,10 +73,10 @@ def test_filling_in_defaults_twice_changes_nothing() -> None:
 
 def test_the_anchor_has_a_default_only_beside_every() -> None:
     """An interval counts from 1970 unless something else is said; a cron expression has no anchor."""
-    assert manifest.effective({"schedule": {"every": "5m"}})["schedule"] == {
-        "every": "5m",
-        "anchor": "1970-01-01T00:00:00",
-        "timezone": "UTC",
+    schedule = manifest.effective({"schedule": {"every": "5m"}})["schedule"]
+
+    assert schedule == {"every": "5m", "anchor": "1970-01-01T00:00:00"} | {
+        name: value for name, value in DEFAULTS["schedule"].items() if name != "cron"
     }
 
 
@@ -93,10 +108,16 @@ def test_mappings_are_closed() -> None:
 
 def test_the_schema_is_the_contract_of_this_version() -> None:
     """Exactly these fields exist: what is not implemented is not in the schema."""
-    expected = """/apiVersion /kind /metadata /metadata/name /metadata/labels /metadata/annotations /spec
-        /spec/description /spec/suspend /spec/queue /spec/priority /spec/payload /spec/schedule /spec/schedule/cron
-        /spec/schedule/every /spec/schedule/anchor /spec/schedule/at /spec/schedule/timezone /spec/catchup
-        /spec/catchup/policy /spec/catchup/window /spec/overlap /spec/startDeadline /spec/timeout /spec/retries
+    expected = """/apiVersion /kind /metadata /metadata/name /metadata/renamedFrom /metadata/labels
+        /metadata/annotations
+        /spec /spec/description /spec/group /spec/suspend /spec/queue /spec/priority /spec/payload
+        /spec/schedule /spec/schedule/cron /spec/schedule/every /spec/schedule/anchor /spec/schedule/at
+        /spec/schedule/timezone /spec/schedule/dst /spec/schedule/dst/gap /spec/schedule/dst/overlap
+        /spec/schedule/windows /spec/schedule/windows/days /spec/schedule/windows/from /spec/schedule/windows/to
+        /spec/schedule/calendars /spec/schedule/calendars/include /spec/schedule/calendars/exclude
+        /spec/schedule/onExcluded /spec/schedule/jitter /spec/schedule/startAt /spec/schedule/endAt
+        /spec/catchup /spec/catchup/policy /spec/catchup/window /spec/catchup/maxRuns /spec/onResume
+        /spec/maxLateness /spec/overlap /spec/maxParallel /spec/startDeadline /spec/timeout /spec/retries
         /spec/retries/max /spec/retries/backoff /spec/retries/initial /spec/retries/cap /spec/late /spec/run
         /spec/run/external"""
 

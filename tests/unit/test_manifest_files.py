@@ -97,7 +97,7 @@ def test_parse_refuses_by_mode_and_size() -> None:
         ("apiVersion: cron-observer/v2\nkind: Task\nmetadata: {name: x}\n", "CO1203", "error"),
         ("apiVersion: 1\nkind: Task\nmetadata: {name: x}\n", "CO1203", "error"),
         ("apiVersion: cron-observer/v1\nkind: Taks\nmetadata: {name: x}\n", "CO1204", "error"),
-        ("apiVersion: cron-observer/v1\nkind: Calendar\nmetadata: {name: x}\n", "CO1204", "error"),
+        ("apiVersion: cron-observer/v1\nkind: Defaults\nmetadata: {name: x}\n", "CO1204", "error"),
         (SMALLEST + "sops: {mac: x}\n", "CO1007", "error"),
     ],
 )
@@ -115,7 +115,9 @@ def test_documents_that_are_no_manifests(text: str, code: str, severity: str) ->
         (task(SCHEDULE + "  timeout: 1h\n  timeout: 2h\n"), ("nightly-export",), True),
         (task("  schedule: {cron: x}\n"), ("nightly-export",), True),
         ("apiVersion: cron-observer/v1\nkind: Taks\nmetadata: {name: x}\n", ("x",), True),
+        ("apiVersion: cron-observer/v1\nkind: Defaults\nmetadata: {name: x}\n", (), True),
         ("apiVersion: cron-observer/v1\nkind: Calendar\nmetadata: {name: x}\n", (), True),
+        ("apiVersion: cron-observer/v1\nkind: Calendar\nmetadata: {name: X}\n", (), False),
         (SMALLEST + "sops: {mac: x}\n", ("nightly-export",), True),
         ("services: {web: {}}\n", (), True),
         ("- a\n", (), True),

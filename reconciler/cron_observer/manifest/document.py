@@ -13,8 +13,8 @@ from cron_observer.manifest.scalars import shown
 from cron_observer.manifest.values import Fault, Path
 from cron_observer.model import API_VERSION, TASK_NAME, Severity
 
-#: Kinds of the manifest format that this version does not read. A document of them declares no task.
-LATER_KINDS: Final = frozenset({"TaskGroup", "Calendar", "Defaults", "Project", "NotificationChannel", "AlertRule"})
+#: Kinds of the manifest format that this version does not read. A document of them declares nothing that it knows.
+LATER_KINDS: Final = frozenset({"Defaults", "Project", "NotificationChannel", "AlertRule"})
 
 
 @dataclass(slots=True)

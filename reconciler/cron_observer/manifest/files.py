@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -11,15 +11,18 @@ from typing import Any, Final
 
 from cron_observer.manifest import loader, rules
 from cron_observer.manifest.document import LATER_KINDS, Verdict, judge, quoted
-from cron_observer.manifest.nodes import Stream
+from cron_observer.manifest.nodes import Document, Stream
 from cron_observer.manifest.rules import Problem, Rule
 from cron_observer.manifest.scalars import shown
 from cron_observer.manifest.schemas import effective
-from cron_observer.model import TASK_NAME, Finding, ParsedFile, Severity, TaskDefinition
+from cron_observer.model import TASK_NAME, Definition, Finding, ParsedFile, Severity, TaskDefinition
 
 MAX_FILE_BYTES: Final = 256 * 1024
 REGULAR_MODES: Final = ("100644", "100755", "100664")  # 100664 is what very old Git wrote
 DOCS_URL: Final = "https://cron-observer.dev/docs/reference/findings#"
+
+#: What people call each kind that can be declared.
+NOUNS: Final = {"Task": "task", "Calendar": "calendar", "TaskGroup": "task group"}
 
 _LFS: Final = b"version https://git-lfs.github.com/spec/v1"
 _UNSAFE_IN_PATH: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -127,51 +130,72 @@ def inspect(path: str, data: bytes, *, mode: str = "100644") -> Inspected:
 
 def _summed_up(path: str, stream: Stream, verdicts: Sequence[Verdict]) -> ParsedFile:
     findings = [_at(path, stream, problem) for problem in stream.problems]
-    tasks, broken = [], []
+    tasks: list[TaskDefinition] = []
+    others: list[Definition] = []
+    broken: list[tuple[str, str]] = []
     for document, verdict in zip(stream.documents, verdicts, strict=True):
         findings += [_at(path, stream, problem, verdict) for problem in verdict.problems]
         if not verdict.broken and verdict.value is not None:
-            line = stream.place(verdict.name_at)[0]
-            tasks.append(_definition(path, line, document.index, verdict.value))
+            if verdict.kind == "Task":
+                tasks.append(_task(path, stream, document, verdict))
+            else:
+                others.append(_other(path, stream, document, verdict))
         elif verdict.name and TASK_NAME.fullmatch(verdict.name) and verdict.kind not in LATER_KINDS:
-            broken.append(verdict.name)
+            # Of a kind that is not known it may be any of them: none may be removed on its account.
+            broken += [(kind, verdict.name) for kind in NOUNS if verdict.kind == kind or verdict.kind not in NOUNS]
     if not stream.documents and not findings:
         message = "the file declares nothing"
         findings.append(finding(rules.EMPTY_FILE, path, message, "remove it, or write a manifest"))
     return ParsedFile(
         path=path,
         tasks=tuple(tasks),
-        broken_names=tuple(dict.fromkeys(broken)),
+        broken_names=tuple(dict.fromkeys(name for kind, name in broken if kind == "Task")),
+        others=tuple(others),
+        broken_others=tuple(dict.fromkeys(one for one in broken if one[0] != "Task")),
         findings=tuple(limited(path, findings)),
         parseable=not stream.problems and all(verdict.identified for verdict in verdicts),
         documents=len(stream.documents),
     )
 
 
-def _definition(path: str, line: int, index: int, value: Mapping[str, Any]) -> TaskDefinition:
+def _task(path: str, stream: Stream, document: Document, verdict: Verdict) -> TaskDefinition:
+    value: Any = verdict.value
     metadata = value["metadata"]
     return TaskDefinition(
         name=metadata["name"],
         spec=effective(value["spec"]),
+        renamed_from=metadata.get("renamedFrom"),
         labels=metadata.get("labels", {}),
         annotations=metadata.get("annotations", {}),
         path=path,
-        line=line,
-        document=index,
+        line=stream.place(verdict.name_at)[0],
+        document=document.index,
+    )
+
+
+def _other(path: str, stream: Stream, document: Document, verdict: Verdict) -> Definition:
+    value: Any = verdict.value
+    return Definition(
+        kind=value["kind"],
+        name=value["metadata"]["name"],
+        spec=effective(value["spec"], value["kind"]),
+        path=path,
+        line=stream.place(verdict.name_at)[0],
+        document=document.index,
     )
 
 
 def _refuse_duplicates(stream: Stream, verdicts: Iterable[Verdict]) -> None:
     """Refuse every document of a name that stands in the file more than once: neither wins by its place."""
-    groups: dict[str, list[Verdict]] = {}
+    groups: dict[tuple[str, str], list[Verdict]] = {}
     for verdict in verdicts:
-        if verdict.name and verdict.kind == "Task":
-            groups.setdefault(verdict.name, []).append(verdict)
-    for name, group in groups.items():
+        if verdict.name and verdict.kind in NOUNS:
+            groups.setdefault((verdict.kind, verdict.name), []).append(verdict)
+    for (kind, name), group in groups.items():
         for verdict in group if len(group) > 1 else ():
             other = group[0] if verdict is not group[0] else group[1]
             line, column = stream.place(other.name_at)
-            message = f"the task {quoted(name)} is declared in this file at {line}:{column} too"
+            message = f"the {NOUNS[kind]} {quoted(name)} is declared in this file at {line}:{column} too"
             start, end = verdict.name_at, verdict.name_at + len(name)
             verdict.problems.append(Problem(rules.DUPLICATE_NAME, message, start, end, _ONE_NAME, "/metadata/name"))
 
@@ -180,12 +204,16 @@ _ONE_NAME: Final = "rename one of them, or remove it"
 
 
 def duplicate(
-    task: TaskDefinition, other: TaskDefinition, column: int | None = None, other_column: int | None = None
+    task: TaskDefinition | Definition,
+    other: TaskDefinition | Definition,
+    column: int | None = None,
+    other_column: int | None = None,
 ) -> Finding:
-    """Say that another file declares the same task; columns are those of the names, if known."""
+    """Say that another file declares the same name; columns are those of the names, if known."""
+    kind = task.kind if isinstance(task, Definition) else "Task"
     place = f"{shown(other.path, 4096)}:{other.line}"
     place += f":{other_column}" if other_column else ""
-    message = f"the task {quoted(task.name)} is declared at {place} too"
+    message = f"the {NOUNS[kind]} {quoted(task.name)} is declared at {place} too"
     return Finding(
         severity=rules.DUPLICATE_NAME.severity,
         code=rules.DUPLICATE_NAME.code,
@@ -195,7 +223,7 @@ def duplicate(
         end_line=task.line if column else None,
         end_column=column + len(task.name) if column else None,
         pointer="/metadata/name",
-        kind="Task",
+        kind=kind,
         name=task.name,
         message=message,
         hint=_ONE_NAME,

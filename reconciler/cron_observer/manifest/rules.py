@@ -1,7 +1,7 @@
 """The closed list of what can be wrong with a manifest: stable codes, their severity and their title.
 
 A code never changes its meaning and is never used again; docs/reference/findings.md explains each.
-Codes of schedules (CO14##) are raised by `cron_observer.schedule` and only passed on from here.
+Codes of schedules (CO30##) are raised by `cron_observer.schedule` and only passed on from here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 from cron_observer.model import Severity
 
 #: Raised whenever a rule is added, removed or changed: what was valid yesterday is then looked at again.
-VALIDATOR_VERSION: Final = "1"
+VALIDATOR_VERSION: Final = "2"
 
 #: Findings shown of one file; the rest is counted. More than this is noise, not help.
 MAX_FINDINGS_A_FILE: Final = 50
@@ -82,7 +82,10 @@ UNKNOWN_VERSION: Final = Rule("CO1203", "unknown apiVersion")
 UNKNOWN_KIND: Final = Rule("CO1204", "unknown kind")
 EMPTY_DOCUMENT: Final = Rule("CO1205", "empty document", Severity.WARNING)
 BAD_NAME: Final = Rule("CO1206", "name not allowed")
-DUPLICATE_NAME: Final = Rule("CO1207", "task declared twice")
+DUPLICATE_NAME: Final = Rule("CO1207", "name declared twice")
+RENAMED_TO_ITSELF: Final = Rule("CO1208", "renamed to itself")
+RENAMED_FROM_DECLARED: Final = Rule("CO1209", "the former name is in use")
+RENAMED_TWICE: Final = Rule("CO1210", "two tasks renamed from one")
 
 # Fields
 UNKNOWN_FIELD: Final = Rule("CO1301", "unknown field")
@@ -99,5 +102,27 @@ NO_SCHEDULE: Final = Rule("CO1311", "nothing in the schedule")
 NEEDS_FIELD: Final = Rule("CO1312", "field has no effect alone")
 SECRET: Final = Rule("CO1313", "secret in a manifest")
 CAP_BELOW_INITIAL: Final = Rule("CO1314", "cap below initial wait", Severity.WARNING)
+NO_EFFECT: Final = Rule("CO1315", "setting without effect", Severity.WARNING)
+CONTRADICTION: Final = Rule("CO1316", "settings contradict each other")
+EMPTY_WINDOW: Final = Rule("CO1317", "window ends where it begins")
+JITTER_TOO_LONG: Final = Rule("CO1318", "jitter longer than the interval", Severity.WARNING)
+NOT_ONE_ENTRY: Final = Rule("CO1319", "entry does not say exactly one thing")
+IN_THE_PAST: Final = Rule("CO1320", "nothing left to do", Severity.WARNING)
+
+# Calendars and task groups; those up to CO1409 are raised by `cron_observer.schedule` too
+UNKNOWN_COUNTRY: Final = Rule("CO1401", "unknown country")
+UNKNOWN_SUBDIVISION: Final = Rule("CO1402", "unknown subdivision")
+UNKNOWN_CALENDAR: Final = Rule("CO1403", "unknown calendar")
+CALENDAR_CYCLE: Final = Rule("CO1404", "calendar that contains itself")
+BAD_DATE: Final = Rule("CO1405", "not a date")
+RANGE_REVERSED: Final = Rule("CO1406", "range ends before it begins")
+DAMAGED_CALENDAR: Final = Rule("CO1407", "stored calendar cannot be read")
+NO_CALENDAR_FILE: Final = Rule("CO1408", "calendar file missing")
+CALENDAR_TOO_LARGE: Final = Rule("CO1409", "calendar too large")
+BAD_CALENDAR_PATH: Final = Rule("CO1410", "path of a calendar file not allowed")
+BAD_CALENDAR_FILE: Final = Rule("CO1411", "calendar file cannot be read")
+EVENT_LEFT_OUT: Final = Rule("CO1412", "event left out", Severity.WARNING)
+UNKNOWN_GROUP: Final = Rule("CO1413", "unknown task group")
+NOT_CHECKED: Final = Rule("CO1414", "reference not checked", Severity.WARNING)
 
 RULES: Final = {rule.code: rule for rule in tuple(globals().values()) if isinstance(rule, Rule)}

@@ -13,7 +13,11 @@ from cron_observer import errors
 from cron_observer.model import API_VERSION
 
 #: (apiVersion, kind) -> the word of the schema's file name and address.
-KINDS: Final[dict[tuple[str, str], str]] = {(API_VERSION, "Task"): "task"}
+KINDS: Final[dict[tuple[str, str], str]] = {
+    (API_VERSION, "Task"): "task",
+    (API_VERSION, "Calendar"): "calendar",
+    (API_VERSION, "TaskGroup"): "taskgroup",
+}
 
 _IN_WHEEL: Final = Path(__file__).parents[1] / "_schemas"
 _IN_CHECKOUT: Final = Path(__file__).parents[3] / "schemas"
@@ -41,18 +45,28 @@ def published(word: str) -> Mapping[str, Any]:
     return _load(word)
 
 
-def effective(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill every default of the manifest contract into the spec of a valid task.
+def effective(spec: Mapping[str, Any], kind: str = "Task") -> dict[str, Any]:
+    """Fill every default of the manifest contract into the spec of a valid document.
 
     Two ways of writing the same thing give equal results, with the same order of fields.
     A default that depends on another field (`anchor` on `every`) is filled in only beside it.
     Applying it twice changes nothing.
     """
-    filled: dict[str, Any] = _fill(_load("task")["properties"]["spec"], spec)
+    filled: dict[str, Any] = _fill(_load(kind.lower())["properties"]["spec"], spec)
+    if kind == "Task":
+        _look_back(filled["catchup"], spec.get("catchup") or {})
     return filled
 
 
+def _look_back(filled: dict[str, Any], written: Mapping[str, Any]) -> None:
+    """How far catch-up looks back where it is not said: an hour, but for ``all``, which has no bound."""
+    if written.get("window") is None:
+        filled["window"] = None if filled["policy"] == "all" else "1h"
+
+
 def _fill(part: Mapping[str, Any], value: Any) -> Any:
+    if isinstance(value, list) and "properties" in part.get("items", {}):
+        return [_fill(part["items"], item) for item in value]
     fields = part.get("properties")
     if fields is None or not isinstance(value, Mapping):
         return value

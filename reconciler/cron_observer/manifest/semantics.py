@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from cron_observer import errors
-from cron_observer.manifest import rules
+from cron_observer.manifest import calendar, policies, rules
 from cron_observer.manifest.scalars import looks_secret
 from cron_observer.manifest.values import Fault, Path, walk
 from cron_observer.model import ScheduleSpec, parse_duration
@@ -21,7 +21,9 @@ _LONGEST: Final = timedelta(days=3660)  # ten years; longer is a typing error, a
 #: Path inside the spec -> shortest and longest duration, and how the longest is written.
 _BOUNDS: Final[dict[Path, tuple[timedelta, timedelta, str]]] = {
     ("schedule", "every"): (_SECOND, _LONGEST, "3660d"),
+    ("schedule", "jitter"): (_SECOND, _DAY, "24h"),
     ("catchup", "window"): (_SECOND, _LONGEST, "3660d"),
+    ("maxLateness",): (_SECOND, _LONGEST, "3660d"),
     ("startDeadline",): (_SECOND, _LONGEST, "3660d"),
     ("timeout",): (_SECOND, 7 * _DAY, "7d"),
     ("retries", "initial"): (_SECOND, _DAY, "24h"),
@@ -40,15 +42,22 @@ _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 def check(document: Mapping[str, Any], faulty: set[Path]) -> Iterator[Fault]:
     """Yield what is wrong beyond the schema. Fields under a path of `faulty` are left alone."""
-    spec = document.get("spec")
+    spec, kind = document.get("spec"), document.get("kind")
     if isinstance(spec, Mapping):
-        yield from _durations(spec, faulty)
-        if isinstance(spec.get("schedule"), Mapping):
-            yield from _schedule(spec["schedule"], faulty)
+        if kind == "Calendar":
+            yield from calendar.check(spec, faulty)
+        elif kind == "TaskGroup":
+            yield from policies.check_group(spec, faulty)
+        else:
+            yield from _durations(spec, faulty)
+            if isinstance(spec.get("schedule"), Mapping):
+                yield from _schedule(spec["schedule"], faulty)
+            yield from policies.check(document, faulty)
     yield from _secrets(document)
 
 
-def _touched(path: Path, faulty: set[Path]) -> bool:
+def touched(path: Path, faulty: set[Path]) -> bool:
+    """Tell whether something at, above or below a path is faulty already."""
     return any(other[: len(path)] == path or path[: len(other)] == other for other in faulty)
 
 
@@ -58,7 +67,7 @@ def _durations(spec: Mapping[str, Any], faulty: set[Path]) -> Iterator[Fault]:
         value: Any = spec
         for part in path:
             value = value.get(part) if isinstance(value, Mapping) else None
-        if not isinstance(value, str) or _touched(("spec", *path), faulty):
+        if not isinstance(value, str) or touched(("spec", *path), faulty):
             continue
         try:
             duration = parse_duration(value)
@@ -81,7 +90,7 @@ def _schedule(block: Mapping[str, Any], faulty: set[Path]) -> Iterator[Fault]:
     sound = {
         name: block[name]
         for name in ("cron", "every", "anchor", "at", "timezone")
-        if name in block and not _touched(("spec", "schedule", name), faulty - {("spec", "schedule")})
+        if name in block and not touched(("spec", "schedule", name), faulty - {("spec", "schedule")})
     }
     if not sound.keys() & {"cron", "every", "at"}:
         sound["cron"] = "* * * * *"  # so that the rest can be looked at

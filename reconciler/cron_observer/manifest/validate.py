@@ -18,6 +18,7 @@ from cron_observer.manifest.scalars import looks_secret, shown
 from cron_observer.manifest.values import Fault, Path, dotted
 
 _DURATION: Final = "^[0-9]{1,12}(ms|s|m|h|d)$"
+_NAME: Final = "^[a-z0-9]([-a-z0-9.]{0,126}[a-z0-9])?$"
 _TYPES: Final = {
     "string": "a text",
     "integer": "a whole number",
@@ -164,7 +165,7 @@ def _pattern(_word: str, path: Path, error: Any) -> Iterator[Fault]:
     if error.validator_value == _DURATION:
         hint = "digits and one of ms, s, m, h, d, without a space: 90s, 15m, 1h"
         yield Fault(rules.BAD_DURATION, path, f"expected a duration, got {got}", hint)
-    elif path == ("metadata", "name"):
+    elif error.validator_value == _NAME:
         hint = "lower case letters, digits, '-' and '.', at most 128, beginning and ending with a letter or digit"
         better = re.sub(r"[^a-z0-9.]+", "-", error.instance.lower()).strip("-.")[:128]
         hint = f'{hint}: for example "{better}"' if better else hint
@@ -197,9 +198,31 @@ def _size(_word: str, path: Path, error: Any) -> Iterator[Fault]:
     yield Fault(rules.WRONG_SIZE, path, _SIZES[error.validator].format(error.validator_value))
 
 
-def _union(_word: str, path: Path, _error: Any) -> Iterator[Fault]:
-    message = "at least one of cron, every and at is needed"
-    yield Fault(rules.NO_SCHEDULE, path, message, 'for example cron: "30 2 * * *"')
+def _union(word: str, path: Path, _error: Any) -> Iterator[Fault]:
+    if word == "task":
+        message = "at least one of cron, every and at is needed"
+        yield Fault(rules.NO_SCHEDULE, path, message, 'for example cron: "30 2 * * *"')
+    else:
+        message = "at least one of entries and base is needed"
+        yield Fault(
+            rules.MISSING_FIELD,
+            (*path, "entries"),
+            message,
+            "for example entries: [{weekdays: [sat, sun]}]",
+            within=path,
+        )
+
+
+def _one_of(_word: str, path: Path, error: Any) -> Iterator[Fault]:
+    """An entry of a calendar; what its other rules say already is not said again."""
+    known = error.schema["properties"]
+    named = [name for name in error.instance if name in known]
+    if len(set(named) - {"to"}) != 1 and named != ["to"] and (named or not error.instance):
+        said = " and ".join(named) if named else "nothing"
+        message = (
+            f"an entry says exactly one of date, from and to, yearly, weekdays, holidays and ics; this says {said}"
+        )
+        yield Fault(rules.NOT_ONE_ENTRY, path, message, "write one entry for each")
 
 
 def _dependent(_word: str, path: Path, error: Any) -> Iterator[Fault]:
@@ -226,6 +249,7 @@ _SAY: Final[dict[str, _Say]] = {
     "minimum": _range,
     "maximum": _range,
     "anyOf": _union,
+    "oneOf": _one_of,
     "dependentRequired": _dependent,
     **dict.fromkeys(_SIZES, _size),
 }
