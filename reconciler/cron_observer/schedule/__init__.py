@@ -5,12 +5,14 @@ Pure: no clock, no I/O but the zone database. The same code plans slots and expl
 
 from __future__ import annotations
 
+from cron_observer.schedule.build import check, compile  # noqa: A004 - the word of the trade
 from cron_observer.schedule.codes import CODES
 from cron_observer.schedule.evaluate import Slot
 from cron_observer.schedule.ids import id_ceil, id_floor, id_time, new_id, slot_id
-from cron_observer.schedule.slots import Schedule, check, compile  # noqa: A004 - the word of the trade
+from cron_observer.schedule.slots import Schedule
+from cron_observer.schedule.windows import Windows
 from cron_observer.schedule.words import Explanation, Fire, describe, explain
-from cron_observer.schedule.zones import tzdata_version
+from cron_observer.schedule.zones import Zone, tzdata_version, zone
 
 __all__ = [
     "CODES",
@@ -18,6 +20,8 @@ __all__ = [
     "Fire",
     "Schedule",
     "Slot",
+    "Windows",
+    "Zone",
     "check",
     "compile",
     "describe",
@@ -28,4 +32,5 @@ __all__ = [
     "new_id",
     "slot_id",
     "tzdata_version",
+    "zone",
 ]

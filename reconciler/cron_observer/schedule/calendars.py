@@ -95,6 +95,15 @@ class _Part:
             named = f"{start:%Y-%m-%dT%H:%M} to {end:%Y-%m-%dT%H:%M}"
         return named
 
+    def steady_until(self, label: int, instant: int, asking: Zone) -> int:
+        """`Calendar.steady_until`."""
+        label = self._label(label, instant, asking)
+        place = (self.zone or asking).day(label // DAY)
+        if not isinstance(place, int):
+            return instant + 1  # the clock changes near by
+        turn = min((label // DAY + 1) * DAY, self.labels.turn(label))
+        return min(turn - place, self.instants.turn(instant))
+
     def _label(self, label: int, instant: int, asking: Zone) -> int:
         own = self.zone
         if own is None or own.key == asking.key:
@@ -137,6 +146,10 @@ class Calendar:
     def holds(self, label: int, instant: int, zone: Zone) -> bool:
         """Tell whether the calendar holds a moment: what the clock of `zone` shows, and the instant, in seconds."""
         return any(part.holds(label, instant, zone) for part in self._parts)
+
+    def steady_until(self, label: int, instant: int, zone: Zone) -> int:
+        """Return an instant behind `instant` before which `holds` does not change: at most the next local midnight."""
+        return min((part.steady_until(label, instant, zone) for part in self._parts), default=instant + DAY)
 
     def name_of(self, label: int, instant: int, zone: Zone) -> str | None:
         """Say what holds a moment: the holiday, the date, the weekday; None where `holds` is false."""

@@ -24,6 +24,13 @@ CODES: Final[dict[str, str]] = {
     "CO3014": "A time of at is not a local time.",
     "CO3015": "A time lies outside the years 1970 to 2200.",
     "CO3016": "The cron expression is read in two ways by the two readers that must agree.",
+    "CO3017": "A calendar that include or exclude names is not known.",
+    "CO3018": "A time of startAt or endAt is not a local time.",
+    "CO3019": "The schedule ends before it starts.",
+    "CO3020": "The jitter is out of range.",
+    "CO3021": "A schedule that counts elapsed time cannot move slots off excluded days.",
+    "CO3022": "The schedule never fires: windows, start, end or calendars leave nothing of it.",
+    "CO3023": "A window lies outside a day, or there are too many.",
 }
 
 

@@ -24,6 +24,7 @@ CALENDAR_CODES: Final[dict[str, str]] = {
 }
 
 FIRST_YEAR, LAST_YEAR = 1900, 2200
+_FAR: Final = 1 << 62
 _LOCAL_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - labels have no zone
 FIRST_DAY: Final = date(1970, 1, 1).toordinal()
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -57,6 +58,13 @@ class Ranges:
         """The position of the range that holds `value`; -1 where none does."""
         at = bisect_right(self.starts, value) - 1
         return at if at >= 0 and value < self.ends[at] else -1
+
+    def turn(self, value: int) -> int:
+        """The first start or end behind `value`; far away if there is none."""
+        at = bisect_right(self.ends, value)
+        if at == len(self.ends):
+            return _FAR
+        return self.starts[at] if value < self.starts[at] else self.ends[at]
 
 
 def day_of(text: str) -> int:

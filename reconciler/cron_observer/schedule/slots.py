@@ -1,54 +1,78 @@
-"""Schedules: checked, compiled, and asked for their slots."""
+"""A compiled schedule, asked for its slots.
+
+Slots pass through stages, each a generator over nominal instants in milliseconds: the union of the members with the
+rule for gaps applied; windows, start and end, which say what exists; calendars, which skip and move; what falls
+together; and jitter.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from heapq import merge
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from heapq import heappop, heappush, merge
+from itertools import islice
 from typing import Final
 
-from cron_observer.errors import ScheduleError
-from cron_observer.model import ScheduleSpec
-from cron_observer.schedule.codes import refuse
-from cron_observer.schedule.evaluate import (
-    END,
-    EPOCH,
-    FIRST,
-    CronMember,
-    EveryMember,
-    Member,
-    OnceMember,
-    Slot,
-    ever_fires,
-)
-from cron_observer.schedule.grammar import Cron, parse
-from cron_observer.schedule.zones import Gap, Zone, zone
+from cron_observer.schedule.coalesce import Meeting
+from cron_observer.schedule.evaluate import END, EPOCH, FIRST, Member, Slot
+from cron_observer.schedule.jitter import Jitter
+from cron_observer.schedule.shift import Gate, label_of
+from cron_observer.schedule.windows import Windows
+from cron_observer.schedule.zones import DAY, Zone
 
 _SECOND: Final = timedelta(seconds=1)
 _MILLISECOND: Final = timedelta(milliseconds=1)
-_LOCAL_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - labels have no zone
+_FOREVER: Final = EPOCH + timedelta(seconds=END)
 
-_TIME: Final = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})?"
-)
+#: Where a search for the next slot that windows and calendars leave gives up: so long after the last one (every kind
+#: of year comes within 40 years), or after so many slots in a row that do not fire.
+GIVE_UP: Final = timedelta(days=41 * 366)
+GIVE_UP_SLOTS: Final = 200_000
 
-#: The longest `every`; beyond it, dates are meant: write `cron` or `at`.
-LONGEST: Final = timedelta(days=3660)
 
-#: How many expressions `cron` may list, and how many times `at`.
-MOST_EXPRESSIONS: Final = 50
-MOST_TIMES: Final = 1000
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What says which slots of the members exist at all. Instants are milliseconds since 1970."""
+
+    windows: Windows
+    first: int = FIRST * 1000  #: the first nominal instant that may be a slot
+    end: int = END * 1000  #: the first that may not any more
+
+    def holds(self, label: int, instant: int) -> bool:
+        """Whether there may be a slot with this label and nominal instant, in seconds."""
+        return self.first <= instant * 1000 < self.end and self.windows.shows(label)
 
 
 class Schedule:
     """A compiled schedule: pure, unchangeable, safe to share between threads."""
 
-    def __init__(self, zone: Zone, members: tuple[Member, ...]) -> None:
+    def __init__(
+        self,
+        zone: Zone,
+        members: tuple[Member, ...],
+        bounds: Bounds,
+        gate: Gate | None,
+        jitter: Jitter | None,
+        *,
+        early: bool,
+    ) -> None:
         self._zone = zone
         self._members = members
-        self._winners: dict[Gap, int | None] = {}
+        self._bounds = bounds
+        self._gate = gate
+        self._jitter = jitter
+        self._early = early  #: what a gap swallows fires before its nominal instant
+        self._movers = tuple(member for member in members if member.moves)
+        self._meeting = Meeting(
+            zone,
+            lambda after, until: self._judged(after, until, self._movers),
+            self._stands,
+            forward=gate is not None and gate.forward,
+            backward=gate is not None and gate.backward,
+        )
+        self._narrowed = gate is not None or not bounds.windows.always
+        self._members_next = [member.next_plain for member in members]
 
     @property
     def timezone(self) -> str:
@@ -56,78 +80,199 @@ class Schedule:
         return self._zone.key
 
     def slots(self, after: datetime, until: datetime, limit: int | None = None) -> Iterator[Slot]:
-        """The slots whose nominal instant lies in (`after`, `until`], in the order of `Slot`.
+        """The slots whose nominal instant lies in (`after`, `until`], in the order of `Slot`, jitter applied.
 
         Nominal instants rise strictly, with one exception: a label that a gap swallows shares its nominal
         instant with the label as far behind the gap. Two such are never parted: the one that `limit` would
         cut off is given all the same. Instants before 1970 or after 2200 are never produced.
         """
-        start = max(_floor(after, _MILLISECOND), FIRST * 1000 - 1)
-        stop = min(_floor(until, _MILLISECOND), END * 1000 - 1)
-        return self._limited(self._all(start, stop), limit)
+        slots = self._marked(_floor(after, _MILLISECOND), _floor(until, _MILLISECOND))
+        if self._jitter is not None:
+            slots = map(self._delayed, slots)
+        return slots if limit is None else _cut(slots, limit)
 
     def next_slot(self, after: datetime) -> Slot | None:
-        """The first slot with a nominal instant behind `after`, coalesced or not; None if there is none."""
+        """The first slot with a nominal instant behind `after`, skipped or not; None if there is none."""
         return next(self.slots(after, _FOREVER), None)
 
     def next_fire_slots(self, after: datetime) -> Iterator[Slot]:
-        """The slots that fire strictly behind `after`, in order of `fire_at`, without coalesced ones."""
-        settled = None
-        waiting: list[Slot] = []
-        for slot in self.slots(after, _FOREVER):
-            if settled is not None and slot.nominal_at > settled:
-                yield from sorted(waiting, key=_by_fire)
-                waiting.clear()
-                settled = None
-            if settled is None:
-                settled = self.settled(slot.nominal_at)
-            if not slot.coalesced and slot.fire_at > after:
-                waiting.append(slot)
-        yield from sorted(waiting, key=_by_fire)
+        """The slots that fire strictly behind `after`, in order of `fire_at`, jitter applied, without skipped ones.
+
+        Like `next_fires` it ends where it gives up.
+        """
+        if self._jitter is None:
+            return self._fire_slots(after)
+        delayed = map(self._delayed, self._fire_slots(after - self._jitter.most))
+        return (slot for slot in delayed if slot.fire_at > after)
 
     def next_fires(self, after: datetime, count: int) -> list[datetime]:
-        """The first `count` instants at which the schedule fires behind `after`: fewer if it ends."""
-        fires: list[datetime] = []
-        if count > 0:
-            for slot in self.next_fire_slots(after):
-                fires.append(slot.fire_at)
-                if len(fires) == count:
-                    break
-        return fires
+        """The first `count` instants at which the schedule fires behind `after`, before jitter: fewer if it ends.
+
+        It gives up `GIVE_UP` or `GIVE_UP_SLOTS` behind the last fire, so that windows and calendars that leave
+        nothing cannot hold it up.
+        """
+        if count == 1:
+            fire = self.next_fire(after)
+            return [] if fire is None else [fire]
+        return [slot.fire_at for slot in islice(self._fire_slots(after), max(count, 0))]
+
+    def next_fire(self, after: datetime) -> datetime | None:
+        """The first instant at which the schedule fires behind `after`, before jitter; None as in `next_fires`."""
+        if not self._narrowed:
+            fire = self._plain_fire(_floor(after, _MILLISECOND))
+            if fire is not None:
+                return fire
+        slot = next(self._fire_slots(after), None)
+        return None if slot is None else slot.fire_at
 
     def settled(self, at: datetime) -> datetime:
         """The nominal instant up to which slots must be known to know all that fires up to `at`.
 
-        It is `at`, but for the length of a gap after the clock jumps forward: what the gap swallowed has
-        fired at the jump, while its nominal instants still lie ahead.
+        It is `at`, but for the length of a gap after the clock jumps forward (what the gap swallowed has fired at
+        the jump, while its nominal instants still lie ahead), and for days that calendars exclude, if what falls
+        on them fires on a day before.
         """
-        whole = _floor(at, _SECOND)
-        settled = self._zone.settled(whole)
-        return at if settled == whole else EPOCH + timedelta(seconds=settled)
+        if self._early:
+            whole = _floor(at, _SECOND)
+            settled = self._zone.settled(whole)
+            if settled != whole:
+                return max(EPOCH + timedelta(seconds=settled), self._settled_days(at))
+        return self._settled_days(at)
 
-    def _all(self, after: int, until: int) -> Iterator[Slot]:
-        streams = [member.slots(after, until, self._coalesced) for member in self._members]
-        return streams[0] if len(streams) == 1 else _distinct(merge(*streams))
+    def _settled_days(self, at: datetime) -> datetime:
+        return self._meeting.settled(at) if self._gate is not None and self._gate.backward else at
 
-    def _limited(self, slots: Iterator[Slot], limit: int | None) -> Iterator[Slot]:
-        if limit is None:
-            return slots
-        return _cut(slots, limit)
+    # -- stages ------------------------------------------------------------------------------------------------
 
-    def _coalesced(self, gap: Gap, label: int) -> bool:
-        """Of what fires at the end of a gap, the unshifted slot stays, else the newest label."""
-        if gap not in self._winners:
-            taken = any(member.fires_at(gap.at) for member in self._members)
-            newest = [member.newest_in(gap) for member in self._members]
-            self._winners[gap] = None if taken else max(found for found in newest if found is not None)
-        return self._winners[gap] != label
+    def _union(self, after: int, until: int, members: Sequence[Member]) -> Iterator[Slot]:
+        if len(members) == 1:
+            return members[0].slots(after, until)
+        return _distinct(merge(*(member.slots(after, until) for member in members)))
 
+    def _existing(self, after: int, until: int, members: Sequence[Member]) -> Iterator[Slot]:
+        """What windows, start and end leave of the union."""
+        after, until = max(after, self._bounds.first - 1), min(until, self._bounds.end - 1)
+        if self._bounds.windows.always:
+            return self._union(after, until, members)
+        return self._windowed(after, until, members)
 
-_FOREVER: Final = EPOCH + timedelta(seconds=END)
+    def _windowed(self, after: int, until: int, members: Sequence[Member]) -> Iterator[Slot]:
+        """Leap from window to window; far from any slot, give up."""
+        shows = self._bounds.windows.shows
+        patience = after + GIVE_UP // _MILLISECOND
+        while True:
+            for slot in self._union(after, until, members):
+                label = label_of(slot)
+                nominal = (slot.nominal_at - EPOCH) // _MILLISECOND
+                if shows(label):
+                    patience = nominal + GIVE_UP // _MILLISECOND
+                    yield slot
+                elif (opening := self._opening(label)) > nominal:
+                    after = opening
+                    break
+            else:
+                return
+            if after > patience:
+                return
 
+    def _opening(self, label: int) -> int:
+        """Milliseconds up to which windows stay closed; 0 near a clock change, where nothing is promised."""
+        place = self._zone.day(label // DAY)
+        if not isinstance(place, int):
+            return 0
+        midnight = (label // DAY + 1) * DAY
+        opens = self._bounds.windows.opens_behind(label)
+        return (min(midnight if opens is None else opens, midnight) - place) * 1000 - 1
 
-def _by_fire(slot: Slot) -> datetime:
-    return slot.fire_at
+    def _judged(self, after: int, until: int, members: Sequence[Member]) -> Iterator[Slot]:
+        """Calendars applied."""
+        slots = self._existing(after, until, members)
+        return slots if self._gate is None else map(self._gate.judge, slots)
+
+    def _marked(self, after: int, until: int) -> Iterator[Slot]:
+        """What falls together coalesced."""
+        marked = self._meeting.marked
+        for slot in self._judged(after, until, self._members):
+            yield slot if slot.moved_by is None or slot.skip is not None else marked(slot)
+
+    def _stands(self, instant: int) -> bool:
+        """Whether a slot fires at its nominal instant `instant`, in seconds, without having been moved."""
+        if not any(member.fires_at(instant) for member in self._members):
+            return False
+        label = instant + self._zone.offset(instant)
+        return self._bounds.holds(label, instant) and (self._gate is None or self._gate.allows(label, instant))
+
+    def _delayed(self, slot: Slot) -> Slot:
+        """Jitter applied, up to the schedule's next fire."""
+        if self._jitter is None or slot.skip is not None:
+            return slot
+        fire, until = slot.fire_at, slot.fire_at + self._jitter.most
+        following = self._meeting.next_fire(fire, until)
+        after = (fire - EPOCH) // _MILLISECOND
+        last = ((following or until) - EPOCH) // _MILLISECOND
+        for other in self._judged(after, last, self._members):
+            if other.skip is None and other.moved_by is None:
+                last = (other.nominal_at - EPOCH) // _MILLISECOND
+                return self._jitter.delayed(slot, last)
+        return self._jitter.delayed(slot, None if following is None else last)
+
+    # -- fires -------------------------------------------------------------------------------------------------
+
+    def _plain_fire(self, after: int) -> datetime | None:
+        """The next fire by arithmetic; None where there is a clock change near, or an end."""
+        after = max(after, self._bounds.first - 1)
+        fire = self._bounds.end
+        if after >= fire:
+            return None
+        for member_next in self._members_next:
+            found = member_next(after)
+            if found is None:
+                return None
+            fire = min(fire, found)
+        return EPOCH + timedelta(0, 0, 0, fire) if fire < self._bounds.end else None
+
+    def _fire_slots(self, after: datetime) -> Iterator[Slot]:
+        """The slots that fire behind `after`, in order, before jitter."""
+        start = after - timedelta(days=16) if self._gate is not None and self._gate.forward else after
+        waiting: list[tuple[datetime, Slot]] = []
+        settled = start
+        for slot in self._searched(_floor(start, _MILLISECOND)):
+            while waiting and settled < slot.nominal_at:
+                yield heappop(waiting)[1]
+                if waiting:
+                    settled = self.settled(waiting[0][0])
+            if slot.fire_at > after:
+                heappush(waiting, (slot.fire_at, slot))
+                settled = self.settled(waiting[0][0])
+        while waiting:
+            yield heappop(waiting)[1]
+
+    def _searched(self, after: int) -> Iterator[Slot]:
+        """The slots that are not skipped, leaping over what calendars exclude; it gives up."""
+        if not self._narrowed:
+            yield from (slot for slot in self._marked(after, END * 1000) if slot.skip is None)
+            return
+        patience, steps = after + GIVE_UP // _MILLISECOND, 0
+        while True:
+            for slot in self._marked(after, END * 1000):
+                steps += 1
+                nominal = (slot.nominal_at - EPOCH) // _MILLISECOND
+                if slot.skip is None:
+                    patience, steps = nominal + GIVE_UP // _MILLISECOND, 0
+                    yield slot
+                elif nominal > patience or steps > GIVE_UP_SLOTS:
+                    return
+                elif (opening := self._allowed_from(slot)) > nominal:
+                    after = opening
+                    break
+            else:
+                return
+
+    def _allowed_from(self, slot: Slot) -> int:
+        """Milliseconds up to which calendars skip all that comes behind a slot that they skip."""
+        if self._gate is None or slot.skip != "calendar" or self._gate.forward or self._gate.backward:
+            return 0
+        return self._gate.steady_until(label_of(slot), (slot.nominal_at - EPOCH) // _SECOND) * 1000 - 1
 
 
 def _floor(at: datetime, unit: timedelta) -> int:
@@ -140,9 +285,9 @@ def _floor(at: datetime, unit: timedelta) -> int:
 def _distinct(slots: Iterator[Slot]) -> Iterator[Slot]:
     last = None
     for slot in slots:
-        if slot != last:
+        if slot[:3] != last:
             yield slot
-        last = slot
+        last = slot[:3]
 
 
 def _cut(slots: Iterator[Slot], limit: int) -> Iterator[Slot]:
@@ -153,126 +298,3 @@ def _cut(slots: Iterator[Slot], limit: int) -> Iterator[Slot]:
             return
         yield slot
         last = slot.nominal_at
-
-
-def check(spec: ScheduleSpec) -> None:
-    """Raise `ScheduleError` if the schedule is not well formed or can never fire.
-
-    ``H`` without a seed is allowed: the seed is known once the task has a name.
-    """
-    _build(spec if spec.seed is not None else _seeded(spec))
-
-
-@lru_cache(maxsize=16_384)
-def compile(spec: ScheduleSpec) -> Schedule:  # noqa: A001 - the word of the trade
-    """Make the schedule that `spec` describes, or raise `ScheduleError`. The same spec gives the same one."""
-    return _build(spec)
-
-
-def _seeded(spec: ScheduleSpec) -> ScheduleSpec:
-    return ScheduleSpec(
-        cron=spec.cron,
-        every=spec.every,
-        anchor=spec.anchor,
-        at=spec.at,
-        timezone=spec.timezone,
-        seed="-",
-    )
-
-
-def _build(spec: ScheduleSpec) -> Schedule:
-    if not spec.cron and spec.every is None and not spec.at:
-        raise refuse("CO3001", "The schedule is empty.", "give one of `cron`, `every` and `at`")
-    place = zone(spec.timezone)
-    members: list[Member] = [CronMember(cron, place) for cron in read_crons(spec)]
-    if spec.every is not None:
-        members.append(_every(spec.every, spec.anchor, place))
-    elif spec.anchor is not None:
-        raise refuse("CO3013", "anchor stands without every.", "remove it, or add `every`", pointer="/anchor")
-    if spec.at:
-        members.append(_once(spec.at, place))
-    return Schedule(place, tuple(members))
-
-
-def read_crons(spec: ScheduleSpec) -> list[Cron]:
-    """The cron expressions of `spec`, understood; raise `ScheduleError` with the pointer of the wrong one."""
-    if len(spec.cron) > MOST_EXPRESSIONS:
-        raise refuse(
-            "CO3002",
-            f"cron lists {len(spec.cron)} expressions; {MOST_EXPRESSIONS} are allowed.",
-            "write lists and ranges inside an expression, or several tasks",
-            pointer="/cron",
-        )
-    crons = []
-    for number, text in enumerate(spec.cron):
-        pointer = "/cron" if len(spec.cron) == 1 else f"/cron/{number}"
-        try:
-            cron = parse(text, spec.seed)
-        except ScheduleError as error:
-            error.pointer = pointer
-            raise
-        if not ever_fires(cron):
-            raise refuse(
-                "CO3009",
-                f"{text.strip()!r} never fires: no date matches it.",
-                "check day of month against month",
-                pointer=pointer,
-            )
-        crons.append(cron)
-    return crons
-
-
-def _every(every: timedelta, anchor: str | None, place: Zone) -> EveryMember:
-    if not _SECOND <= every <= LONGEST or every % _MILLISECOND:
-        raise refuse(
-            "CO3012",
-            f"every is {every.total_seconds():g} seconds; it must be 1 s to {LONGEST.days} days.",
-            "for dates write `cron` or `at`" if every > LONGEST else "write `1s` or more",
-            pointer="/every",
-        )
-    if anchor is None:
-        label = 0
-    else:
-        local = _read_time(anchor, "CO3013", "/anchor")
-        if local.tzinfo is not None:
-            return EveryMember(every // _MILLISECOND, _floor(local, _MILLISECOND), place)
-        label = (local - _LOCAL_EPOCH) // _SECOND
-    instant, gap = place.locate(label)
-    return EveryMember(every // _MILLISECOND, (gap.at if gap else instant) * 1000, place)
-
-
-def _once(texts: tuple[str, ...], place: Zone) -> OnceMember:
-    if len(texts) > MOST_TIMES:
-        raise refuse("CO3014", f"at lists {len(texts)} times; {MOST_TIMES} are allowed.", pointer="/at")
-    times = []
-    for number, text in enumerate(texts):
-        pointer = "/at" if len(texts) == 1 else f"/at/{number}"
-        local = _read_time(text, "CO3014", pointer)
-        gap: Gap | None = None
-        fold = 0
-        if local.tzinfo is None:
-            label = (local - _LOCAL_EPOCH) // _SECOND
-            instant, gap = place.locate(label)
-        else:
-            instant = _floor(local, _SECOND)
-            shown = local.astimezone(place.info)
-            label, fold = (shown.replace(tzinfo=None) - _LOCAL_EPOCH) // _SECOND, shown.fold
-        if not FIRST <= instant < END:
-            raise refuse("CO3015", f"{text!r} is outside the years 1970 to 2200.", pointer=pointer)
-        times.append((instant, label, fold, gap))
-    return OnceMember(times)
-
-
-def _read_time(text: str, rule: str, pointer: str) -> datetime:
-    """Read an ISO 8601 time to the second, with or without an offset."""
-    hint = "write 2026-12-24T18:00:00, with an offset or Z only if it is not in the schedule's zone"
-    try:
-        time = datetime.fromisoformat(text if _TIME.fullmatch(text) else "")
-        utc = (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise refuse(rule, f"{text[:60]!r} is not a time.", hint, pointer=pointer) from None
-    if time.microsecond:
-        raise refuse(rule, f"{text!r} has a fraction of a second.", "write whole seconds", pointer=pointer)
-    if not 1900 <= utc.year <= 2200:
-        raise refuse("CO3015", f"{text!r} is outside the years 1970 to 2200.", pointer=pointer)
-    return time

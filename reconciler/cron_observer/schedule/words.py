@@ -11,10 +11,10 @@ from typing import Final
 
 from cron_observer.errors import ScheduleError
 from cron_observer.model import ScheduleSpec
+from cron_observer.schedule.build import compile as compile_schedule
+from cron_observer.schedule.build import read_crons
 from cron_observer.schedule.evaluate import Slot
 from cron_observer.schedule.grammar import Cron, parse
-from cron_observer.schedule.slots import compile as compile_schedule
-from cron_observer.schedule.slots import read_crons
 from cron_observer.schedule.zones import zone
 
 FIXED = "fixed-time"

@@ -60,6 +60,10 @@ class Run:
     pieces: tuple[Piece, ...]
     gaps: tuple[Gap, ...]
 
+    def repeats(self, day: int, minute: int) -> bool:
+        """Whether the clock shows this minute of `day` a second time."""
+        return any(piece.fold and piece.day == day and piece.first <= minute < piece.end for piece in self.pieces)
+
 
 class Zone:
     """One time zone. Use `zone()`, so that days are remembered once for all schedules."""
@@ -161,6 +165,26 @@ class Zone:
         shift = naive.replace(tzinfo=self.info).utcoffset()
         assert shift is not None  # noqa: S101 - a ZoneInfo always has one
         return label - (shift.days * DAY + shift.seconds), None
+
+    def passes(self, label: int) -> tuple[int, int]:
+        """The instants at which a label is shown, twice the same if it is shown once. In a gap they mean nothing."""
+        place = self.day(label // DAY)
+        if isinstance(place, int):
+            return label - place, label - place
+        naive = datetime(1970, 1, 1) + timedelta(seconds=label)  # noqa: DTZ001 - a label has no zone
+        first, second = (int((naive.replace(tzinfo=self.info, fold=fold) - _EPOCH).total_seconds()) for fold in (0, 1))
+        return first, second
+
+    def next_change(self, after: int, until: int) -> int | None:
+        """The first instant of (`after`, `until`] with another offset than before it; None if there is none."""
+        day = after // DAY
+        while day * DAY < until:
+            if self._midnight(day) != self._midnight(day + 1):
+                change = self._change(day)
+                if after < change <= until:
+                    return change
+            day += 1
+        return None
 
     def settled(self, instant: int) -> int:
         """The last nominal instant of anything that fires up to `instant`.
