@@ -67,6 +67,14 @@ class _Live:
             counts.by_status,
             "status",
         )
+        outcomes = GaugeMetricFamily(
+            "cron_observer_slot_outcomes",
+            "Slots that fell due in the last hour, by status and reason, ranges included; rows counted up to 100,000.",
+            labels=["status", "reason"],
+        )
+        for (status, reason), count in sorted(counts.by_outcome.items()):
+            outcomes.add_metric([status, reason], count)
+        yield outcomes
         yield _single(
             "cron_observer_executions_due", "Due executions that wait for a worker; counted up to 100,000.", counts.due
         )

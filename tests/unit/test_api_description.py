@@ -28,8 +28,9 @@ OPERATIONS = {
     "deleteTask", "getDescription", "getExecution", "getLiveness", "getMetrics", "getProblem", "getProject",
     "getReadiness", "getRun", "getSchema", "getSource", "getTask", "getWorkerExecution", "heartbeat", "listDays",
     "listExecutionEvents", "listExecutions", "listKeys", "listPending", "listProjects", "listSourceRuns",
-    "listSources", "listTasks", "openStream", "patchExecution", "patchTask", "putTask", "readExecutionLogText",
-    "readExecutionLogs", "releaseExecution", "revokeKey", "startExecution", "syncSource", "triggerTask",
+    "listSources", "listTaskRanges", "listTasks", "openStream", "patchExecution", "patchTask", "putTask",
+    "readExecutionLogText", "readExecutionLogs", "releaseExecution", "revokeKey", "startExecution", "syncSource",
+    "triggerTask",
 }  # fmt: skip
 
 

@@ -50,6 +50,7 @@ async def one_day(shown: Opened, chosen: date) -> dict[str, Any]:
         after=read_position(shown.query.get("after")),
     )
     day = shown.days.get(chosen) or Day(chosen)
+    whys = await views.reasons(conn, tenant, since, until, when.now) if _idle(day) else []
     near = {when.today: "Today, ", when.today - timedelta(days=1): "Yesterday, "}.get(chosen, "")
     base = {"date": chosen.isoformat()}
     return {
@@ -74,6 +75,7 @@ async def one_day(shown: Opened, chosen: date) -> dict[str, Any]:
         ],
         "executions": [execution_line(row) for row in rows[:PAGE]],
         "kind": kind[1],
+        "whys": [_why(row) for row in whys],
         "first": link("/", **base, status=kind[0]) if shown.query.get("after") else None,
         "more": link("/", **base, status=kind[0], after=position(rows[PAGE - 1])) if len(rows) > PAGE else None,
     }
@@ -85,6 +87,17 @@ def _counted(day: Day, name: str, statuses: Sequence[str] | None) -> int:
     if name == "late":
         return day.late
     return sum(day.counts.get(status, 0) for status in statuses or ())
+
+
+def _idle(day: Day) -> int:
+    """How many slots of a day did not run."""
+    return day.counts.get("SKIPPED", 0) + day.counts.get("MISSED", 0)
+
+
+def _why(row: Row) -> str:
+    """Say how many slots did not run for one reason."""
+    word = "missed" if row["status"] == "MISSED" else "skipped"
+    return f"{words.count(row['n'])} {word}" + (f" ({words.reason(row['reason'])})" if row["reason"] else "")
 
 
 def _day_kpis(day: Day, rows: Sequence[Row]) -> list[dict[str, Any]]:

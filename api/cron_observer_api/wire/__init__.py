@@ -58,6 +58,7 @@ from cron_observer_api.wire.problems import (
     Repository,
     UnknownFieldProblem,
 )
+from cron_observer_api.wire.ranges import RangeQuery, SlotRange, SlotRanges
 from cron_observer_api.wire.sources import (
     Alive,
     Condition,
@@ -137,6 +138,7 @@ __all__ = [
     "Project",
     "Projects",
     "Prose",
+    "RangeQuery",
     "Ready",
     "Repository",
     "Run",
@@ -145,6 +147,8 @@ __all__ = [
     "Scope",
     "Seconds",
     "Sequence",
+    "SlotRange",
+    "SlotRanges",
     "Source",
     "SourceWithFindings",
     "Sources",

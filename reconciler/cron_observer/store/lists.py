@@ -15,13 +15,14 @@ from cron_observer.errors import BadRequest
 from cron_observer.lifecycle import Status
 from cron_observer.schedule import id_ceil, id_floor
 from cron_observer.store import shapes
+from cron_observer.store.range_reads import QUARTERS
 from cron_observer.store.reads import DEFINITION_COLUMNS, DUE, ITEM_COLUMNS, JOINS, OBSOLETE
 
-#: How far the time inside an id may be from `fire_at` (jitter, gaps, foreign clocks): bounds the partitions.
-ID_SLACK: Final = timedelta(days=2)
+#: How far the time inside an id may be from `fire_at` (calendars, jitter, gaps, foreign clocks): bounds the partitions.
+ID_SLACK: Final = timedelta(days=16)
 
 #: The first and the last instant that an id can begin with and that a list is asked for.
-_EARLIEST: Final = datetime(1970, 1, 4, tzinfo=UTC)
+_EARLIEST: Final = datetime(1970, 1, 18, tzinfo=UTC)
 _LATEST: Final = datetime(9999, 12, 1, tzinfo=UTC)
 
 #: Days that one call may ask for.
@@ -53,8 +54,16 @@ _PAGE: Final = text(f"""
     ORDER BY e.fire_at DESC, e.id DESC""")
 
 _DAYS: Final = text(f"""
-    SELECT width_bucket(e.fire_at, CAST(:starts AS timestamptz[])) AS day, e.status, count(*) AS n
-    FROM executions AS e WHERE {_FILTERS}
+    SELECT day, status, sum(n)::bigint AS n FROM (
+        SELECT width_bucket(e.fire_at, CAST(:starts AS timestamptz[])) AS day, e.status, count(*) AS n
+        FROM executions AS e WHERE {_FILTERS}
+        GROUP BY 1, 2
+        UNION ALL
+        SELECT width_bucket(many.at, CAST(:starts AS timestamptz[])), many.status, many.n
+        FROM ({QUARTERS}) AS many
+        WHERE (CAST(:project_id AS uuid) IS NULL OR many.project_id = :project_id)
+          AND (CAST(:one_task AS uuid) IS NULL OR many.task_uid = :one_task)
+          AND (CAST(:tasks AS uuid[]) IS NULL OR many.task_uid = ANY (CAST(:tasks AS uuid[])))) AS counted
     GROUP BY 1, 2 ORDER BY 1""")
 
 
@@ -158,7 +167,9 @@ async def days(
     last: date,
     timezone: str,
 ) -> list[dict[str, Any]]:
-    """Count the due executions of each local date from `first` to `last` (both included), oldest first.
+    """Count the due slots and runs of each local date from `first` to `last` (both included), oldest first.
+
+    Slots that are told as ranges count in the quarter hours of their nominal instants.
 
     Empty days are left out. Of `chosen`, project and tasks count. Raises `BadRequest` for more than 400 days.
     """

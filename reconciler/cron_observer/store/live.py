@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.schedule import id_ceil, id_floor
 from cron_observer.store.lists import ID_SLACK
+from cron_observer.store.range_reads import QUARTERS
 from cron_observer.store.reads import OBSOLETE
 
 #: Rows that one count looks at: a scrape must not become the load that it measures.
@@ -28,6 +29,23 @@ _BY_STATUS: Final = text(f"""
           AND e.fire_at > :since AND e.fire_at <= :now AND NOT {OBSOLETE}
         LIMIT :cap) AS looked_at
     GROUP BY status""")
+
+#: How far back the counts by outcome look.
+OUTCOMES: Final = timedelta(hours=1)
+
+#: Of ranges, the quarter hours that ended within the last hour count.
+_OUTCOMES: Final = text(f"""
+    SELECT status, coalesce(reason, '') AS reason, sum(n)::bigint AS n FROM (
+        SELECT looked_at.status, looked_at.reason, count(*) AS n FROM (
+            SELECT e.status, e.reason FROM executions AS e
+            WHERE e.tenant_id = :tenant_id AND e.id BETWEEN :low AND :high
+              AND e.fire_at > :since AND e.fire_at <= :now AND e.trigger IN ('schedule', 'catchup')
+              AND e.repeats IS NULL AND NOT {OBSOLETE}
+            LIMIT :cap) AS looked_at
+        GROUP BY 1, 2
+        UNION ALL
+        SELECT many.status, many.reason, many.n FROM ({QUARTERS}) AS many) AS counted
+    GROUP BY 1, 2""")
 
 _DUE: Final = text(f"""
     SELECT count(*) AS n, min(available_at) AS oldest FROM (
@@ -51,6 +69,7 @@ class Counts:
     """What one scrape found. Sources are keyed by name; `observed` is None for one never seen."""
 
     by_status: Mapping[str, int]
+    by_outcome: Mapping[tuple[str, str], int]  #: (status, reason or "") of the slots of the last hour
     due: int
     oldest_due: datetime | None
     running: int
@@ -67,14 +86,23 @@ async def counts(conn: AsyncConnection, tenant_id: UUID, now: datetime) -> Count
         "high": id_ceil(now + ID_SLACK),
     }
     by_status = {row.status: row.n for row in await conn.execute(_BY_STATUS, window)}
+    by_outcome = await _by_outcome(conn, values, now)
     due = (await conn.execute(_DUE, values)).one()
     running: int = (await conn.execute(_RUNNING, values)).scalar_one()
     sources = (await conn.execute(_SOURCES, {"tenant_id": tenant_id})).all()
     return Counts(
         by_status=by_status,
+        by_outcome=by_outcome,
         due=due.n,
         oldest_due=due.oldest,
         running=running,
         observed={row.name: row.observed_at for row in sources},
         findings={row.name: row.findings for row in sources},
     )
+
+
+async def _by_outcome(conn: AsyncConnection, values: Mapping[str, Any], now: datetime) -> dict[tuple[str, str], int]:
+    since = now - OUTCOMES
+    window = {"since": since, "until": now, "low": id_floor(since - ID_SLACK), "high": id_ceil(now + ID_SLACK)}
+    found = await conn.execute(_OUTCOMES, {**values, **window})
+    return {(row.status, row.reason): row.n for row in found}
