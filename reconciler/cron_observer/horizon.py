@@ -3,6 +3,9 @@
 The promise: at every moment, what fires within the next hour is planned, or 720 slots if that is less; and so is
 the next slot, if it comes within 48 hours. To keep it between two looks, planning goes a quarter further than
 promised and comes back when a part of that is used up. `docs/explanation/slots.md` shows the sums.
+
+Planning goes by nominal instants, the promise by the instants at which slots fire. Calendars move a slot by 14 days
+at most, either way, and jitter by one more; `Schedule.settled` says how far nominal instants have to be known.
 """
 
 from __future__ import annotations
@@ -28,16 +31,26 @@ LEFT_SLOTS: Final = 780
 #: The next slot is planned however far it is, up to here. Partitions exist for longer than that.
 NEXT_WITHIN: Final = timedelta(hours=48)
 
-#: After a longer absence of every planner, slots older than this are not invented any more.
-CATCH_UP: Final = timedelta(days=8)
+#: How long before and after its nominal instant a slot may fire: 14 days by calendars, one by jitter.
+EARLIEST: Final = timedelta(days=14)
+LATEST: Final = timedelta(days=15)
 
-#: Slots of one task in one planning. An absence is caught up in steps of this.
-STEP: Final = 900
+#: After a longer absence of every planner, slots older than this are not invented any more. It is more than
+#: `LATEST`, so that what a calendar has moved to a later day is never taken for too old.
+CATCH_UP: Final = timedelta(days=31)
+
+#: Slots of one schedule in one planning. An absence is caught up in steps of this.
+STEP: Final = 20_000
+
+_INSTANT: Final = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """Up to which nominal instant a schedule is to be planned, and when to look again (None: it never fires again)."""
+    """Up to which nominal instant a schedule is to be planned, and when to look again (None: it has ended).
+
+    `next_fire_at` is None, too, when nothing fires for as long as the schedule looks.
+    """
 
     until: datetime
     due_at: datetime | None
@@ -46,7 +59,7 @@ class Aim:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Slots to plan, and what is known afterwards: all that is nominal, or fires, up to `until` is planned."""
+    """Slots to plan, and what is known afterwards: all that is nominal up to `until` is planned."""
 
     slots: tuple[Slot, ...]
     until: datetime
@@ -55,20 +68,31 @@ class Stretch:
 
 def aim(schedule: Schedule, now: datetime) -> Aim:
     """Say how far `schedule` is to be planned at `now`."""
+    next_fire = next(schedule.next_fire_slots(now), None)
+    next_fire_at = next_fire.fire_at if next_fire else None
+    near = list(schedule.slots(now, now + AHEAD, AHEAD_SLOTS))
+    if len(near) >= AHEAD_SLOTS:
+        # So dense is only what no calendar moves: it fires in the order of its nominal instants.
+        due_at = sorted(slot.fire_at for slot in near)[-LEFT_SLOTS - 1]
+        return Aim(schedule.settled(near[-1].nominal_at), max(due_at, now + _INSTANT), next_fire_at)
+    return Aim(*_beyond(schedule, now), next_fire_at)
+
+
+def _beyond(schedule: Schedule, now: datetime) -> tuple[datetime, datetime | None]:
+    """Say how far to plan, and when to look again, where few slots lie within `AHEAD`."""
     top = schedule.settled(now + AHEAD)
-    ahead = list(schedule.slots(now, top, AHEAD_SLOTS))
-    following = next(schedule.next_fire_slots(top), None)
-    fires = (slot.fire_at for slot in ahead if slot.fire_at > now and slot.skip is None)
-    next_fire_at = next(fires, following.fire_at if following else None)
-    if len(ahead) >= AHEAD_SLOTS:
-        return Aim(schedule.settled(ahead[-1].nominal_at), ahead[-LEFT_SLOTS - 1].fire_at, next_fire_at)
+    within = max(top, schedule.settled(now + NEXT_WITHIN))
+    coming = list(schedule.slots(top, within, AHEAD_SLOTS))
+    fires = [slot.fire_at for slot in coming if slot.skip is None and slot.fire_at <= now + NEXT_WITHIN]
+    if fires or len(coming) >= AHEAD_SLOTS:
+        known = min(fires, default=coming[-1].nominal_at)
+        return schedule.settled(known), known - LEFT
+    following = schedule.next_slot(within)
     if following is None:
-        return Aim(top, None, next_fire_at)
-    if following.fire_at <= now + NEXT_WITHIN:
-        until = schedule.settled(following.fire_at)
-        return Aim(until, until - LEFT, next_fire_at)
-    # Nothing lies between: no slot fires after its nominal instant.
-    return Aim(following.fire_at - timedelta(milliseconds=1), following.fire_at - NEXT_WITHIN, next_fire_at)
+        return within, None
+    # Whatever is nominal behind that fires later than `following`; what lies before may fire earlier than it.
+    earliest = min(slot.fire_at for slot in schedule.slots(within, schedule.settled(following.fire_at)))
+    return within, min(earliest - NEXT_WITHIN, following.nominal_at)
 
 
 def stretch(schedule: Schedule, planned_until: datetime, goal: Aim, now: datetime) -> Stretch:
@@ -77,14 +101,12 @@ def stretch(schedule: Schedule, planned_until: datetime, goal: Aim, now: datetim
     slots = tuple(schedule.slots(start, goal.until, STEP))
     if len(slots) < STEP:
         return Stretch(slots, max(start, goal.until), goal.due_at)
-    # What fires early, at the end of a gap, comes along with what is nominal there.
-    until = schedule.settled(slots[-1].nominal_at)
-    slots += tuple(schedule.slots(slots[-1].nominal_at, until))
+    until = slots[-1].nominal_at
     return Stretch(slots, until, goal.due_at if until >= goal.until else now)
 
 
 def remainder(schedule: Schedule, planned_until: datetime, until: datetime) -> tuple[Slot, ...]:
-    """Return what fires up to `until` and is not planned: what a plan that ends there still owes."""
+    """Return what is nominal, or fires, up to `until` and is not planned: what a plan that ends there still owes."""
     start = max(planned_until, until - CATCH_UP)
     slots = schedule.slots(start, schedule.settled(until))
     return tuple(slot for slot in slots if slot.nominal_at <= until or slot.fire_at <= until)

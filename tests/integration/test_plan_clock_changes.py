@@ -42,7 +42,7 @@ async def supersede(tenant: Tenant, uid: UUID, at: datetime, now: datetime, **ch
         (row,) = await fetch(conn, plans._LOCK, {"tenant": tenant.tenant_id, "uids": [uid]})
         old = Plan(*row[:-1])
         new = replace(old.follow(at), **changes)
-        await plan_rows.close(conn, tenant.tenant_id, [old], at)
+        await plan_rows.close(conn, tenant.tenant_id, [old], at, now)
         await plan_rows.upsert(conn, tenant.tenant_id, [new], now)
         await plan_rows.write_plans(conn, tenant.tenant_id, [new], now)
 

@@ -165,7 +165,10 @@ async def test_an_edit_of_an_edit_that_was_never_planned_loses_nothing(
 
 
 async def test_an_edit_after_an_absence_keeps_what_fell_due(database: FreshDatabase, tenant: Tenant) -> None:
-    """A task edited while no scheduler has planned it for hours gets the slots of the old schedule up to the edit."""
+    """A task edited while no scheduler has planned it for hours gets the slots of the old schedule up to the edit.
+
+    Only the newest may still run; the others are written down as too late at once.
+    """
     uid = make_unplanned(tenant)
     now = database_now(database)
     begin(tenant, uid, MINUTELY, now - timedelta(hours=3))
@@ -173,7 +176,9 @@ async def test_an_edit_after_an_absence_keeps_what_fell_due(database: FreshDatab
     assert start is not None
     schedule = compile_schedule(ScheduleSpec.read(MINUTELY))
     expected = [slot.fire_at for slot in schedule.slots(now - timedelta(hours=3), start)]
-    assert fires(database, uid) == expected
+    assert [slot["fire_at"] for slot in slots(database, uid)] == expected
+    assert [fire for fire in expected if fire > database_now(database)] == [fire for fire in fires(database, uid)][1:]
+    assert {slot["reason"] for slot in slots(database, uid)} == {None, "too_late"}
 
 
 async def test_an_edit_is_never_retroactive(database: FreshDatabase, tenant: Tenant) -> None:

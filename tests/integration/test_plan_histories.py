@@ -164,7 +164,7 @@ def test_histories(
     until = run.now + HOUR
     rows = database.rows(
         "SELECT e.id, e.fire_at FROM executions e JOIN task_plan p USING (tenant_id, task_uid) "
-        "WHERE e.task_uid = %s AND e.status = 'PENDING' AND e.fire_at <= %s "
+        "WHERE e.task_uid = %s AND (e.status = 'PENDING' OR e.reason = 'too_late') AND e.fire_at <= %s "
         "AND (p.generation = e.plan_generation OR e.nominal_at <= p.effective_from)",
         run.uid,
         until,

@@ -1,4 +1,4 @@
-"""The rows of planning: what is computed for a plan, and the statements that write it.
+"""The rows of planning: the statements that write what was computed for plans.
 
 Every statement that adds slots is guarded by the generation and the `planned_until` that were read, so that a
 planner that slept through an edit adds nothing.
@@ -8,68 +8,36 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cron_observer.errors import ScheduleError
-from cron_observer.horizon import Aim, Stretch, aim, remainder, stretch
-from cron_observer.model import ScheduleSpec
-from cron_observer.schedule import Schedule, Slot, id_floor, slot_id, tzdata_version
-from cron_observer.schedule import compile as compile_schedule
+from cron_observer.horizon import EARLIEST
+from cron_observer.model import OnExcluded
+from cron_observer.schedule import id_floor, slot_id, tzdata_version
+from cron_observer.schedule.calendars import holidays_version
+from cron_observer.store import plan_facts, plan_history, ranges
 from cron_observer.store.engine import fetch
-from cron_observer.store.plan_blocks import canonical
+from cron_observer.store.plan_facts import Facts
+from cron_observer.store.plan_work import Batch, Plan, Planned, Worker, compiled, named
+from cron_observer.store.plan_work import evaluate as compute
+
+__all__ = ["PLAN_COLUMNS", "SLOTS_MAX", "Plan", "PlanResult", "Planned", "compiled", "evaluate", "write_plans"]
 
 #: Slots that one transaction writes, about; a task is never parted. Measured: some 0.7 s on two slow cores.
 SLOTS_MAX: Final = 20_000
 
 PLAN_COLUMNS: Final = """p.task_uid, p.project_id, p.owner, p.generation, p.active, p.schedule, p.queue, p.priority,
-    p.start_deadline_seconds, p.effective_from, p.planned_until"""
+    p.start_deadline_seconds, p.effective_from, p.planned_until, p.skip_reason, p.skip_count"""
 
-#: ``H`` as a word of a cron expression, not the one in THU.
-_HASHED: Final = re.compile(r"(?i)(?<![a-z])h")
+#: Plans that one statement closes.
+TASKS_MAX: Final = 5_000
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A row of `task_plan`, as it was read or is to be written."""
-
-    task_uid: UUID
-    project_id: UUID
-    owner: str
-    generation: int
-    active: bool
-    schedule: Any  #: the normalised block; a damaged row may hold any JSON
-    queue: str
-    priority: int
-    start_deadline_seconds: float | None
-    effective_from: datetime
-    planned_until: datetime
-
-    @property
-    def inputs(self) -> tuple[bool, Any, float | None]:
-        """What a new generation is needed for when it changes."""
-        try:
-            block = canonical(self.schedule)
-        except Exception:  # noqa: BLE001  a damaged row equals nothing that is wanted
-            block = self.schedule
-        return self.active, block, self.start_deadline_seconds
-
-    @property
-    def begun(self) -> bool:
-        """Whether this generation has been planned at all, and the forecasts of older ones are gone."""
-        return self.planned_until > self.effective_from
-
-    def follow(self, effective_from: datetime) -> Plan:
-        """Return the next generation of the same inputs."""
-        return replace(
-            self, generation=self.generation + 1, effective_from=effective_from, planned_until=effective_from
-        )
+#: No zone's clock has ever jumped further.
+_LONGEST_GAP: Final = timedelta(days=1)
 
 
 class PlanResult(NamedTuple):
@@ -79,30 +47,6 @@ class PlanResult(NamedTuple):
     slots: int
     quarantined: int
     more: bool
-
-
-class Planned(NamedTuple):
-    """A plan, the slots to add to it, and how it stands afterwards."""
-
-    plan: Plan
-    slots: Sequence[Slot]
-    until: datetime
-    due_at: datetime | None
-    next_fire_at: datetime | None
-
-
-@dataclass(slots=True)
-class Batch:
-    """What was computed for some plans."""
-
-    planned: list[Planned] = field(default_factory=list)
-    poisoned: list[tuple[Plan, str]] = field(default_factory=list)
-    left: int = 0  #: plans that did not fit into the batch any more
-
-    @property
-    def slots(self) -> int:
-        """How many slots are to be added."""
-        return sum(len(one.slots) for one in self.planned)
 
 
 #: A forecast leaves no trace. What has fired is none, even if its nominal instant lies ahead (a label that a clock
@@ -129,29 +73,33 @@ WHERE e.tenant_id = %(tenant)s AND e.task_uid = v.task_uid AND e.id >= %(low)s
 _ADD_SLOTS: Final = """
 INSERT INTO executions (
     tenant_id, id, project_id, task_uid, status, reason, trigger, nominal_at, nominal_local, nominal_fold, timezone,
-    tzdata_version, fire_at, available_at, start_deadline, queue, priority, plan_generation, finished_at, created_at
+    tzdata_version, holidays_version, fire_at, moved_by, closes_at, available_at, start_deadline, queue, priority,
+    plan_generation, finished_at, created_at
 )
-SELECT p.tenant_id, s.id, p.project_id, p.task_uid, CASE WHEN s.skip IS NULL THEN 'PENDING' ELSE 'SKIPPED' END,
-    s.skip, 'schedule', s.nominal_at, s.nominal_local, s.fold,
-    p.schedule ->> 'timezone', %(tzdata)s, s.fire_at, s.fire_at,
-    s.fire_at + p.start_deadline_seconds * interval '1 second', p.queue, p.priority, p.generation,
-    CASE WHEN s.skip IS NOT NULL THEN s.fire_at END, %(now)s
+SELECT p.tenant_id, l.id, p.project_id, p.task_uid, s.status, s.reason, 'schedule', s.nominal_at, s.nominal_local,
+    s.fold, p.schedule ->> 'timezone', %(tzdata)s, CASE WHEN p.holidays_version IS NOT NULL THEN %(holidays)s END,
+    s.fire_at, s.moved_by, s.closes_at, s.fire_at, s.fire_at + p.start_deadline_seconds * interval '1 second',
+    p.queue, p.priority, p.generation, CASE WHEN s.reason IS NOT NULL THEN s.fire_at END, %(now)s
 FROM unnest(%(uids)s::uuid[], %(generations)s::bigint[], %(seen)s::timestamptz[]) WITH ORDINALITY
     AS v (task_uid, generation, planned_until, n)
 JOIN task_plan p ON p.tenant_id = %(tenant)s AND p.task_uid = v.task_uid
     AND p.generation = v.generation AND p.planned_until = v.planned_until
-JOIN unnest(%(plans)s::bigint[], %(ids)s::uuid[], %(nominals)s::timestamptz[], %(locals)s::timestamp[],
-        %(folds)s::smallint[], %(fires)s::timestamptz[], %(skips)s::text[])
-    AS s (n, id, nominal_at, nominal_local, fold, fire_at, skip) ON s.n = v.n
+JOIN unnest(%(plans)s::integer[], %(slots)s::integer[], %(ids)s::uuid[]) AS l (n, k, id) ON l.n = v.n
+JOIN unnest(%(statuses)s::text[], %(reasons)s::text[], %(nominals)s::timestamptz[], %(locals)s::timestamp[],
+        %(folds)s::smallint[], %(fires)s::timestamptz[], %(moves)s::text[], %(closes)s::timestamptz[])
+    WITH ORDINALITY AS s (status, reason, nominal_at, nominal_local, fold, fire_at, moved_by, closes_at, k)
+    ON s.k = l.k
 ON CONFLICT DO NOTHING
 """
 
 _ADVANCE: Final = """
 UPDATE task_plan p
-SET planned_until = v.until, plan_due_at = v.due_at, next_fire_at = v.next_fire_at, tzdata_version = %(tzdata)s
+SET planned_until = v.until, plan_due_at = v.due_at, next_fire_at = v.next_fire_at, tzdata_version = %(tzdata)s,
+    holidays_version = CASE WHEN p.holidays_version IS NOT NULL THEN %(holidays)s END,
+    skip_reason = v.skip_reason, skip_count = v.skip_count
 FROM unnest(%(uids)s::uuid[], %(generations)s::bigint[], %(seen)s::timestamptz[], %(untils)s::timestamptz[],
-        %(dues)s::timestamptz[], %(nexts)s::timestamptz[])
-    AS v (task_uid, generation, planned_until, until, due_at, next_fire_at)
+        %(dues)s::timestamptz[], %(nexts)s::timestamptz[], %(skip_reasons)s::text[], %(skip_counts)s::bigint[])
+    AS v (task_uid, generation, planned_until, until, due_at, next_fire_at, skip_reason, skip_count)
 WHERE p.tenant_id = %(tenant)s AND p.task_uid = v.task_uid
   AND p.generation = v.generation AND p.planned_until = v.planned_until
 RETURNING p.task_uid
@@ -160,27 +108,31 @@ RETURNING p.task_uid
 _UPSERT: Final = """
 INSERT INTO task_plan AS p (
     tenant_id, task_uid, project_id, owner, generation, active, schedule, queue, priority, start_deadline_seconds,
-    effective_from, planned_until, plan_due_at, next_fire_at, tzdata_version
+    effective_from, planned_until, plan_due_at, next_fire_at, tzdata_version, holidays_version
 )
 SELECT %(tenant)s, v.task_uid, v.project_id, v.owner, v.generation, v.active, v.schedule::jsonb, v.queue, v.priority,
-    v.start_deadline_seconds, v.effective_from, v.effective_from, %(now)s, NULL, %(tzdata)s
+    v.start_deadline_seconds, v.effective_from, v.effective_from, %(now)s, NULL, %(tzdata)s,
+    CASE WHEN v.holidays THEN %(holidays)s END
 FROM unnest(%(uids)s::uuid[], %(projects)s::uuid[], %(owners)s::text[], %(generations)s::bigint[],
         %(active)s::boolean[], %(schedules)s::text[], %(queues)s::text[], %(priorities)s::smallint[],
-        %(deadlines)s::double precision[], %(starts)s::timestamptz[])
+        %(deadlines)s::double precision[], %(starts)s::timestamptz[], %(by_holidays)s::boolean[])
     AS v (task_uid, project_id, owner, generation, active, schedule, queue, priority, start_deadline_seconds,
-          effective_from)
+          effective_from, holidays)
 ON CONFLICT (tenant_id, task_uid) DO UPDATE SET
     project_id = EXCLUDED.project_id, owner = EXCLUDED.owner, generation = EXCLUDED.generation,
     active = EXCLUDED.active, schedule = EXCLUDED.schedule, queue = EXCLUDED.queue, priority = EXCLUDED.priority,
     start_deadline_seconds = EXCLUDED.start_deadline_seconds, effective_from = EXCLUDED.effective_from,
     planned_until = EXCLUDED.planned_until, plan_due_at = EXCLUDED.plan_due_at, next_fire_at = NULL,
-    tzdata_version = EXCLUDED.tzdata_version
+    tzdata_version = EXCLUDED.tzdata_version, holidays_version = EXCLUDED.holidays_version,
+    skip_reason = NULL, skip_count = NULL
 """
 
 _RAISE: Final = """
 UPDATE task_plan p
 SET generation = v.generation, effective_from = v.effective_from, planned_until = v.effective_from,
-    plan_due_at = %(now)s, next_fire_at = NULL, tzdata_version = %(tzdata)s
+    plan_due_at = %(now)s, next_fire_at = NULL, tzdata_version = %(tzdata)s,
+    holidays_version = CASE WHEN p.holidays_version IS NOT NULL THEN %(holidays)s END,
+    skip_reason = NULL, skip_count = NULL
 FROM unnest(%(uids)s::uuid[], %(generations)s::bigint[], %(starts)s::timestamptz[])
     AS v (task_uid, generation, effective_from)
 WHERE p.tenant_id = %(tenant)s AND p.task_uid = v.task_uid AND p.generation = v.generation - 1
@@ -205,58 +157,9 @@ WHERE p.tenant_id = %(tenant)s AND p.task_uid = v.task_uid AND p.generation = v.
 """
 
 
-def evaluate(plans: Sequence[Plan], now: datetime) -> Batch:
-    """Compute the slots that each plan needs next. Tasks that share a schedule share the work. Pure."""
-    batch = Batch()
-    aims: dict[Schedule, Aim] = {}
-    stretches: dict[tuple[Schedule, datetime], Stretch] = {}
-    room = SLOTS_MAX
-    for number, plan in enumerate(plans):
-        if room <= 0:
-            batch.left = len(plans) - number
-            break
-        if not plan.active:
-            batch.planned.append(Planned(plan, (), plan.planned_until, None, None))
-            continue
-        try:
-            schedule = compiled(plan.schedule)
-            if schedule not in aims:
-                aims[schedule] = aim(schedule, now)
-            goal = aims[schedule]
-            if (schedule, plan.planned_until) not in stretches:
-                stretches[schedule, plan.planned_until] = stretch(schedule, plan.planned_until, goal, now)
-            part = stretches[schedule, plan.planned_until]
-        except Exception as error:  # noqa: BLE001  whatever is wrong with it, only this task may suffer
-            batch.poisoned.append((plan, _reason(error)))
-            continue
-        # What would have fired before the plan took effect is left out: an edit is never retroactive.
-        slots = [slot for slot in part.slots if slot.fire_at > plan.effective_from]
-        room -= len(slots)
-        batch.planned.append(Planned(plan, slots, part.until, part.due_at, goal.next_fire_at))
-    return batch
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ScheduleError):
-        return f"{error.message} {error.hint or ''}".strip()
-    return f"the schedule cannot be evaluated: {type(error).__name__}: {error}"[:500]
-
-
-def compiled(block: dict[str, Any]) -> Schedule:
-    """Return the compiled schedule of a normalised block; blocks that differ in an unused seed share one."""
-    hashed = any(_HASHED.search(text) for text in block.get("cron") or ())
-    return compile_schedule(ScheduleSpec.read(block, block["seed"] if hashed else None))
-
-
-def _ending(plan: Plan, until: datetime) -> Planned:
-    """Compute what a plan that ends at `until` still owes. A plan that cannot be evaluated owes nothing."""
-    try:
-        schedule = compiled(plan.schedule)
-    except Exception:  # noqa: BLE001  it has been quarantined for that
-        return Planned(plan, (), until, None, None)
-    owed = remainder(schedule, plan.planned_until, until)
-    slots = [slot for slot in owed if slot.fire_at > plan.effective_from]
-    return Planned(plan, slots, until, None, None)
+def evaluate(plans: Sequence[Plan], now: datetime, facts: Facts | None = None) -> Batch:
+    """Compute the slots that each plan needs next, as many as one transaction writes. Pure."""
+    return compute(plans, now, facts or Facts(), SLOTS_MAX)
 
 
 def _named(tenant_id: UUID, plans: Sequence[Plan]) -> dict[str, Any]:
@@ -264,6 +167,7 @@ def _named(tenant_id: UUID, plans: Sequence[Plan]) -> dict[str, Any]:
     return {
         "tenant": tenant_id,
         "tzdata": tzdata_version(),
+        "holidays": holidays_version(),
         "uids": [plan.task_uid for plan in plans],
         "generations": [plan.generation for plan in plans],
         "starts": [plan.effective_from for plan in plans],
@@ -272,18 +176,31 @@ def _named(tenant_id: UUID, plans: Sequence[Plan]) -> dict[str, Any]:
 
 
 def _slot_columns(planned: Sequence[Planned]) -> dict[str, Any]:
-    """Return the slots as columns, each with the place of its plan, from 1."""
-    rows = [
-        (place, slot_id(one.plan.task_uid, slot), slot) for place, one in enumerate(planned, 1) for slot in one.slots
-    ]
+    """Return the slots as columns, each once however many tasks share it, and which plan has which, from 1."""
+    places: dict[int, int] = {}
+    distinct, plans, slots, ids = [], [], [], []
+    for place, one in enumerate(planned, 1):
+        uid = one.plan.task_uid
+        for seen in one.slots:
+            number = places.get(id(seen))
+            if number is None:
+                distinct.append(seen)
+                number = places[id(seen)] = len(distinct)
+            plans.append(place)
+            slots.append(number)
+            ids.append(slot_id(uid, seen.slot))
     return {
-        "plans": [place for place, _, _ in rows],
-        "ids": [identity for _, identity, _ in rows],
-        "nominals": [slot.nominal_at for _, _, slot in rows],
-        "locals": [slot.nominal_local for _, _, slot in rows],
-        "folds": [slot.fold for _, _, slot in rows],
-        "fires": [slot.fire_at for _, _, slot in rows],
-        "skips": [slot.skip for _, _, slot in rows],
+        "plans": plans,
+        "slots": slots,
+        "ids": ids,
+        "statuses": [seen.status for seen in distinct],
+        "reasons": [seen.reason for seen in distinct],
+        "nominals": [seen.slot.nominal_at for seen in distinct],
+        "locals": [seen.slot.nominal_local for seen in distinct],
+        "folds": [seen.slot.fold for seen in distinct],
+        "fires": [seen.slot.fire_at for seen in distinct],
+        "moves": [seen.slot.moved_by for seen in distinct],
+        "closes": [seen.closes_at for seen in distinct],
     }
 
 
@@ -291,7 +208,8 @@ async def write_plans(conn: AsyncConnection, tenant_id: UUID, plans: Sequence[Pl
     """Compute and write what these plans need next. Their rows of `task_plan` are locked by this transaction."""
     if not plans:
         return PlanResult(0, 0, 0, more=False)
-    batch = await asyncio.to_thread(evaluate, plans, now)
+    facts = await plan_facts.gather(conn, tenant_id, plans, now)
+    batch = await asyncio.to_thread(evaluate, plans, now, facts)
     begun = [*(one.plan for one in batch.planned), *(plan for plan, _ in batch.poisoned)]
     await forget(conn, tenant_id, [plan for plan in begun if not plan.begun])
     slots = await add_slots(conn, tenant_id, batch.planned, now)
@@ -308,10 +226,14 @@ async def forget(conn: AsyncConnection, tenant_id: UUID, plans: Sequence[Plan]) 
         parameters["low"] = id_floor(min(plan.effective_from for plan in plans))
         await fetch(conn, _FORGET, parameters)
         await fetch(conn, _ADOPT, parameters)
+        await ranges.cut(conn, tenant_id, {plan.task_uid: plan.effective_from for plan in plans})
 
 
 async def add_slots(conn: AsyncConnection, tenant_id: UUID, planned: Sequence[Planned], now: datetime) -> int:
-    """Insert slots where generation and `planned_until` are still what was read; return how many are new."""
+    """Insert slots where generation and `planned_until` are still what was read; return how many rows are new."""
+    tallied = [tally for one in planned for tally in ranges.tallies(one.plan, one.pieces, joined=one.joined)]
+    if tallied:
+        await ranges.extend(conn, tenant_id, tallied, now)
     filled = [one for one in planned if one.slots]
     if not filled:
         return 0
@@ -329,22 +251,51 @@ async def advance(conn: AsyncConnection, tenant_id: UUID, planned: Sequence[Plan
     parameters["untils"] = [one.until for one in planned]
     parameters["dues"] = [one.due_at for one in planned]
     parameters["nexts"] = [one.next_fire_at for one in planned]
+    parameters["skip_reasons"] = [one.run.reason for one in planned]
+    parameters["skip_counts"] = [one.run.length or None for one in planned]
     return {uid for (uid,) in await fetch(conn, _ADVANCE, parameters)}
 
 
-async def close(conn: AsyncConnection, tenant_id: UUID, plans: Sequence[Plan], until: datetime) -> None:
+async def close(conn: AsyncConnection, tenant_id: UUID, plans: Sequence[Plan], until: datetime, now: datetime) -> None:
     """Plan generations that end at `until` up to there, so that the edit that ends them loses no slot of theirs."""
     await forget(conn, tenant_id, [plan for plan in plans if not plan.begun])
-    for plan in plans:
-        if plan.active and plan.planned_until < until:
-            ending = await asyncio.to_thread(_ending, plan, until)
-            for first in range(0, len(ending.slots), SLOTS_MAX):
-                part = ending._replace(slots=ending.slots[first : first + SLOTS_MAX])
-                await add_slots(conn, tenant_id, [part], until)
+    owing = [plan for plan in plans if plan.active and _may_owe(plan, until)]
+    if not owing:
+        return
+    worker = Worker(now, await plan_facts.gather(conn, tenant_id, owing, now))
+    for first in range(0, len(owing), TASKS_MAX):
+        endings = await asyncio.to_thread(worker.endings, owing[first : first + TASKS_MAX], until)
+        await _add_in_parts(conn, tenant_id, endings, now)
+
+
+async def _add_in_parts(conn: AsyncConnection, tenant_id: UUID, planned: Sequence[Planned], now: datetime) -> None:
+    """Add slots of plans in statements of a bounded size; the one that is open at the end is written, too."""
+    waiting: list[Planned] = []
+    size = 0
+    for one in planned:
+        for first in range(0, len(one.slots), SLOTS_MAX):
+            waiting.append(one._replace(slots=one.slots[first : first + SLOTS_MAX], pieces=()))
+            size += len(waiting[-1].slots)
+            if size >= SLOTS_MAX:
+                await add_slots(conn, tenant_id, waiting, now)
+                waiting, size = [], 0
+        if one.pieces:
+            waiting.append(one._replace(slots=()))
+    await add_slots(conn, tenant_id, waiting, now)
+
+
+def _may_owe(plan: Plan, until: datetime) -> bool:
+    """Say whether something may fire up to `until` that is not planned: some slots fire before they are nominal."""
+    block = plan.schedule if isinstance(plan.schedule, dict) else {}
+    if block.get("onExcluded") == OnExcluded.PREVIOUS_ALLOWED:
+        return plan.planned_until < until + EARLIEST + _LONGEST_GAP
+    return plan.planned_until < (until if block.get("timezone") == "UTC" else until + _LONGEST_GAP)
 
 
 async def upsert(conn: AsyncConnection, tenant_id: UUID, plans: Sequence[Plan], now: datetime) -> None:
     """Write plans that begin, due at once."""
+    calendars = await plan_facts.calendars(conn, tenant_id, [plan.schedule for plan in plans])
+    by_holidays = {digest for digest, calendar in calendars.items() if calendar.uses_holidays}
     parameters = _named(tenant_id, plans) | {"now": now}
     parameters["projects"] = [plan.project_id for plan in plans]
     parameters["owners"] = [plan.owner for plan in plans]
@@ -353,8 +304,10 @@ async def upsert(conn: AsyncConnection, tenant_id: UUID, plans: Sequence[Plan], 
     parameters["queues"] = [plan.queue for plan in plans]
     parameters["priorities"] = [plan.priority for plan in plans]
     parameters["deadlines"] = [plan.start_deadline_seconds for plan in plans]
+    parameters["by_holidays"] = [any(one in by_holidays for _, one in named(plan.schedule)) for plan in plans]
     await fetch(conn, _UPSERT, parameters)
     await fetch(conn, _TRUST, parameters)
+    await plan_history.note(conn, tenant_id, parameters["uids"], now)
 
 
 async def raise_generations(conn: AsyncConnection, tenant_id: UUID, plans: Sequence[Plan], now: datetime) -> None:
@@ -362,6 +315,7 @@ async def raise_generations(conn: AsyncConnection, tenant_id: UUID, plans: Seque
     parameters = _named(tenant_id, plans) | {"now": now}
     await fetch(conn, _RAISE, parameters)
     await fetch(conn, _TRUST, parameters)
+    await plan_history.note(conn, tenant_id, parameters["uids"], now)
 
 
 async def quarantine(

@@ -164,7 +164,8 @@ async def register(
         return None
     effective_from = await _effective_from(conn)
     plans = [_next_plan(wanted[uid], known.get(uid), changed[uid], effective_from) for uid in sorted(changed)]
-    await plan_rows.close(conn, tenant_id, [known[uid] for uid in sorted(changed) if uid in known], effective_from)
+    old = [known[uid] for uid in sorted(changed) if uid in known]
+    await plan_rows.close(conn, tenant_id, old, effective_from, now)
     await plan_rows.upsert(conn, tenant_id, plans, now)
     await _plan_if_few(conn, tenant_id, plans, now)
     return effective_from
@@ -268,7 +269,7 @@ async def follow_zone_data(conn: AsyncConnection, tenant_id: UUID, limit: int, n
     if old:
         effective_from = await _effective_from(conn)
         plans = [plan.follow(effective_from) for plan in old]
-        await plan_rows.close(conn, tenant_id, old, effective_from)
+        await plan_rows.close(conn, tenant_id, old, effective_from, now)
         await plan_rows.raise_generations(conn, tenant_id, plans, now)
     return len(old)
 

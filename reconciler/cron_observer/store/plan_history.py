@@ -1,0 +1,31 @@
+"""The history of plans: from which inputs each generation of a task's slots was made, and from when on.
+
+Nothing reads it to plan. It says later what should have been: the ledger's check goes by it, and ranges are cut by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from cron_observer.store.engine import fetch
+
+_NOTE: Final = """
+INSERT INTO plan_history (
+    tenant_id, task_uid, generation, active, schedule, effective_from, tzdata_version, holidays_version, created_at
+)
+SELECT p.tenant_id, p.task_uid, p.generation, p.active, p.schedule, p.effective_from, p.tzdata_version,
+    p.holidays_version, %(now)s
+FROM task_plan p
+WHERE p.tenant_id = %(tenant)s AND p.task_uid = ANY (%(uids)s::uuid[])
+ON CONFLICT DO NOTHING
+"""
+
+
+async def note(conn: AsyncConnection, tenant_id: UUID, uids: Sequence[UUID], now: datetime) -> None:
+    """Note the generations that the plans of these tasks have, in the transaction that begins them."""
+    await fetch(conn, _NOTE, {"tenant": tenant_id, "uids": list(uids), "now": now})

@@ -1,0 +1,261 @@
+"""The work of planning: which slots each plan needs next, and what is known of them. Pure.
+
+Tasks that share a schedule share its evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from uuid import UUID
+
+from cron_observer.errors import ScheduleError
+from cron_observer.forecast import Foreseen, Skips, foresee, overdue, parted, paused
+from cron_observer.horizon import Aim, Stretch, aim, remainder, stretch
+from cron_observer.model import GroupSpec, ScheduleSpec
+from cron_observer.schedule import Schedule, Slot
+from cron_observer.schedule import compile as compile_schedule
+from cron_observer.schedule.windows import Windows
+from cron_observer.schedule.zones import zone
+from cron_observer.store.plan_blocks import canonical
+
+if TYPE_CHECKING:
+    from cron_observer.schedule.calendars import Calendar
+    from cron_observer.store.plan_facts import Facts
+
+#: ``H`` as a word of a cron expression, not the one in THU.
+_HASHED: Final = re.compile(r"(?i)(?<![a-z])h")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A row of `task_plan`, as it was read or is to be written."""
+
+    task_uid: UUID
+    project_id: UUID
+    owner: str
+    generation: int
+    active: bool
+    schedule: Any  #: the normalised block; a damaged row may hold any JSON
+    queue: str
+    priority: int
+    start_deadline_seconds: float | None
+    effective_from: datetime
+    planned_until: datetime
+    skip_reason: str | None = None  #: with which skips in a row it ends
+    skip_count: int | None = None
+
+    @property
+    def inputs(self) -> tuple[bool, Any, float | None]:
+        """What a new generation is needed for when it changes."""
+        try:
+            block = canonical(self.schedule)
+        except Exception:  # noqa: BLE001  a damaged row equals nothing that is wanted
+            block = self.schedule
+        return self.active, block, self.start_deadline_seconds
+
+    @property
+    def begun(self) -> bool:
+        """Whether this generation has been planned at all, and the forecasts of older ones are gone."""
+        return self.planned_until > self.effective_from
+
+    @property
+    def run(self) -> Skips:
+        """The equal skips in a row that it ends with."""
+        return Skips(self.skip_reason, self.skip_count or 0)
+
+    def follow(self, effective_from: datetime) -> Plan:
+        """Return the next generation of the same inputs."""
+        return replace(
+            self,
+            generation=self.generation + 1,
+            effective_from=effective_from,
+            planned_until=effective_from,
+            skip_reason=None,
+            skip_count=None,
+        )
+
+
+class Planned(NamedTuple):
+    """A plan, what to add to it, and how it stands afterwards. `pieces` are told as ranges; see `forecast.Parted`."""
+
+    plan: Plan
+    slots: Sequence[Foreseen]
+    until: datetime
+    due_at: datetime | None
+    next_fire_at: datetime | None
+    pieces: Sequence[Sequence[Foreseen]] = ()
+    joined: bool = False
+    run: Skips = Skips(None, 0)
+
+
+@dataclass(slots=True)
+class Batch:
+    """What was computed for some plans."""
+
+    planned: list[Planned] = field(default_factory=list)
+    poisoned: list[tuple[Plan, str]] = field(default_factory=list)
+    left: int = 0  #: plans that did not fit into the batch any more
+
+    @property
+    def slots(self) -> int:
+        """How many slots are to be added as rows."""
+        return sum(len(one.slots) for one in self.planned)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A block, ready to be asked."""
+
+    schedule: Schedule
+    windows: Windows | None  #: of the task's group
+
+
+def named(block: Any) -> Iterator[tuple[str, str]]:
+    """Yield the calendars that a block names, each with the digest of what it meant; of a damaged block, none."""
+    calendars = block.get("calendars") if isinstance(block, Mapping) else None
+    for side in ("include", "exclude"):
+        for text in (calendars.get(side) if isinstance(calendars, Mapping) else None) or ():
+            if isinstance(text, str):
+                yield text, text.rpartition("@")[2]
+
+
+def compiled(block: Mapping[str, Any], calendars: Mapping[str, Calendar] | None = None) -> Schedule:
+    """Return the compiled schedule of a normalised block; blocks that differ in an unused seed share one.
+
+    `calendars` by digest. Raises `ScheduleError`, or whatever a damaged block leads to.
+    """
+    used = block.get("jitter") or any(_HASHED.search(text) for text in block.get("cron") or ())
+    spec = ScheduleSpec.read(block, block["seed"] if used else None)
+    if not spec.include and not spec.exclude:
+        return compile_schedule(spec)
+    known = calendars or {}
+    return compile_schedule(spec, {text: known[digest] for text, digest in named(block) if digest in known})
+
+
+def prepared(block: Any, calendars: Mapping[str, Calendar]) -> Prepared:
+    """Make a block ready; what is equal but for an unused seed is the same object."""
+    return _prepared(compiled(block, calendars), json.dumps(block.get("group")))
+
+
+@lru_cache(maxsize=16_384)
+def _prepared(schedule: Schedule, group: str) -> Prepared:
+    block = json.loads(group)
+    windows = Windows(GroupSpec.read(block).windows, zone(block.get("timezone") or "UTC")) if block else None
+    return Prepared(schedule, windows)
+
+
+class _Shared(NamedTuple):
+    """The slots of a stretch, as far as tasks share what is known of them."""
+
+    slots: list[Foreseen]
+    first_fire: datetime | None
+    plain: bool  #: all of them wait
+
+    @classmethod
+    def of(cls, slots: Sequence[Slot], windows: Windows | None) -> _Shared:
+        seen = foresee(slots, windows)
+        first = min((slot.fire_at for slot in slots), default=None)
+        return cls(seen, first, all(one.waits for one in seen))
+
+
+class Worker:
+    """Computes plans at one instant, and what is alike only once."""
+
+    def __init__(self, now: datetime, facts: Facts) -> None:
+        self._now = now
+        self._facts = facts
+        self._prepared: dict[str, Prepared] = {}
+        self._aims: dict[Prepared, Aim] = {}
+        self._stretches: dict[tuple[Schedule, datetime], Stretch] = {}
+        self._shared: dict[tuple[Prepared, datetime], _Shared] = {}
+        #: Slots that were made, and not only shared.
+        self.made = 0
+
+    def plan(self, plan: Plan) -> Planned:
+        """Compute what a plan needs next. Raises whatever is wrong with its block."""
+        if not plan.active:
+            return Planned(plan, (), plan.planned_until, None, None)
+        ready = self._ready(plan)
+        if ready not in self._aims:
+            self._aims[ready] = aim(ready.schedule, self._now)
+        goal = self._aims[ready]
+        key = ready.schedule, plan.planned_until
+        if key not in self._stretches:
+            self._stretches[key] = stretch(ready.schedule, plan.planned_until, goal, self._now)
+            self.made += len(self._stretches[key].slots)
+        part = self._stretches[key]
+        if (ready, plan.planned_until) not in self._shared:
+            self._shared[ready, plan.planned_until] = _Shared.of(part.slots, ready.windows)
+        shared = self._shared[ready, plan.planned_until]
+        return self._told(shared, Planned(plan, (), part.until, part.due_at, goal.next_fire_at))
+
+    def ending(self, plan: Plan, until: datetime) -> Planned:
+        """Compute what a plan that ends at `until` still owes. A plan that cannot be evaluated owes nothing."""
+        nothing = Planned(plan, (), until, None, None)
+        try:
+            ready = self._ready(plan)
+            key = ready, plan.planned_until
+            if key not in self._shared:
+                owed = remainder(ready.schedule, plan.planned_until, until)
+                self._shared[key] = _Shared.of(owed, ready.windows)
+        except Exception:  # noqa: BLE001  it has been quarantined for that
+            return nothing
+        return self._told(self._shared[key], nothing)
+
+    def endings(self, plans: Sequence[Plan], until: datetime) -> list[Planned]:
+        """Compute what these plans owe, where that is anything."""
+        found = (self.ending(plan, until) for plan in plans)
+        return [one for one in found if one.slots or one.pieces]
+
+    def _ready(self, plan: Plan) -> Prepared:
+        key = json.dumps(plan.schedule)
+        if key not in self._prepared:
+            self._prepared[key] = prepared(plan.schedule, self._facts.calendars)
+        return self._prepared[key]
+
+    def _told(self, shared: _Shared, one: Planned) -> Planned:
+        """Add what is known of the task, leave out what is before its time, and part rows from ranges."""
+        plan = one.plan
+        slots: Sequence[Foreseen] = shared.slots
+        if shared.first_fire is not None and shared.first_fire <= plan.effective_from:
+            # What would have fired before the plan took effect is left out: an edit is never retroactive.
+            slots = [seen for seen in slots if seen.slot.fire_at > plan.effective_from]
+        pauses, policy = self._facts.pauses.get(plan.task_uid, ()), self._facts.policies.get(plan.task_uid)
+        if shared.plain and not pauses and policy is None:
+            run = Skips(None, 0) if slots else plan.run
+            return one._replace(slots=slots, run=run)
+        slots = paused(slots, pauses)
+        if policy is not None:
+            slots = overdue(slots, policy, self._now)
+        told = parted(slots, plan.run)
+        return one._replace(slots=told.rows, pieces=told.pieces, joined=told.joined, run=told.run)
+
+
+def evaluate(plans: Sequence[Plan], now: datetime, facts: Facts, most: int) -> Batch:
+    """Compute the slots that each plan needs next, about `most` in all; a plan is never parted."""
+    batch, worker, room = Batch(), Worker(now, facts), most
+    for number, plan in enumerate(plans):
+        if room <= 0:
+            batch.left = len(plans) - number
+            break
+        before = worker.made
+        try:
+            one = worker.plan(plan)
+        except Exception as error:  # noqa: BLE001  whatever is wrong with it, only this task may suffer
+            batch.poisoned.append((plan, _reason(error)))
+            continue
+        room -= max(len(one.slots), worker.made - before)
+        batch.planned.append(one)
+    return batch
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ScheduleError):
+        return f"{error.message} {error.hint or ''}".strip()
+    return f"the schedule cannot be evaluated: {type(error).__name__}: {error}"[:500]
