@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from cron_observer.manifest.body import ABSENT as DELETE
 from cron_observer.manifest.body import changes, parse_spec
+from cron_observer.manifest.calendar import calendar_files, file_path
 from cron_observer.manifest.files import MAX_FILE_BYTES, is_manifest, parse, refused
 from cron_observer.manifest.patch import patch
 from cron_observer.manifest.rules import RULES, VALIDATOR_VERSION
@@ -19,8 +20,10 @@ __all__ = [
     "RULES",
     "VALIDATOR_VERSION",
     "Report",
+    "calendar_files",
     "changes",
     "effective",
+    "file_path",
     "is_manifest",
     "parse",
     "parse_spec",

@@ -10,9 +10,7 @@ from cron_observer import errors
 from cron_observer.manifest import rules
 from cron_observer.manifest.rules import Rule
 from cron_observer.manifest.values import Fault, Path
-
-#: Content of a calendar file for the time in which only the manifest is looked at.
-NO_DAYS: Final[Mapping[str, Any]] = {"dates": [], "spans": []}
+from cron_observer.model import Definition, ParsedFile
 
 _PATH_HINT: Final = "write a path below the repository, such as shutdown.ics or /calendars/shutdown.ics, without '..'"
 
@@ -28,6 +26,18 @@ def file_path(manifest: str, written: str) -> str | None:
         return None
     below = PurePosixPath() if written.startswith("/") else PurePosixPath(manifest).parent
     return str(below / "/".join(part for part in parts if part != "."))
+
+
+def calendar_files(parsed: ParsedFile) -> set[str]:
+    """Return the paths, from the root of the source, of the calendar files that a manifest's calendars name."""
+    return {path for one in parsed.others for path in named_files(one).values()}
+
+
+def named_files(one: Definition) -> dict[str, str]:
+    """Return what the entries of a calendar name: the path as written, and the path from the root of the source."""
+    entries = one.spec.get("entries") or () if one.kind == "Calendar" else ()
+    paths = {entry["ics"]: file_path(one.path, entry["ics"]) for entry in entries if "ics" in entry}
+    return {written: path for written, path in paths.items() if path is not None}
 
 
 def check(spec: Mapping[str, Any], faulty: set[Path]) -> Iterator[Fault]:
