@@ -27,6 +27,7 @@ from cron_observer_api import (
     sources,
     stream,
     tasks,
+    times,
     work,
 )
 from cron_observer_api.auth import KeyRing, guard, is_loopback
@@ -112,6 +113,7 @@ def _routes() -> list[ControllerRouterHandler]:
         *sources.handlers,
         *stream.handlers,
         *tasks.handlers,
+        *times.handlers,
         work.router,
     ]
     return [Router(path=PREFIX, route_handlers=api), *health.handlers, metrics.get_metrics, *pages.routers]

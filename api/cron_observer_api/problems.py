@@ -89,6 +89,7 @@ PROBLEMS: Final = {
     "uri_too_long": Problem(414, "The address is too long"),
     "unsupported_media_type": Problem(415, "The body is in a form that is not read here"),
     "invalid_spec": Problem(422, "The spec of the task is not valid"),
+    "out_of_range": Problem(422, "A value lies outside of what is allowed"),
     "idempotency_mismatch": Problem(422, "The Idempotency-Key was used for another request"),
     "rate_limited": Problem(429, "Too many requests"),
     "headers_too_large": Problem(431, "The header fields are too large"),

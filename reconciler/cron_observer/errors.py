@@ -8,6 +8,7 @@
   x NotFound             the caller: there is no such thing                    404
   x Refused              the caller may not                                    403
   x BadRequest           the caller: the request cannot be understood          400
+  x OutOfRange           the caller: it asks for more, or for another time, than is allowed   422
   x InvalidSpec          the caller: the task's spec is wrong                  422 with findings
   x Conflict             the caller came too late or is not the owner          409
     + NameTaken, ManifestOwned, AlreadyFinal, AlreadyClaimed, NotRunning, LeaseLost, LogGap
@@ -110,6 +111,13 @@ class NotFound(CronObserverError):
 
     code = "not_found"
     status = 404
+
+
+class OutOfRange(CronObserverError):
+    """The request is understood, but a value of it lies outside of what is allowed; `facts["pointer"]` says which."""
+
+    code = "out_of_range"
+    status = 422
 
 
 class InvalidSpec(CronObserverError):

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.model import OnResume, Pause
-from cron_observer.store import pauses
+from cron_observer.store import pauses, pausing
 from cron_observer.store.engine import Database, clock
 from support.databases import FreshDatabase, Tenant
 from support.rows import database_now, events, make_slot, make_task, state
@@ -32,17 +32,17 @@ async def pause(tenant: Tenant, task: UUID, now: datetime | None = None, **chang
 
     async def work(conn: AsyncConnection) -> str:
         at = now or await clock(conn)
-        return await pauses.begin(conn, tenant.tenant_id, task, now=at, **(given | changes))
+        return await pausing.begin(conn, tenant.tenant_id, task, now=at, **(given | changes))
 
     return await within(tenant.database.api, tenant, work)
 
 
-async def resume(tenant: Tenant, task: UUID, on_resume: OnResume | None = None) -> int | None:
+async def resume(tenant: Tenant, task: UUID, on_resume: OnResume | None = None) -> pausing.Resumed | None:
     """Resume a task as the API does."""
     return await within(
         tenant.database.api,
         tenant,
-        lambda conn: pauses.end(conn, tenant.tenant_id, task, by="key:b", on_resume=on_resume),
+        lambda conn: pausing.end(conn, tenant.tenant_id, task, by="key:b", on_resume=on_resume),
     )
 
 
@@ -120,14 +120,16 @@ async def test_resuming_lets_slots_wait_again(database: FreshDatabase, tenant: T
     close, far = make_slot(tenant, task, now + timedelta(seconds=2)), make_slot(tenant, task, now + MINUTE)
     await pause(tenant, task)
     database.do("UPDATE task_plan SET queue = 'other', priority = 3 WHERE task_uid = %s", task)
-    assert await resume(tenant, task) == 0
+    resumed = await resume(tenant, task)
+    assert resumed is not None
+    assert resumed.runs == 0
     assert state(database, close) == ("SKIPPED", "paused")
     assert state(database, far) == ("PENDING", None)
     (row,) = database.rows("SELECT queue, priority, finished_at FROM executions WHERE id = %s", far)
     assert row == {"queue": "other", "priority": 3, "finished_at": None}
     row = pause_row(database, task)
     assert row["ended_by"] == "key:b"
-    assert timedelta() < row["ended_at"] - database_now(database) <= pauses.MARGIN
+    assert timedelta() < row["ended_at"] - database_now(database) <= pausing.MARGIN
     assert await resume(tenant, task) is None
 
 
@@ -150,8 +152,8 @@ async def test_a_pause_runs_out_by_itself(database: FreshDatabase, tenant: Tenan
     assert await follow(tenant, now) == 0
     assert await follow(tenant, now + 3 * HOUR) == 1
     row = pause_row(database, task)
-    assert (row["ended_at"], row["ended_by"], row["runs"]) == (now + MINUTE, pauses.ITSELF, 0)
+    assert (row["ended_at"], row["ended_by"], row["runs"]) == (now + MINUTE, pausing.ITSELF, 0)
     assert await follow(tenant, now + 3 * HOUR) == 0
     assert await in_force(tenant, task, now + 3 * HOUR) is None
     (audited,) = database.rows("SELECT action, actor, target FROM audit_log")
-    assert audited == {"action": "task.resume", "actor": pauses.ITSELF, "target": "task:default/export"}
+    assert audited == {"action": "task.resume", "actor": pausing.ITSELF, "target": "task:default/export"}

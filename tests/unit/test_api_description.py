@@ -25,7 +25,7 @@ PUBLISHED = Path(__file__).parents[2] / "schemas" / "openapi.json"
 #: Names that generated clients are made of: one may be added, none renamed.
 OPERATIONS = {
     "appendLogs", "beginExecution", "cancelExecution", "claim", "completeExecution", "createKey", "createTask",
-    "deleteTask", "getDescription", "getExecution", "getLiveness", "getMetrics", "getProblem", "getProject",
+    "deleteTask", "pauseTask", "resumeTask", "backfillTask", "getDescription", "getExecution", "getLiveness", "getMetrics", "getProblem", "getProject",
     "getReadiness", "getRun", "getSchema", "getSource", "getTask", "getWorkerExecution", "heartbeat", "listDays",
     "listExecutionEvents", "listExecutions", "listKeys", "listPending", "listProjects", "listSourceRuns",
     "listSources", "listTaskRanges", "listTasks", "openStream", "patchExecution", "patchTask", "putTask",

@@ -90,12 +90,16 @@ from cron_observer_api.wire.tasks import (
     TaskStatus,
     TriggerBody,
 )
+from cron_observer_api.wire.times import Backfill, BackfillBody, BackfillSlot, Pause, PauseBody, ResumeBody
 
 __all__ = [
     "PATCH_TYPES",
     "PROBLEMS",
     "Alive",
     "AlreadyFinalProblem",
+    "Backfill",
+    "BackfillBody",
+    "BackfillSlot",
     "CancelBody",
     "Condition",
     "Conflict",
@@ -134,6 +138,8 @@ __all__ = [
     "Out",
     "Owner",
     "PageQuery",
+    "Pause",
+    "PauseBody",
     "Problem",
     "Project",
     "Projects",
@@ -141,6 +147,7 @@ __all__ = [
     "RangeQuery",
     "Ready",
     "Repository",
+    "ResumeBody",
     "Run",
     "RunCommit",
     "Runs",

@@ -89,6 +89,8 @@ class ExecutionItem(Out):
     exit_code: int | None
     error: ItemError | None
     run_token: str | None
+    repeats: Id | None
+    backfill_id: Id | None
     definition: Definition
 
 

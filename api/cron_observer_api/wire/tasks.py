@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from cron_observer_api.wire.base import Id, In, Instant, Limit, Line, Out, Scope, Words
 from cron_observer_api.wire.executions import ExecutionItem
+from cron_observer_api.wire.times import Pause
 
 
 class Project(Out):
@@ -37,7 +38,7 @@ class Owner(Out):
     url: str | None
 
 
-TaskStatus = Literal["ACTIVE", "DISABLED", "QUARANTINED", "DELETING", "REMOVED"]
+TaskStatus = Literal["ACTIVE", "PAUSED", "DISABLED", "QUARANTINED", "DELETING", "REMOVED"]
 
 
 class Task(Out):
@@ -54,6 +55,7 @@ class Task(Out):
     labels: dict[str, str]
     schedule_text: str
     next_fire_at: Instant | None
+    pause: Pause | None
     last_execution: ExecutionItem | None
     ping_url: str | None
     sentry_dsn: str | None

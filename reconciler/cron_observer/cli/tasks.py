@@ -1,14 +1,16 @@
-"""``cron-observer tasks``: list, read and trigger tasks, through a server's API."""
+"""``cron-observer tasks``: list, read, trigger, pause and backfill tasks, through a server's API."""
 
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import rich_click as click
 
 from cron_observer.cli import _http
+from cron_observer.model import parse_duration
 
 _COLUMNS: Final = (
     ("NAME", "name"),
@@ -19,18 +21,64 @@ _COLUMNS: Final = (
     ("DEFINED IN", "owner.path"),
 )
 
+#: The columns of what a backfill runs.
+_SLOTS: Final = (
+    ("SCHEDULED FOR", "scheduled_for"),
+    ("LOCAL", "nominal_local"),
+    ("FOLD", "nominal_fold"),
+    ("REPEATS", "repeats"),
+    ("EXECUTION", "execution_id"),
+)
+
+_RESUME: Final = click.Choice(("skip", "last", "all"))
+
+
+class _Instant(click.ParamType[str]):
+    """A time with an offset, as text for the API; with `ahead` also a duration from now."""
+
+    name = "time"
+
+    def __init__(self, *, ahead: bool = False) -> None:
+        self._ahead = ahead
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the instant in UTC, or refuse the option."""
+        found = _ahead(value) if self._ahead else None
+        if found is None:
+            found = _with_offset(value)
+        if found is None:
+            also = ", or a duration such as 6h" if self._ahead else ""
+            self.fail(f"{value!r} is no time with an offset such as 2026-12-24T18:00:00+01:00{also}", param, ctx)
+        return found.isoformat()
+
+
+def _ahead(text: str) -> datetime | None:
+    try:
+        return datetime.now(UTC) + parse_duration(text)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _with_offset(text: str) -> datetime | None:
+    try:
+        at = datetime.fromisoformat(text)
+        return None if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
 _project = click.option("--project", default="default", help="The project. Default: default.")
 
 
 @click.group()
 def tasks() -> None:
-    """List, read and trigger tasks."""
+    """List, read, trigger, pause and backfill tasks."""
 
 
 @tasks.command("list")
 @_project
 @click.option("-q", help="Part of the name or description.")
-@click.option("--status", help="ACTIVE, DISABLED, QUARANTINED, DELETING or REMOVED; several with commas.")
+@click.option("--status", help="ACTIVE, PAUSED, DISABLED, QUARANTINED, DELETING or REMOVED; several with commas.")
 @click.option("--owner", type=click.Choice(("manifest", "api")), help="Who owns it.")
 @click.option("--label", help="key or key=value.")
 @click.option("--source", help="The source of its manifest.")
@@ -74,3 +122,81 @@ def trigger(task: str, project: str, payload: str | None, force: bool, data_dir:
         _http.show_one(made, style)
     else:
         click.echo(made["id"])
+
+
+@tasks.command()
+@click.argument("task")
+@_project
+@click.option("--reason", default="", help="Why.")
+@click.option("--until", type=_Instant(ahead=True), help="When it ends by itself: a time with an offset, or 6h.")
+@click.option("--on-resume", type=_RESUME, help="Which slots run at its end. Default: the task's onResume.")
+@_http.output
+@_http.place
+def pause(
+    task: str, project: str, reason: str, until: str | None, on_resume: str | None, data_dir: Path | None, style: str
+) -> None:
+    """Let the slots of TASK not run for a while."""
+    _change(task, project, "pause", {"reason": reason, "until": until, "on_resume": on_resume}, data_dir, style)
+
+
+@tasks.command()
+@click.argument("task")
+@_project
+@click.option("--reason", default="", help="Why.")
+@click.option("--on-resume", type=_RESUME, help="Which slots run now, in place of what the pause says.")
+@_http.output
+@_http.place
+def resume(task: str, project: str, reason: str, on_resume: str | None, data_dir: Path | None, style: str) -> None:
+    """End the pause of TASK."""
+    _change(task, project, "resume", {"reason": reason, "on_resume": on_resume}, data_dir, style)
+
+
+def _change(task: str, project: str, verb: str, body: dict[str, Any], data_dir: Path | None, style: str) -> None:
+    where, name = _http.named(task, project)
+    found = _http.connect(data_dir).call("POST", "projects", where, "tasks", name, verb, body=body)
+    if style == "json":
+        _http.show_one(found, style)
+        return
+    shown = {"task": f"{found['project']}/{found['name']}", "status": found["status"]}
+    _http.show_one(shown | (found["pause"] or {}) | {"next_fire_at": found["next_fire_at"]}, style)
+
+
+@tasks.command()
+@click.argument("task")
+@_project
+@click.option("--from", "start", type=_Instant(), required=True, help="The first nominal time of the range.")
+@click.option("--to", "end", type=_Instant(), help="The first that is not part of it any more. Default: now.")
+@click.option(
+    "--select",
+    type=click.Choice(("missing", "failed", "all")),
+    default="missing",
+    help="Which slots: those without a run, those whose run failed, or all. Default: missing.",
+)
+@click.option("--dry-run", is_flag=True, help="Only show which slots it would be.")
+@click.option(
+    "--order",
+    type=click.Choice(("oldest_first", "newest_first")),
+    default="oldest_first",
+    help="Default: oldest_first.",
+)
+@click.option("--max-parallel", type=click.IntRange(1, 1000), default=1, help="Runs at once. Default: 1.")
+@_http.output
+@_http.place
+def backfill(
+    task: str, project: str, start: str, end: str | None, data_dir: Path | None, style: str, **asked: Any
+) -> None:
+    """Run the slots of TASK in a range of nominal time again."""
+    where, name = _http.named(task, project)
+    body = {"from": start, "to": end or datetime.now(UTC).isoformat(), **asked}
+    made = _http.connect(data_dir).call("POST", "projects", where, "tasks", name, "backfill", body=body)
+    if style == "json":
+        _http.show_one(made, style)
+        return
+    if made["slots"]:
+        _http.show(made["slots"], _SLOTS, style)
+    count, shown = made["count"], len(made["slots"])
+    first = f" (the first {shown:,} are shown)" if shown < count else ""
+    runs = f"{count:,} run" if count == 1 else f"{count:,} runs"
+    click.echo(
+        f"{runs} would be made{first}" if made["dry_run"] else f"{runs} of backfill {made['backfill_id']}{first}"
+    )

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer import lifecycle
+from cron_observer.errors import ScheduleError
 from cron_observer.lifecycle import Event, Reason, Trigger
 from cron_observer.model import OnResume, Policy
 from cron_observer.schedule import id_floor
@@ -155,14 +156,13 @@ async def _reaches(conn: AsyncConnection, tenant_id: UUID, ended: Ended) -> bool
     if not rows or rows[0][-1]:
         return True
     plan = plan_rows.Plan(*rows[0][:-1])
-    return not plan.active or await asyncio.to_thread(_settled, plan.schedule, ended.at) <= plan.planned_until
-
-
-def _settled(block: Any, at: datetime) -> datetime:
+    if not plan.active:
+        return True
     try:
-        return plan_rows.compiled(block).settled(at)
-    except Exception:  # noqa: BLE001  it cannot be evaluated, so nothing more will be planned
-        return at
+        schedule = await reruns.schedule_of(conn, tenant_id, plan.schedule)
+    except ScheduleError:
+        return True  # nothing more will be planned
+    return await asyncio.to_thread(schedule.settled, ended.at) <= plan.planned_until
 
 
 async def _newest(conn: AsyncConnection, tenant_id: UUID, ended: Ended, limit: int) -> list[Repeat]:

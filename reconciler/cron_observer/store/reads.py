@@ -17,7 +17,8 @@ ITEM_COLUMNS: Final = """
     e.id, e.task_uid, t.name AS task_name, p.name AS project_name, e.status, e.reason, e.late, e.trigger,
     e.nominal_at, e.nominal_local, e.nominal_fold, e.timezone, e.fire_at, e.available_at, e.queue, e.priority,
     e.attempt, e.worker, e.lease_until, e.lease_seconds, e.claimed_at, e.started_at, e.finished_at,
-    e.run_deadline, e.cancel_requested_at, e.progress, e.exit_code"""
+    e.run_deadline, e.cancel_requested_at, e.progress, e.exit_code,
+    e.repeats, e.backfill_id"""
 
 #: The definition of the generation that a claim pinned; before that, the task's current one.
 DEFINITION_COLUMNS: Final = """

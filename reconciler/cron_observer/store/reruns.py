@@ -5,7 +5,8 @@ Each is a run of its own, with the nominal time of the slot that it repeats; wha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -13,8 +14,12 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from cron_observer.errors import ScheduleError
 from cron_observer.lifecycle import OFFERED_FOR, Event, Trigger
-from cron_observer.schedule import new_id
+from cron_observer.model import ScheduleSpec
+from cron_observer.schedule import Schedule, new_id
+from cron_observer.schedule import compile as compile_schedule
+from cron_observer.schedule.calendars import read_calendar
 from cron_observer.store.engine import fetch
 from cron_observer.store.jsonb import to_json
 
@@ -27,6 +32,11 @@ _TASK: Final = """
 SELECT t.task_uid, t.project_id, t.generation, t.spec, t.removed_at IS NOT NULL OR t.deleting_at IS NOT NULL
 FROM tasks t
 WHERE t.tenant_id = %(tenant)s AND t.task_uid = %(uid)s
+"""
+
+_CONTENTS: Final = """
+SELECT c.digest, c.content FROM calendar_contents c
+WHERE c.tenant_id = %(tenant)s AND c.digest = ANY (%(digests)s::text[])
 """
 
 _INSERT: Final = """
@@ -84,6 +94,25 @@ async def task(conn: AsyncConnection, tenant_id: UUID, task_uid: UUID) -> Task |
     """Return the task, or None if it has never been."""
     rows = await fetch(conn, _TASK, {"tenant": tenant_id, "uid": task_uid})
     return Task(*rows[0]) if rows else None
+
+
+async def schedule_of(conn: AsyncConnection, tenant_id: UUID, block: Any) -> Schedule:
+    """Compile a stored schedule block. Raises `ScheduleError` if it cannot be evaluated."""
+    try:
+        spec = ScheduleSpec.read(block, block["seed"])
+        digests = {text: text.rpartition("@")[2] for text in (*spec.include, *spec.exclude)}
+        parameters = {"tenant": tenant_id, "digests": sorted(set(digests.values()))}
+        found = dict(map(tuple, await fetch(conn, _CONTENTS, parameters))) if digests else {}
+        return await asyncio.to_thread(_compiled, spec, digests, found)
+    except ScheduleError:
+        raise
+    except Exception as error:  # any JSON may stand there
+        told = f"the stored schedule is damaged: {type(error).__name__}"
+        raise ScheduleError(told, pointer="", rule="CO3001", hint="write the task again") from error
+
+
+def _compiled(spec: ScheduleSpec, digests: Mapping[str, str], found: Mapping[str, Any]) -> Schedule:
+    return compile_schedule(spec, {text: read_calendar(found[one]) for text, one in digests.items() if one in found})
 
 
 async def add(

@@ -107,6 +107,8 @@ def execution_item(row: Mapping[Any, Any]) -> dict[str, Any]:
         "exit_code": row["exit_code"],
         "error": row["error"],
         "run_token": None,
+        "repeats": None if row["repeats"] is None else str(row["repeats"]),
+        "backfill_id": None if row["backfill_id"] is None else str(row["backfill_id"]),
         "definition": definition(row),
     }
 
@@ -141,6 +143,19 @@ def owner(row: Mapping[Any, Any]) -> dict[str, Any]:
         "commit": commit,
         "author": row["author"],
         "url": line_link(row["source_url"], commit, path, line),
+    }
+
+
+def pause(row: Mapping[Any, Any]) -> dict[str, Any] | None:
+    """Return the pause that is in force, None without one."""
+    if row["pause_since"] is None:
+        return None
+    return {
+        "since": instant(row["pause_since"]),
+        "until": instant(row["pause_until"]),
+        "reason": row["pause_reason"],
+        "author": row["pause_author"],
+        "on_resume": row["pause_on_resume"],
     }
 
 

@@ -2,44 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from cron_observer.errors import ScheduleError
 from cron_observer.model import TASK_NAME, ScheduleSpec
-from cron_observer.schedule import describe, id_ceil
-from cron_observer.store import reads, shapes
+from cron_observer.schedule import Schedule, describe, id_ceil
+from cron_observer.store import reads, reruns, shapes
 from cron_observer.store.lists import ID_SLACK
+from cron_observer.store.task_status import PAUSE_COLUMNS, PAUSE_JOIN, STATUS
 
 #: Every status that a task can show; REMOVED ones are listed only when asked for.
-TASK_STATUSES: Final = ("ACTIVE", "DISABLED", "QUARANTINED", "DELETING", "REMOVED")
-
-_STATUS: Final = """
-    CASE WHEN t.deleting_at IS NOT NULL THEN 'DELETING'
-         WHEN t.removed_at IS NOT NULL THEN 'REMOVED'
-         WHEN t.quarantine IS NOT NULL THEN 'QUARANTINED'
-         WHEN t.spec -> 'suspend' = 'true' THEN 'DISABLED'
-         ELSE 'ACTIVE' END"""
+TASK_STATUSES: Final = ("ACTIVE", "PAUSED", "DISABLED", "QUARANTINED", "DELETING", "REMOVED")
 
 _COLUMNS: Final = f"""
-    t.task_uid, t.name, t.seed, p.name AS project_name, {_STATUS} AS status, t.owner, s.name AS source_name,
-    s.url AS source_url, t.path, t.line, t.commit, t.author, t.spec, t.generation, t.labels, t.sync"""
+    t.task_uid, t.name, t.seed, p.name AS project_name, {STATUS} AS status, t.owner, s.name AS source_name,
+    s.url AS source_url, t.path, t.line, t.commit, t.author, t.spec, t.generation, t.labels, t.sync, {PAUSE_COLUMNS}"""
 
-_JOINS: Final = """
+_JOINS: Final = f"""
     FROM tasks AS t
     JOIN projects AS p ON p.tenant_id = t.tenant_id AND p.project_id = t.project_id
-    LEFT JOIN sources AS s ON s.tenant_id = t.tenant_id AND s.source_id = t.source_id"""
+    LEFT JOIN sources AS s ON s.tenant_id = t.tenant_id AND s.source_id = t.source_id
+    {PAUSE_JOIN}"""
 
 _TASKS: Final = text(f"""
     SELECT {_COLUMNS} {_JOINS}
     WHERE t.tenant_id = :tenant_id AND t.deleted_at IS NULL
       AND (CAST(:project_id AS uuid) IS NULL OR t.project_id = :project_id)
-      AND {_STATUS} = ANY (CAST(:statuses AS text[]))
+      AND {STATUS} = ANY (CAST(:statuses AS text[]))
       AND (CAST(:owner AS text) IS NULL OR t.owner = :owner)
       AND (CAST(:source AS text) IS NULL OR s.name = :source)
       AND (CAST(:like AS text) IS NULL
@@ -73,6 +70,10 @@ _AROUND: Final = text(f"""
             CASE WHEN plan.next_fire_at > :now THEN plan.next_fire_at END) AS next_fire_at
     FROM unnest(CAST(:uids AS uuid[])) AS wanted (task_uid)
     LEFT JOIN task_plan AS plan ON plan.tenant_id = :tenant_id AND plan.task_uid = wanted.task_uid""")
+
+_BLOCKS: Final = text("""
+    SELECT plan.task_uid, plan.schedule FROM task_plan AS plan
+    WHERE plan.tenant_id = :tenant_id AND plan.task_uid = ANY (CAST(:uids AS uuid[])) AND plan.active""")
 
 _RESOLVE: Final = text("""
     SELECT t.task_uid FROM tasks AS t
@@ -134,6 +135,7 @@ async def list_tasks(
         "label_value": value if equals else None,
         "after_name": after[0] if after else None,
         "after_uid": after[1] if after else None,
+        "now": now,
         "limit": limit + 1,
     }
     rows = (await conn.execute(_TASKS, values)).mappings().all()
@@ -146,7 +148,7 @@ async def get_task(
     conn: AsyncConnection, tenant_id: UUID, project: str, name: str, *, now: datetime
 ) -> dict[str, Any] | None:
     """Return the task of this name; also one whose manifest is gone, but none that has been deleted."""
-    values = {"tenant_id": tenant_id, "project": project, "name": name}
+    values = {"tenant_id": tenant_id, "project": project, "name": name, "now": now}
     rows = (await conn.execute(_BY_NAME, values)).mappings().all()
     return next(iter(await _dressed(conn, tenant_id, rows, now)), None)
 
@@ -155,7 +157,7 @@ async def tasks(
     conn: AsyncConnection, tenant_id: UUID, uids: Sequence[UUID], *, now: datetime
 ) -> dict[UUID, dict[str, Any]]:
     """Return the tasks with these uids, deleted ones included; unknown uids are left out."""
-    rows = (await conn.execute(_BY_UID, {"tenant_id": tenant_id, "uids": list(uids)})).mappings().all()
+    rows = (await conn.execute(_BY_UID, {"tenant_id": tenant_id, "uids": list(uids), "now": now})).mappings().all()
     dressed = await _dressed(conn, tenant_id, rows, now)
     return {row["task_uid"]: shown for row, shown in zip(rows, dressed, strict=True)}
 
@@ -200,10 +202,12 @@ async def _dressed(
     }
     around = {row["task_uid"]: row for row in (await conn.execute(_AROUND, values)).mappings()}
     last = await reads.items(conn, tenant_id, [row["last_id"] for row in around.values() if row["last_id"] is not None])
+    fires = {uid: near["next_fire_at"] for uid, near in around.items()}
+    fires |= await _after_pauses(conn, tenant_id, [row for row in rows if row["status"] == "PAUSED"], fires)
     dressed = []
     for row in rows:
         near = around.get(row["task_uid"])
-        active = row["status"] == "ACTIVE"
+        active = row["status"] in ("ACTIVE", "PAUSED")
         dressed.append(
             {
                 "uid": str(row["task_uid"]),
@@ -216,7 +220,8 @@ async def _dressed(
                 "generation": row["generation"],
                 "labels": row["labels"],
                 "schedule_text": describe(ScheduleSpec.read(row["spec"]["schedule"], row["seed"])),
-                "next_fire_at": shapes.instant(near["next_fire_at"]) if near and active else None,
+                "next_fire_at": shapes.instant(fires[row["task_uid"]]) if near and active else None,
+                "pause": shapes.pause(row),
                 "last_execution": last.get(near["last_id"]) if near else None,
                 # of tasks that somebody else fires and we watch
                 "ping_url": None,
@@ -224,6 +229,36 @@ async def _dressed(
             }
         )
     return dressed
+
+
+async def _after_pauses(
+    conn: AsyncConnection,
+    tenant_id: UUID,
+    paused: Sequence[Mapping[Any, Any]],
+    fires: Mapping[UUID, datetime | None],
+) -> dict[UUID, datetime | None]:
+    """Return when paused tasks fire next: after their pause, and not at all while it has no end.
+
+    What is planned behind the pause is known already; what lies further ahead is computed.
+    """
+    found: dict[UUID, datetime | None] = {}
+    for row in paused:
+        until, known = row["pause_until"], fires[row["task_uid"]]
+        found[row["task_uid"]] = None if until is None or known is None or known < until else known
+    ends = {row["task_uid"]: row["pause_until"] for row in paused if row["pause_until"] is not None}
+    unknown = [uid for uid in ends if found[uid] is None]
+    if unknown:
+        for uid, block in await conn.execute(_BLOCKS, {"tenant_id": tenant_id, "uids": unknown}):
+            try:
+                schedule = await reruns.schedule_of(conn, tenant_id, block)
+            except ScheduleError:
+                continue  # it is going to be quarantined
+            found[uid] = await asyncio.to_thread(_first_from, schedule, ends[uid])
+    return found
+
+
+def _first_from(schedule: Schedule, at: datetime) -> datetime | None:
+    return next((slot.fire_at for slot in schedule.next_fire_slots(at - timedelta(milliseconds=1))), None)
 
 
 async def list_projects(
