@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import structlog
 
+from cron_observer.errors import ScheduleError
 from cron_observer.manifest import MAX_FILE_BYTES, VALIDATOR_VERSION
-from cron_observer.model import Commit
-from cron_observer.plan import DesiredFile
-from cron_observer.source import Changes, Entry, Source, Target
-from cron_observer.source.reader import Reader
+from cron_observer.manifest.calendar import file_path
+from cron_observer.model import Commit, Definition, Finding, ParsedFile, Severity
+from cron_observer.plan import CALENDAR, DesiredFile
+from cron_observer.plan.contents import Files
+from cron_observer.source import Changes, Entry, Source, Target, is_calendar_file
+from cron_observer.source.reader import MAX_CALENDAR_BYTES, Reader
 from cron_observer.source.threads import in_thread
-from cron_observer.store import sync
+from cron_observer.store import calendars, sync
 from cron_observer.store.engine import Database
 from cron_observer.store.sources import Lease
 from cron_observer.store.sync import FileRow
@@ -26,13 +29,20 @@ _NOBODY: Final = Commit(id=None)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathered:
-    """What a plan is made from. `desired` are the files that were read, `changed` those whose content is new."""
+    """What a plan is made from. `desired` are the files that were read, `changed` those whose content is new.
+
+    `tracked` are changed calendar files. `files` says what those hold that the calendars of what was read name: by
+    manifest, then as it is written there.
+    """
 
     desired: Sequence[DesiredFile]
     gone: Sequence[str]
     changed: Collection[str]
     blobs: Mapping[str, str]
     texts: Mapping[str, str]
+    tracked: Sequence[FileRow]
+    files: Files
+    noted: Mapping[str, Sequence[Finding]]  #: findings of calendar files, by manifest
     head: Commit
     loose: bool  #: the plan must also know tasks that are not in sync
 
@@ -43,16 +53,25 @@ class Gathered:
 
     @property
     def names(self) -> list[str]:
-        """Return every name that is declared, well or badly."""
-        names = {task.name for one in self.desired for task in one.file.tasks}
+        """Return every name of a task that is declared, well or badly, or renamed from."""
+        tasks = [task for one in self.desired for task in one.file.tasks]
+        names = {task.name for task in tasks} | {task.renamed_from for task in tasks if task.renamed_from}
         return sorted(names.union(*(one.file.broken_names for one in self.desired)))
+
+    @property
+    def kinds(self) -> set[str]:
+        """Return the kinds beside tasks that are declared, well or badly."""
+        files = [one.file for one in self.desired]
+        return {one.kind for file in files for one in file.others} | {
+            kind for file in files for kind, _ in file.broken_others
+        }
 
     def rows(self, erroneous: Collection[str], supplying: Collection[str]) -> list[FileRow]:
         """Return what is to be known of the files that were read.
 
         The text of a file is kept when it is valid as a whole, or when tasks in force come from it.
         """
-        rows = []
+        rows = list(self.tracked)
         for one in self.desired:
             path, commit = one.file.path, one.commit.id
             valid = path not in erroneous
@@ -73,8 +92,12 @@ class Gathered:
         return rows
 
 
-async def gather(database: Database, source: Source, held: Lease, target: Target, reader: Reader) -> Gathered:
+async def gather(
+    database: Database, source: Source, held: Lease, target: Target, reader: Reader, also: Collection[str] = ()
+) -> Gathered:
     """Read what is new in `target`, and again every file that had findings or whose commit was rewritten.
+
+    Files of `also` are read again, too, and those whose calendars name a calendar file that has changed.
 
     Raises `SourceError`, and `MirrorBroken` when our copy is at fault.
     """
@@ -90,10 +113,16 @@ async def gather(database: Database, source: Source, held: Lease, target: Target
         known = await sync.files(conn, held, None if whole else [])
     blobs = {path: row.blob for path, row in known.items()} if since is None else None
     changes = await in_thread(source.changes, target, since, blobs)
+    async with database.transaction([held.tenant_id]) as conn:
+        again = {*also, *await _naming(conn, held, changes)}
+        known |= await sync.files(conn, held, sorted(again - known.keys()))
     entries, commits = await in_thread(
-        _chosen, source, target, None if whole else since, changes, known, anew=anew, rewritten=rewritten
+        _chosen, source, target, None if whole else since, changes, known, again, anew=anew, rewritten=rewritten
     )
-    found = await in_thread(lambda: list(reader.parse(source.read(entries, MAX_FILE_BYTES))))
+    tracked = [entry for entry in entries if is_calendar_file(entry.path)]
+    manifests = [entry for entry in entries if not is_calendar_file(entry.path)]
+    found = await in_thread(lambda: list(reader.parse(source.read(manifests, MAX_FILE_BYTES))))
+    files, noted = await in_thread(_calendar_files, source, target, reader, [file for _, _, file in found])
     head = Commit(id=target.id if source.has_commits else None)
     if source.has_commits and target.id is not None:
         head = (await in_thread(source.describe, [target.id])).get(target.id, head)
@@ -103,9 +132,69 @@ async def gather(database: Database, source: Source, held: Lease, target: Target
         changed={entry.path for entry in (*changes.added, *changes.modified)},
         blobs={entry.path: entry.blob for entry, _, _ in found},
         texts={entry.path: data.decode("utf-8", "replace") for entry, data, _ in found},
+        tracked=[_tracked(entry, commits.get(entry.path, head)) for entry in tracked],
+        files=files,
+        noted=noted,
         head=head,
         loose=whole or held.counts.get("kept", 0) + held.counts.get("held", 0) > 0,
     )
+
+
+def _tracked(entry: Entry, commit: Commit) -> FileRow:
+    return FileRow(path=entry.path, blob=entry.blob, state="ok", documents=0, commit=commit.id)
+
+
+async def _naming(conn: Any, held: Lease, changes: Changes) -> set[str]:
+    """Return the manifests in force whose calendars name a calendar file that has changed."""
+    changed = {entry.path for entry in (*changes.added, *changes.modified)} | set(changes.deleted)
+    changed = {path for path in changed if is_calendar_file(path)}
+    if not changed:
+        return set()
+    rows = await calendars.with_files(conn, held)
+    return {path for path, names in rows if any(file_path(path, name) in changed for name in names)}
+
+
+def _calendar_files(
+    source: Source, target: Target, reader: Reader, manifests: Sequence[ParsedFile]
+) -> tuple[Files, dict[str, list[Finding]]]:
+    """Read the calendar files that the calendars of these manifests name; with them, what is to be noted of each."""
+    declared = [one for file in manifests for one in file.others if one.kind == CALENDAR]
+    named = [
+        (one, entry["ics"], file_path(one.path, entry["ics"]))
+        for one in declared
+        for entry in one.spec.get("entries") or ()
+        if "ics" in entry
+    ]
+    if not named:
+        return {}, {}
+    entries = source.entries(target, sorted({path for _, _, path in named if path is not None}))
+    held = {entry.path: content for entry, content in reader.calendars(source.read(entries, MAX_CALENDAR_BYTES))}
+    files: dict[str, dict[str, Mapping[str, Any] | ScheduleError]] = {}
+    noted: dict[str, list[Finding]] = {}
+    for one, written, path in named:
+        if path not in held:
+            continue
+        content = held[path]
+        error = next((found for found in content["findings"] if found.severity is Severity.ERROR), None)
+        if error is None:
+            files.setdefault(one.path, {})[written] = {"dates": content["dates"], "spans": content["spans"]}
+            noted.setdefault(one.path, []).extend(_told(one, path, found) for found in content["findings"])
+        else:
+            message = f"the calendar file cannot be read: {_where(path, error)}: {error.message}"
+            files.setdefault(one.path, {})[written] = ScheduleError(
+                message, pointer="/entries", rule=error.code, hint=error.hint
+            )
+    return files, noted
+
+
+def _where(path: str | None, found: Finding) -> str:
+    return f"{path}:{found.line}" if found.line else f"{path}"
+
+
+def _told(one: Definition, path: str | None, found: Finding) -> Finding:
+    """Tell what was found in a calendar file where the manifest names it."""
+    message = f"{_where(path, found)}: {found.message}"
+    return replace(found, path=one.path, line=one.line, kind=one.kind, name=one.name, message=message)
 
 
 def _chosen(
@@ -114,6 +203,7 @@ def _chosen(
     since: str | None,
     changes: Changes,
     known: Mapping[str, FileRow],
+    also: Collection[str],
     *,
     anew: bool,
     rewritten: bool,
@@ -124,7 +214,7 @@ def _chosen(
     left = {
         path: row for path, row in known.items() if path not in {*(entry.path for entry in fresh), *changes.deleted}
     }
-    again = {path for path, row in left.items() if anew or row.state != "ok"}
+    again = {path for path, row in left.items() if anew or row.state != "ok" or path in also}
     if rewritten:
         moved = source.commits_touching({path: row.blob for path, row in left.items()}, None, target)
         again |= {path for path, commit in moved.items() if commit.id != left[path].commit}

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -22,13 +22,13 @@ import structlog
 from cron_observer import conditions
 from cron_observer.errors import SourceError
 from cron_observer.gather import Gathered, gather
-from cron_observer.manifest import VALIDATOR_VERSION
+from cron_observer.manifest import VALIDATOR_VERSION, rules
 from cron_observer.model import Commit, Finding, Severity
-from cron_observer.plan import OUTSIDE, Plan, plan
+from cron_observer.plan import CALENDAR, OUTSIDE, Actual, Plan, plan
 from cron_observer.source import MirrorBroken, Source, SourceSpec, Target
 from cron_observer.source.reader import Reader
 from cron_observer.source.threads import in_thread
-from cron_observer.store import plans, sources, sync, task_writes
+from cron_observer.store import bindings, calendars, groups, plans, sources, sync, task_writes
 from cron_observer.store.engine import Database, clock, is_transient
 from cron_observer.store.sources import Lease, Overtaken, Stale
 
@@ -45,9 +45,20 @@ BACKOFF_REMOTE: Final = 300.0
 #: Times that a plan is made anew because somebody changed a task while it was being applied.
 PLANNING_TRIES: Final = 3
 
+#: Findings that may be mended by another source of the project, so that it asks for a look when it has something new.
+_REFERENCES: Final = (rules.UNKNOWN_CALENDAR.code, rules.UNKNOWN_GROUP.code)
+
 #: Lines of text around a finding that are kept with it, each cut to so many characters.
 _AROUND: Final = 1
 _WIDEST: Final = 200
+
+
+class _Unread(Exception):  # noqa: N818  it says what is missing
+    """The plan takes away what unchanged files refer to: they are to be read again, and the plan made anew."""
+
+    def __init__(self, paths: Collection[str]) -> None:
+        super().__init__(len(paths))
+        self.paths = paths
 
 
 @dataclass(slots=True)
@@ -118,11 +129,20 @@ class Pass:
                 ref=target.ref,
                 commit=self._commit(target),
             )
+        target, found = await self._read(target)
+        while True:
+            try:
+                return await self._apply(target, found)
+            except _Unread as more:
+                target, found = await self._read(target, {*found.paths, *more.paths})
+
+    async def _read(self, target: Target, also: Collection[str] = ()) -> tuple[Target, Gathered]:
+        """Fetch `target`, and read what is new in it and the files of `also`."""
+        source = self.subject.source
         for last in (False, True):
             try:
                 target = await in_thread(source.fetch, target)
-                found = await gather(self.database, source, self.held, target, self.reader)
-                break
+                return target, await gather(self.database, source, self.held, target, self.reader, also)
             except MirrorBroken as error:
                 if last:
                     raise SourceError(
@@ -130,7 +150,7 @@ class Pass:
                     ) from error
                 log.warning("mirror_rebuilt", source=self.held.name, reason=str(error))
                 await in_thread(source.rebuild)
-        return await self._apply(target, found)
+        raise AssertionError
 
     # Nothing new
 
@@ -144,10 +164,17 @@ class Pass:
                 return False
         elif subject.digest != (held.applied_seq, target.id):
             return False
-        if held.counts.get("conflicts", 0) == 0:
+        conflicts, asked = held.counts.get("conflicts", 0) > 0, held.requested_seq > held.handled_seq
+        if not conflicts and not asked:
             return True
         async with self.database.transaction([held.tenant_id]) as conn:
-            return not await sync.freed(conn, held, OUTSIDE)
+            if conflicts and await sync.freed(conn, held, OUTSIDE):
+                return False
+            return not asked or not (await sync.waits(conn, held, _REFERENCES) or await self._dangling(conn))
+
+    async def _dangling(self, conn: Any) -> list[str]:
+        held = self.held
+        return await bindings.dangling(conn, held.tenant_id, held.source_id, held.project_id)
 
     async def _end_unchanged(self, target: Target) -> str:
         held = self.held
@@ -188,16 +215,29 @@ class Pass:
         """Plan against what is in force now, and write all of it; the caller commits."""
         held, now = self.held, await self._now(conn)
         assert self.run_id is not None  # noqa: S101  the run has begun
-        actual = await task_writes.inventory(conn, held, found.paths, found.names, loose=found.loose)
         made = await in_thread(
-            plan, found.desired, found.gone, actual, source_id=held.source_id, project_id=held.project_id
+            plan,
+            found.desired,
+            found.gone,
+            await self._inventory(conn, found),
+            source_id=held.source_id,
+            project_id=held.project_id,
+            files=found.files,
         )
+        await calendars.apply(conn, held, made, now)
+        await groups.apply(conn, held, made, now)
         await task_writes.apply(conn, held, made, now)
-        findings = _findings(found, made)
+        if made.vanished or held.requested_seq > held.handled_seq:
+            unread = set(await self._dangling(conn)) - set(found.paths)
+            if unread:
+                raise _Unread(unread)
+        if made.vanished or made.appeared:
+            await sources.ask_others(conn, held)
+        findings = await in_thread(_findings, found, made, self.reader)
         await sync.save_files(conn, held, found.rows(_erroneous(findings), _supplied(made)), found.gone)
         await sync.replace_findings(conn, held, self.run_id, findings)
         counts = await sync.counts(conn, held, OUTSIDE)
-        did = made.counts() | {"files": len(found.desired) + len(found.gone)}
+        did = made.counts() | {"files": len(found.paths) + len(found.tracked)}
         changed = bool(found.changed or found.gone or made.counts().keys() - {"unchanged", "kept", "held"})
         await sync.end_run(
             conn,
@@ -209,6 +249,15 @@ class Pass:
             counts=did | {name: counts[name] for name in ("errors", "warnings")},
         )
         return made, await self._end(conn, now, target, counts, applied=True)
+
+    async def _inventory(self, conn: Any, found: Gathered) -> list[Actual]:
+        """Return what is in force, as far as the plan has to know it."""
+        held = self.held
+        tasks = await task_writes.inventory(conn, held, found.paths, found.names, loose=found.loose)
+        known = await calendars.inventory(conn, held)
+        if CALENDAR in found.kinds or any(row.path in found.paths for row in known):
+            known = await calendars.with_contents(conn, held.tenant_id, known)
+        return [*tasks, *known, *await groups.inventory(conn, held)]
 
     async def _end(self, conn: Any, now: datetime, target: Target, counts: Any, *, applied: bool = False) -> int:
         return await sources.end_pass(
@@ -303,16 +352,26 @@ def backoff(poll_seconds: float, failures: int, *, local: bool) -> timedelta:
     return _spread(min(most, max(poll_seconds, 0.5) * 2.0 ** min(failures - 1, 16)), 0.5, 1.0)
 
 
-def _findings(found: Gathered, made: Plan) -> dict[str, list[tuple[Finding, str | None]]]:
+def _findings(found: Gathered, made: Plan, reader: Reader) -> dict[str, list[tuple[Finding, str | None]]]:
     """Return the findings of every file that was read, and none for those that are gone."""
     findings: dict[str, list[tuple[Finding, str | None]]] = {path: [] for path in found.gone}
     for one in found.desired:
         path = one.file.path
         lines = re.split(r"\r\n|\r|\n", found.texts.get(path, ""))
-        findings[path] = [
-            (finding, excerpt(lines, finding.line)) for finding in [*one.file.findings, *made.findings.get(path, ())]
-        ]
+        told = [*found.noted.get(path, ()), *made.findings.get(path, ())]
+        several = [*one.file.findings, *_placed(told, path, found.texts.get(path, ""), reader)]
+        findings[path] = [(finding, excerpt(lines, finding.line)) for finding in several]
     return findings
+
+
+def _placed(told: Sequence[Finding], path: str, text: str, reader: Reader) -> list[Finding]:
+    """Move findings of plans, which know names alone, to the lines that their pointers mean."""
+    inner = [one for one in told if one.pointer not in (None, "/metadata/name")]
+    if not inner:
+        return list(told)
+    lines = reader.lines(path, text.encode(), [(one.kind, one.name, str(one.pointer)) for one in inner])
+    moved = {id(one): replace(one, line=line) for one, line in zip(inner, lines, strict=True) if line is not None}
+    return [moved.get(id(one), one) for one in told]
 
 
 def excerpt(lines: Sequence[str], line: int | None) -> str | None:

@@ -74,7 +74,11 @@ GRANTS: dict[str, dict[str, set[str]]] = {
 
 #: Columns that a role may update though not the whole table.
 COLUMN_GRANTS: dict[str, dict[str, set[str]]] = {
-    "cron_observer_api": {"sources": {"requested_seq", "next_poll_at"}},
+    "cron_observer_api": {
+        "sources": {"requested_seq", "next_poll_at"},
+        "calendars": {"updated_at"},
+        "task_groups": {"updated_at"},
+    },
     "cron_observer_reconciler": {"executions": {"queue", "priority", "plan_generation"}},
     "cron_observer_scheduler": {
         "tasks": {"quarantine", "deleted_at", "updated_at"},

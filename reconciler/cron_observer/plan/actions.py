@@ -23,9 +23,8 @@ NOUNS: Final = {TASK: "task", CALENDAR: "calendar", GROUP: "task group"}
 
 OWNED_BY_API: Final = Rule("CO1501", "task is owned by the API")
 OWNED_BY_SOURCE: Final = Rule("CO1502", "name is owned by another source")
-NOT_DECLARED: Final = Rule("CO1503", "calendar or task group is not declared")
-REFERENCE_BROKEN: Final = Rule("CO1504", "calendar or task group is broken")
-RENAME_REFUSED: Final = Rule("CO1505", "task cannot be renamed")
+REFERENCE_BROKEN: Final = Rule("CO1503", "calendar or task group is broken")
+RENAME_REFUSED: Final = Rule("CO1504", "task cannot be renamed")
 
 #: What waits for a name that somebody outside of the source has taken, so that every look has to try again.
 OUTSIDE: Final = (OWNED_BY_API.code, OWNED_BY_SOURCE.code)

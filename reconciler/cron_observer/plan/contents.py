@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cron_observer.errors import ScheduleError
+from cron_observer.manifest import rules
 from cron_observer.manifest.rules import Rule
 from cron_observer.model import Definition
 from cron_observer.plan.actions import APPLIED, CALENDAR, Action, Actual, Refreshed, Step
@@ -17,8 +18,9 @@ from cron_observer.plan.claims import Key, Scene, keep
 
 Content = Mapping[str, Any]
 
-#: For each manifest file, what the calendar files that its calendars name hold, by the name they are called there.
-Files = Mapping[str, Mapping[str, Mapping[str, Any]]]
+#: For each manifest file, what the calendar files that its calendars name hold, by the name they are called there:
+#: dates and spans, or why they cannot be read.
+Files = Mapping[str, Mapping[str, Mapping[str, Any] | ScheduleError]]
 
 
 @dataclass(slots=True)
@@ -84,10 +86,24 @@ class _Work:
         from cron_observer.schedule.calendars import part_of
 
         try:
-            own = part_of(declared.spec, self.files.get(declared.path, {}))
+            own = part_of(declared.spec, self._files(declared))
             return self._joined(own, declared.spec)
         except ScheduleError as error:
             return self._refuse(action, declared, error)
+
+    def _files(self, declared: Definition) -> dict[str, Mapping[str, Any]]:
+        """Return the calendar files of a calendar. Raises `ScheduleError` for one that cannot be read."""
+        named = self.files.get(declared.path, {})
+        found = {}
+        for number, entry in enumerate(declared.spec.get("entries") or ()):
+            file = named.get(entry.get("ics") or "")
+            if isinstance(file, ScheduleError):
+                raise ScheduleError(
+                    file.message, pointer=f"/entries/{number}/ics", rule=file.rule, hint=file.hint
+                ) from file
+            if file is not None:
+                found[entry["ics"]] = file
+        return found
 
     def _stored(self, row: Actual) -> Content | None:
         """Return what a calendar holds whose manifest was not read, or does not count."""
@@ -107,20 +123,20 @@ class _Work:
             content = self.content(base)
             if content is None:
                 message, known = f'the calendar "{base}" is not declared', [*self.rows, *self.actions]
-                raise ScheduleError(message, pointer=f"/base/{number}", rule="CO1403", hint=near(base, known))
+                rule = rules.UNKNOWN_CALENDAR.code
+                raise ScheduleError(message, pointer=f"/base/{number}", rule=rule, hint=near(base, known))
             parts += [part for part in content["parts"] if part not in parts]
         ranges = sum(len(part["dates"]) + len(part["spans"]) for part in parts)
         if len(parts) > MOST_CALENDARS or ranges > MOST_RANGES:
             message = f"it is made of {len(parts):,} calendars, and holds {ranges:,} dates and spans"
             hint = f"at most {MOST_CALENDARS:,} and {MOST_RANGES:,} are allowed"
-            raise ScheduleError(message, pointer="/base", rule="CO1409", hint=hint)
+            rule = rules.CALENDAR_TOO_LARGE.code
+            raise ScheduleError(message, pointer="/base", rule=rule, hint=hint)
         return {"parts": parts}
 
     def _refuse(self, action: Action, declared: Definition, error: ScheduleError) -> Content | None:
         message = error.message[:1].lower() + error.message[1:]
-        self.scene.findings.add(
-            declared, Rule(error.rule, "calendar"), message, error.hint, f"/spec{error.pointer}".rstrip("/")
-        )
+        self.scene.findings.add(declared, Rule(error.rule, "calendar"), message, error.hint, f"/spec{error.pointer}")
         row = action.actual
         if row is None or row.removed:
             del self.actions[action.name]
@@ -140,9 +156,8 @@ class _Work:
             if way:
                 message = f"the calendar contains itself: {' → '.join(way)}"
                 hint = "remove one of these from its base"
-                self.known[name] = self._refuse(
-                    action, one, ScheduleError(message, pointer="/base", rule="CO1404", hint=hint)
-                )
+                error = ScheduleError(message, pointer="/base", rule=rules.CALENDAR_CYCLE.code, hint=hint)
+                self.known[name] = self._refuse(action, one, error)
 
 
 def _circle(name: str, bases: Mapping[str, Any]) -> list[str]:

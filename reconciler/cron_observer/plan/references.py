@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+from cron_observer.manifest import rules
 from cron_observer.model import TaskDefinition
 from cron_observer.plan.actions import (
     APPLIED,
     CALENDAR,
     GROUP,
-    NOT_DECLARED,
     NOUNS,
     REFERENCE_BROKEN,
     Action,
@@ -20,6 +20,9 @@ from cron_observer.plan.actions import (
     Step,
 )
 from cron_observer.plan.claims import Claim, Key, Scene
+
+#: The rule that a reference to nothing breaks, by the kind that is referred to.
+UNKNOWN: Final = {CALENDAR: rules.UNKNOWN_CALENDAR, GROUP: rules.UNKNOWN_GROUP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class Known:
             pointer = f"/spec{one.pointer}"
             if key not in self.living:
                 names = [name for kind, name in self.living if kind == one.kind]
-                scene.findings.add(task, NOT_DECLARED, *missing(one, names), pointer)
+                scene.findings.add(task, UNKNOWN[one.kind], *missing(one, names), pointer)
                 good = False
             elif key in self.broken and changed:
                 message = f'the {NOUNS[one.kind]} "{one.name}" is broken in {self.broken[key]}'

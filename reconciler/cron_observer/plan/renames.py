@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from cron_observer.manifest import rules
 from cron_observer.model import TaskDefinition
 from cron_observer.plan.actions import RENAME_REFUSED, TASK, Action, Actual, Step
 from cron_observer.plan.claims import Claim, Key, Scene, choose, keep, place
@@ -65,10 +66,10 @@ def _judge(
     declared = old_key in claims or (old is not None and scene.still_declares(old))
     if new is not None and (_is_past(task, claims[new_key], new, scene) or (declared and not new.removed)):
         return
-    doubt = None
+    rule, doubt = RENAME_REFUSED, None
     if declared:
         where = claims[old_key][0].place if old_key in claims else f"{old.path}:{old.line}" if old else ""
-        doubt = f"is still declared in {where}", "remove it there, or leave renamedFrom out"
+        rule, doubt = rules.RENAMED_FROM_DECLARED, (f"is still declared in {where}", "remove one of the two")
     elif old is None or (new is not None and old.removed):
         return  # nothing is left to take over
     elif not scene.ours(old):
@@ -78,9 +79,9 @@ def _judge(
         was = "there was" if new.removed else "there is"
         doubt = f'cannot become "{task.name}": {was} another task of that name', "choose another name"
     elif rivals:
-        doubt = f'is claimed by "{rivals[0]}" too', "only one task can be its successor"
+        rule, doubt = rules.RENAMED_TWICE, (f'is claimed by "{rivals[0]}" too', "only one task can be its successor")
     if doubt is not None:
-        scene.findings.add(task, RENAME_REFUSED, f'the task "{task.renamed_from}" {doubt[0]}', doubt[1], _POINTER)
+        scene.findings.add(task, rule, f'the task "{task.renamed_from}" {doubt[0]}', doubt[1], _POINTER)
         made.done.add(new_key)
         if new is not None and not new.removed and scene.ours(new):
             made.actions.append(keep(new))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cron_observer.source.address import Address, read_address
 from cron_observer.source.spec import Changes, Entry, MirrorBroken, Source, SourceSpec, Target
+from cron_observer.source.trees import is_calendar_file
 
 __all__ = [
     "Address",
@@ -19,6 +20,7 @@ __all__ = [
     "SourceSpec",
     "Target",
     "detect_kind",
+    "is_calendar_file",
     "open_source",
     "read_address",
 ]

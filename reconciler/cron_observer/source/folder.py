@@ -17,7 +17,7 @@ from cron_observer.source.spec import UNREADABLE, Changes, Entry, SourceSpec, Ta
 from cron_observer.source.trees import Chooser
 
 #: Bytes of a file that its digest covers; a longer one is refused whatever else it holds.
-_DIGESTED: Final = 1024 * 1024
+_DIGESTED: Final = 8 * 1024 * 1024
 _SYMLINK: Final = "120000"
 
 _Stamp = tuple[int, int, int, int]

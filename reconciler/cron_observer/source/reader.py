@@ -1,4 +1,4 @@
-"""Parse manifests in a child with limits: what a stranger wrote must not be able to hurt the reconciler.
+"""Read manifests and calendar files in a child with limits: what a stranger wrote must not hurt the reconciler.
 
 The child has bounds on memory, processor time and open files, and writes no files. It is kept for the next file, and
 replaced when it dies or hangs; the file that it died of gets a finding. What it answers is JSON, read against the
@@ -16,17 +16,19 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, TypeVar
 
 import msgspec
 
 from cron_observer import manifest
 from cron_observer.errors import SourceError
-from cron_observer.manifest import rules
+from cron_observer.manifest import ics, loader, rules
 from cron_observer.manifest.files import finding
+from cron_observer.manifest.nodes import find
 from cron_observer.model import ParsedFile
 from cron_observer.source.spec import UNNAMABLE, UNREADABLE, Entry
+from cron_observer.source.trees import is_calendar_file
 
 #: Bytes of address space: the largest manifest needs a quarter of it.
 MEMORY: Final = 512 * 1024 * 1024
@@ -38,18 +40,31 @@ START_SECONDS: Final = 60.0
 
 COMMAND: Final = (sys.executable, "-B", "-P", "-m", "cron_observer.source.reader")
 
+#: Bytes of a calendar file, which may hold twenty thousand events.
+MAX_CALENDAR_BYTES: Final = 5 * 1024 * 1024
+
 _LENGTH: Final = struct.Struct("!I")
 _MOST: Final = 64 * 1024 * 1024  # bytes of an answer
+
+
+#: A value of a document: its kind, its name, and a JSON pointer inside of it.
+Place = tuple[str | None, str | None, str]
 
 
 class _Request(msgspec.Struct, array_like=True):
     path: str
     mode: str
     data: bytes
+    places: list[Place] = []
 
 
 _requests = msgspec.msgpack.Decoder(_Request)
 _answers = msgspec.json.Decoder(ParsedFile)
+
+
+_days = msgspec.json.Decoder(ics.CalendarFile)
+_lines = msgspec.json.Decoder(list[int | None])
+_T = TypeVar("_T", ParsedFile, ics.CalendarFile, list[int | None])
 
 
 class _Died(Exception):  # noqa: N818  it says what happened
@@ -80,25 +95,59 @@ class Reader:
         Raises `SourceError` (``Stopped``) when the reader is closed meanwhile.
         """
         for entry, data in files:
-            yield entry, data, _refused(entry, data) or self._ask(entry, data)
+            yield entry, data, _refused(entry, data) or self._parsed(entry, data)
 
-    def _ask(self, entry: Entry, data: bytes) -> ParsedFile:
-        request = msgspec.msgpack.encode(_Request(entry.path, entry.mode, data))
+    def _parsed(self, entry: Entry, data: bytes) -> ParsedFile:
+        parsed = self._ask(entry, data, _answers)
+        if parsed is not None:
+            return parsed
+        message = "the file could not be parsed within the limits of memory and time"
+        hint = "simplify it, or split it into several files"
+        found = finding(rules.UNREADABLE, entry.path, message, hint)
+        return ParsedFile(path=entry.path, findings=(found,), parseable=False)
+
+    def calendars(self, files: Iterable[tuple[Entry, bytes]]) -> Iterator[tuple[Entry, ics.CalendarFile]]:
+        """Give what each calendar file holds; one that cannot be read holds nothing and says why.
+
+        Raises `SourceError` (``Stopped``) when the reader is closed meanwhile.
+        """
+        for entry, data in files:
+            if not entry.mode.startswith("100"):
+                message = "this is no regular file"
+                found = finding(rules.BAD_CALENDAR_FILE, entry.path, message, "commit the file itself")
+            elif (entry.size or len(data)) > MAX_CALENDAR_BYTES:
+                message = f"the file has more than {MAX_CALENDAR_BYTES:,} bytes"
+                found = finding(rules.BAD_CALENDAR_FILE, entry.path, message, "remove old events from it")
+            elif (held := self._ask(entry, data, _days)) is not None:
+                yield entry, held
+                continue
+            else:
+                message = "the file could not be read within the limits of memory and time"
+                found = finding(rules.BAD_CALENDAR_FILE, entry.path, message, "simplify it")
+            yield entry, ics.CalendarFile(dates=[], spans=[], findings=[found])
+
+    def lines(self, path: str, data: bytes, places: Sequence[Place]) -> list[int | None]:
+        """Return the line of each place of a manifest, None where it is not found."""
+        found = self._ask(Entry(path, "100644", ""), data, _lines, list(places))
+        return [None] * len(places) if found is None else found
+
+    def _ask(
+        self, entry: Entry, data: bytes, answers: msgspec.json.Decoder[_T], places: list[Place] | None = None
+    ) -> _T | None:
+        """Let the child read a file; None when it dies of it."""
+        request = msgspec.msgpack.encode(_Request(entry.path, entry.mode, data, places or []))
         with self._lock:
             # A child that has served before may have died of something else: the file gets a child of its own.
             for _ in range(1 if self._child is None else 2):
                 try:
                     if self._child is None:
                         self._begin()
-                    return self._exchange(request)
+                    return self._exchange(request, answers)
                 except _Died:
                     self._end()
                 if self._closed:
                     raise SourceError("the reconciler is stopping", reason="Stopped", permanent=False)
-        message = "the file could not be parsed within the limits of memory and time"
-        hint = "simplify it, or split it into several files"
-        found = finding(rules.UNREADABLE, entry.path, message, hint)
-        return ParsedFile(path=entry.path, findings=(found,), parseable=False)
+        return None
 
     def _begin(self) -> None:
         if self._closed:
@@ -119,7 +168,7 @@ class Reader:
         ours.settimeout(START_SECONDS)
         self._receive()
 
-    def _exchange(self, request: bytes) -> ParsedFile:
+    def _exchange(self, request: bytes, answers: msgspec.json.Decoder[_T]) -> _T:
         assert self._socket is not None  # noqa: S101  there is a child
         self._socket.settimeout(WALL_SECONDS)
         try:
@@ -127,7 +176,7 @@ class Reader:
         except OSError as error:
             raise _Died from error
         try:
-            return _answers.decode(self._receive())
+            return answers.decode(self._receive())
         except msgspec.MsgspecError as error:
             raise _Died from error
 
@@ -210,8 +259,30 @@ def _child(number: int) -> None:
             used = resource.getrusage(resource.RUSAGE_SELF)
             soft = int(used.ru_utime + used.ru_stime) + 1 + PROCESSOR_SECONDS
             resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
-            answer = msgspec.json.encode(manifest.parse(request.path, request.data, mode=request.mode))
+            answer = msgspec.json.encode(_answer(request))
             connection.sendall(_LENGTH.pack(len(answer)) + answer)
+
+
+def _answer(request: _Request) -> ParsedFile | ics.CalendarFile | list[int | None]:
+    if request.places:
+        return [_line(request.data, *place) for place in request.places]
+    if is_calendar_file(request.path):
+        return ics.read(request.path, request.data)
+    return manifest.parse(request.path, request.data, mode=request.mode)
+
+
+def _line(data: bytes, kind: str | None, name: str | None, pointer: str) -> int | None:
+    """Return the line of a value, or of the nearest one around it."""
+    stream = loader.load(loader.decode(data)[0])
+    for document in stream.documents:
+        root = document.root
+        found = [find(root, at) for at in ("/kind", "/metadata/name")]
+        if root is None or [node.value if node else None for node in found] != [kind, name]:
+            continue
+        while (node := find(root, pointer)) is None:
+            pointer = pointer.rpartition("/")[0]
+        return stream.place(node.start if node.key_start < 0 or node.children is None else node.key_start)[0]
+    return None
 
 
 if __name__ == "__main__":

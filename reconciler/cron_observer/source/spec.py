@@ -58,7 +58,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What differs between what is known of a source and a target; only files that count as manifests."""
+    """What differs between what is known of a source and a target; only manifests and calendar files."""
 
     added: Sequence[Entry] = ()
     modified: Sequence[Entry] = ()

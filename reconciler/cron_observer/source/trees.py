@@ -31,12 +31,22 @@ class Chooser:
     ignore: Sequence[str]
 
     def __call__(self, path: str, mode: str) -> bool:
-        """Tell whether an entry counts. A link that stands where manifests are looked for does, too: as a finding."""
+        """Tell whether an entry counts. A link that stands where manifests are looked for does, too: as a finding.
+
+        Calendar files count wherever they are, but for hidden ones: a manifest may name any.
+        """
+        if is_calendar_file(path):
+            return not any(part.startswith(".") for part in path.split("/"))
         if path.endswith((".yaml", ".yml")) or path.lower().endswith((".yaml", ".yml")):
             return is_manifest(path, self.paths, self.ignore)
         if mode not in _LINKS:
             return False
         return any(f"{wanted.strip('/')}/".startswith(f"{path}/") for wanted in self.paths)
+
+
+def is_calendar_file(path: str) -> bool:
+    """Tell whether a path is one that calendars may name: it is read only if one does."""
+    return path[-4:].lower() == ".ics"
 
 
 def too_many(number: int, most: int, what: str) -> SourceError:

@@ -27,6 +27,7 @@ __all__ = [
     "Lease",
     "Overtaken",
     "Stale",
+    "ask_others",
     "due",
     "end_pass",
     "ensure",
@@ -106,6 +107,15 @@ _LEASE: Final = text("""
         s.requested_seq, s.handled_seq, s.observed_commit, s.applied_commit, s.applied_seq, s.validator_version,
         s.failures, s.first_pass_at, s.conditions, s.counts""")
 
+_ASK_OTHERS: Final = text("""
+    WITH neighbours AS (
+        SELECT source_id FROM sources WHERE tenant_id = :tenant_id AND project_id = :project_id
+        ORDER BY source_id FOR UPDATE
+    )
+    UPDATE sources AS s SET requested_seq = requested_seq + 1
+    FROM neighbours AS n
+    WHERE s.tenant_id = :tenant_id AND s.source_id = n.source_id AND s.source_id <> :source_id""")
+
 _RENEW: Final = text("""
     UPDATE sources SET lease_until = :until
     WHERE tenant_id = :tenant_id AND source_id = :source_id AND lease_epoch = :epoch AND lease_until IS NOT NULL""")
@@ -184,6 +194,11 @@ async def renew(conn: AsyncConnection, held: Lease, now: datetime, ttl: timedelt
     """Keep a lease for longer; False when it has been lost."""
     values = _key(held) | {"epoch": held.epoch, "until": now + ttl}
     return bool((await conn.execute(_RENEW, values)).rowcount)
+
+
+async def ask_others(conn: AsyncConnection, held: Lease) -> None:
+    """Let the other sources of the project be looked at: what they refer to has come or gone."""
+    await conn.execute(_ASK_OTHERS, _key(held) | {"project_id": held.project_id})
 
 
 async def give_back(conn: AsyncConnection, held: Lease) -> None:

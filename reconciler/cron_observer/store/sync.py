@@ -92,12 +92,19 @@ _ADD_FINDINGS: Final = text("""
         CAST(:hint AS text[]), CAST(:excerpt AS text[])) AS v""")
 
 _COUNTS: Final = text("""
-    SELECT f.files, f.documents, t.tasks, t.kept, t.held, x.errors, x.warnings, x.conflicts
+    SELECT f.files, f.documents, t.tasks, t.kept + c.kept + g.kept AS kept, t.held + c.held + g.held AS held,
+        c.calendars, g.groups, x.errors, x.warnings, x.conflicts
     FROM (SELECT count(*) AS files, coalesce(sum(documents), 0) AS documents FROM manifest_files
           WHERE tenant_id = :tenant_id AND source_id = :source_id) AS f,
         (SELECT count(*) AS tasks, count(*) FILTER (WHERE sync = 'KEPT_LAST_GOOD') AS kept,
             count(*) FILTER (WHERE sync = 'HELD') AS held FROM tasks
          WHERE tenant_id = :tenant_id AND source_id = :source_id AND removed_at IS NULL) AS t,
+        (SELECT count(*) AS calendars, count(*) FILTER (WHERE sync = 'KEPT_LAST_GOOD') AS kept,
+            count(*) FILTER (WHERE sync = 'HELD') AS held FROM calendars
+         WHERE tenant_id = :tenant_id AND source_id = :source_id AND removed_at IS NULL) AS c,
+        (SELECT count(*) AS groups, count(*) FILTER (WHERE sync = 'KEPT_LAST_GOOD') AS kept,
+            count(*) FILTER (WHERE sync = 'HELD') AS held FROM task_groups
+         WHERE tenant_id = :tenant_id AND source_id = :source_id AND removed_at IS NULL) AS g,
         (SELECT count(*) FILTER (WHERE severity = 'error') AS errors,
             count(*) FILTER (WHERE severity = 'warning') AS warnings,
             count(*) FILTER (WHERE code = ANY (CAST(:outside AS text[]))) AS conflicts FROM sync_findings
@@ -111,6 +118,12 @@ _FREED: Final = text("""
               SELECT FROM tasks AS t
               WHERE t.tenant_id = :tenant_id AND t.project_id = :project_id AND t.live_name = f.name
                 AND t.source_id IS DISTINCT FROM :source_id AND t.removed_at IS NULL))""")
+
+
+_WAITS: Final = text("""
+    SELECT EXISTS (
+        SELECT FROM sync_findings AS f
+        WHERE f.tenant_id = :tenant_id AND f.source_id = :source_id AND f.code = ANY (CAST(:codes AS text[])))""")
 
 
 def _key(held: Lease) -> dict[str, Any]:
@@ -245,3 +258,8 @@ async def freed(conn: AsyncConnection, held: Lease, outside: Sequence[str]) -> b
     """Tell whether a name that somebody outside of the source had taken has come free."""
     values = _key(held) | {"project_id": held.project_id, "outside": list(outside)}
     return bool((await conn.execute(_FREED, values)).scalar_one())
+
+
+async def waits(conn: AsyncConnection, held: Lease, codes: Sequence[str]) -> bool:
+    """Tell whether the source has findings of these codes."""
+    return bool((await conn.execute(_WAITS, _key(held) | {"codes": list(codes)})).scalar_one())

@@ -198,6 +198,8 @@ GRANT SELECT ON calendars, calendar_contents, task_groups, plan_history, pauses,
     TO cron_observer_api, cron_observer_reconciler, cron_observer_scheduler;
 GRANT INSERT, UPDATE, DELETE ON calendars, task_groups TO cron_observer_reconciler;
 GRANT INSERT ON calendar_contents TO cron_observer_reconciler;
+-- Who writes a task holds what it refers to (FOR SHARE), and that takes the right to change some column.
+GRANT UPDATE (updated_at) ON calendars, task_groups TO cron_observer_api;
 GRANT INSERT ON plan_history TO cron_observer_api, cron_observer_reconciler, cron_observer_scheduler;
 GRANT INSERT, UPDATE, DELETE ON slot_ranges TO cron_observer_api, cron_observer_reconciler, cron_observer_scheduler;
 GRANT INSERT, UPDATE ON pauses TO cron_observer_api;
