@@ -174,7 +174,10 @@ class Writer:
                 ]
                 found = await reads.executions(conn, tenant_id, [reports[number].id for number in wanted])
                 for number in wanted:
-                    written[number].execution = found.get(reports[number].id)
+                    shown = found.get(reports[number].id)
+                    if shown is not None and answers[number].stop:
+                        shown["cancel_requested"] = True
+                    written[number].execution = shown
         self.batches += 1
         self.reports += len(reports)
         return written
@@ -185,7 +188,7 @@ class Writer:
         now = time.monotonic()
         for waiting, one in zip(batch, written, strict=True):
             run = one.answer.run
-            if run is not None and run.status is Status.PENDING:
+            if one.answer.wakes or (run is not None and run.status is Status.PENDING):
                 claimable.add(waiting.report.tenant_id)
             if one.answer.again or (one.answer.busy and now < waiting.until):
                 again.append(waiting)

@@ -25,6 +25,7 @@ from cron_observer.store.executions import (
     settle_waiting,
 )
 from cron_observer.store.executions import claims as claims_module
+from support.claims import complete
 from support.databases import FreshDatabase, Tenant, make_tenant
 from support.rows import database_now, events, make_slot, make_task, spec, state
 
@@ -114,7 +115,7 @@ async def test_without_the_place_two_would_run(
 ) -> None:
     """The broken twin, which only looks whether the task is active, is caught by the same race."""
 
-    async def only_looked(_conn: object, _tenant: object, steps: list[object], *_rest: object) -> list[object]:
+    async def only_looked(_conn: object, steps: list[object], *_rest: object) -> list[object]:
         return steps
 
     assert await race(database, tenant, monkeypatch, only_looked) == 2
@@ -209,7 +210,7 @@ async def test_nobody_needed_to_settle(database: FreshDatabase, tenant: Tenant) 
 
 
 async def test_a_manual_run_waits_for_nobody(database: FreshDatabase, tenant: Tenant) -> None:
-    """A manual run is skipped while its task is active, unless it is forced; its payload is its own."""
+    """A manual run waits while its task is active, unless it is forced; its payload is its own."""
     task = make_task(tenant, payload={"a": 1})
 
     async def trigger(force: bool) -> UUID:
@@ -221,10 +222,13 @@ async def test_a_manual_run_waits_for_nobody(database: FreshDatabase, tenant: Te
     assert [run.id for run in await claimed(database.api, tenant)] == [first]
     second = await trigger(False)
     assert await claimed(database.api, tenant) == []
-    assert state(database, second) == ("SKIPPED", "overlap")
+    assert state(database, second) == ("PENDING", None)
     third = await trigger(True)
     assert [run.id for run in await claimed(database.api, tenant)] == [third]
     assert events(database, third) == ["created", "claimed"]
+    async with database.api.transaction([tenant.tenant_id]) as conn:
+        await process(conn, [complete(tenant, first)])
+    assert [run.id for run in await claimed(database.api, tenant)] == [second]
 
 
 async def test_the_next_due_instant(database: FreshDatabase, tenant: Tenant) -> None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from cron_observer.store.executions import deadlines, settle_waiting
+from cron_observer.store.executions import settle_waiting, settling
 from support.claims import SECOND, claimed, seat
 from support.databases import FreshDatabase, Tenant
 from support.rows import database_now, make_slot, make_task, state
@@ -90,7 +90,7 @@ async def test_a_vast_backlog_is_put_away_in_parts(
     database: FreshDatabase, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A claim does not wait until a vast backlog has got its outcomes; later rounds and ticks go on with it."""
-    monkeypatch.setattr(deadlines, "_ENDS", 10)
+    monkeypatch.setattr(settling, "_ENDS", 10)
     now, task = database_now(database), make_task(tenant)
     slots = [make_slot(tenant, task, now - timedelta(minutes=59 - n)) for n in range(50)]
     (run,) = await claimed(database.api, tenant, seat(1))

@@ -16,7 +16,17 @@ from cron_observer import lifecycle
 from cron_observer.lifecycle import Status, decide
 from cron_observer.store import logs
 from cron_observer.store.engine import Database, clock
-from cron_observer.store.executions import apply, claims, deadlines, repeats, reports, rows
+from cron_observer.store.executions import (
+    apply,
+    bounds,
+    candidates,
+    claims,
+    places,
+    repeats,
+    reports,
+    rows,
+    settling,
+)
 from cron_observer_api import claimer as claimer_module
 from integration import (
     test_claimer_clients,
@@ -130,7 +140,7 @@ MUTANTS: dict[str, tuple[Break, Check]] = {
         instead(claims, "expire", nothing), check(test_claims.test_a_lapsed_lease_is_offered_again),
     ),
     "a place that two can hold": (
-        text(claims, "_TAKE_PLACES", "w.scope, 0,", "w.scope, floor(random() * 1e9)::int,"),
+        text(places, "_TAKE_PLACES", "w.scope, w.n,", "w.scope, floor(random() * 1e9)::int,"),
         check(test_claims_edges.test_who_lost_a_run_beside_another_waits_for_the_place),
     ),
     "a place that is kept for ever": (
@@ -138,8 +148,8 @@ MUTANTS: dict[str, tuple[Break, Check]] = {
     ),
     "slots of any plan": (
         all_of(
-            text(claims, "_DUE_IN_QUEUES", deadlines.CURRENT.strip(), "true"),
-            text(deadlines, "_BACKLOG_OF_TASKS", deadlines.CURRENT.strip(), "true"),
+            text(candidates, "_DUE_IN_QUEUES", bounds.CURRENT.strip(), "true"),
+            text(settling, "_BACKLOG_OF_TASKS", bounds.CURRENT.strip(), "true"),
         ),
         check(test_claims.test_an_obsolete_slot_is_not_claimed),
     ),

@@ -28,6 +28,8 @@ class Exec:
     fire_at: datetime
     slot: bool = True
     forced: bool = False
+    held: bool = False
+    since: datetime | None = None  #: when it took its place
     status: str = "PENDING"
     reason: str | None = None
     late: bool = False
@@ -79,23 +81,38 @@ class Model:
         """Say whether the task's place is held."""
         return exclusive and any(one.holds for one in self.all.values())
 
+    def since(self, *, exclusive: bool) -> datetime | None:
+        """Say since when the task's place is held."""
+        return (
+            max((one.since for one in self.all.values() if one.holds and one.since), default=None)
+            if exclusive
+            else None
+        )
+
     def settle(self, *, exclusive: bool, now: datetime) -> list[Exec]:
         """Skip what shall not run of one task; return what was never claimed and may."""
         waiting = [one for one in self.due(now) if one.exclusive is exclusive and one.fence == 0]
         waiting.sort(key=lambda one: (one.fire_at, one.id))
+        since = self.since(exclusive=exclusive)
+        held = [one for one in waiting if one.slot and (one.held or (since is not None and one.fire_at >= since))]
         slots = [one for one in waiting if one.slot and now - one.fire_at <= (WINDOW if exclusive else ON_TIME)]
+        slots = [one for one in slots if one not in held]
         if exclusive:
             slots = slots[-1:]
+        slots += held
         for one in [one for one in waiting if one.slot and one not in slots]:
             one.end("SKIPPED", "too_late", now)
         rest = [one for one in waiting if one.status == "PENDING"]
         if not exclusive:
             return rest
-        normal = [one for one in rest if not one.forced]
-        kept = [] if self.active(exclusive=True) else normal[-1:]
-        for one in [one for one in normal if one not in kept]:
+        busy = self.active(exclusive=True)
+        for one in [one for one in rest if one.slot][: None if busy else -1]:
             one.end("SKIPPED", "overlap", now)
-        return [one for one in rest if one.status == "PENDING"]
+        rest = [one for one in rest if one.status == "PENDING"]
+        line = [one for one in rest if not one.forced]
+        for one in line if busy else line[1:]:
+            one.held = True
+        return [one for one in rest if one.forced or one in ([] if busy else line[:1])]
 
     def claim(self, wanted: int, lease: timedelta, now: datetime) -> list[tuple[UUID, int]]:
         """Serve one worker; return ids and fences."""
@@ -108,6 +125,7 @@ class Model:
             one.status, one.reason = "RUNNING", None
             one.fence, one.attempt = one.fence + 1, one.attempt + 1
             one.lease, one.lease_until, one.run_deadline = lease, now + lease, now + TIMEOUT
+            one.since = one.since or now
             one.lines[one.fence], one.tries[one.fence] = 0, one.attempt
             given.append((one.id, one.fence))
         return given

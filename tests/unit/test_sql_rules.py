@@ -122,7 +122,7 @@ def test_the_lint_sees_the_store() -> None:
     """The statements are found: the hot ones by name, and many others."""
     places = {statement.place for statement in module_constants()}
     assert len(places) > 50
-    assert {"plan_rows._ADD_SLOTS", "executions.claims._DUE_IN_QUEUES", "tenants._ALL_IDS"} <= places
+    assert {"plan_rows._ADD_SLOTS", "executions.candidates._DUE_IN_QUEUES", "tenants._ALL_IDS"} <= places
 
 
 def test_exceptions_exist() -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from cron_observer.errors import AlreadyFinal, CronObserverError, LeaseLost, NotRunning
-from cron_observer.lifecycle.decide import expire, failed
+from cron_observer.lifecycle.decide import cancelled_for, expire, failed
 from cron_observer.lifecycle.moves import FINAL, Event, Reason, Status
 from cron_observer.lifecycle.run import Completion, Ending, Run, Verdict, begun, moved, noted, written_at
 from cron_observer.model import Late, Policy
@@ -50,10 +50,10 @@ def complete(
     return _late(run, done, policy, now, recordable=recordable)
 
 
-def _ending(done: Completion) -> Ending:
+def _ending(run: Run, done: Completion) -> Ending:
     reasons = {
         "failed": Reason.ERROR if done.exit_code in {None, 0} else Reason.EXIT_CODE,
-        "cancelled": Reason.CANCELLED,
+        "cancelled": cancelled_for(run),
         "skipped": Reason.WORKER_SKIPPED,
     }
     return Ending(
@@ -66,7 +66,7 @@ def _ending(done: Completion) -> Ending:
 
 
 def _ended(run: Run, done: Completion, policy: Policy, now: datetime) -> Verdict:
-    run, ending = begun(run, now), _ending(done)
+    run, ending = begun(run, now), _ending(run, done)
     if done.outcome == "failed":
         return replace(failed(run, policy, ending, now, retryable=done.retryable), result=done.result)
     event = {
@@ -122,7 +122,7 @@ def _late(run: Run, done: Completion, policy: Policy, now: datetime, *, recordab
 
 def _taken(run: Run, done: Completion, now: datetime) -> Verdict:
     """Accept a late word: it takes back the failure, or the retry that waits."""
-    run, ending = begun(run, now), _ending(done)
+    run, ending = begun(run, now), _ending(run, done)
     event = Event.LATE_FINISHED if done.outcome == "finished" else Event.LATE_FAILED
     # A lost lease has given the attempt back; the late word takes it again.
     given_back = run.status is Status.PENDING and run.reason is Reason.LEASE_LOST

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 
 from cron_observer.errors import AlreadyFinal, CronObserverError, LeaseLost
 from cron_observer.lifecycle.moves import FINAL, Event, Reason, Status, Trigger
@@ -23,6 +24,13 @@ LEASE_LOSSES_MAX: Final = 3
 #: How long a cancelled worker has to end by itself when the request does not say; then it is CANCELLED for it.
 GRACE_DEFAULT: Final = timedelta(seconds=30)
 
+#: Who asks a run to stop when no person does: a newer slot of its task, or the end of its group's window.
+BY_OVERLAP: Final = "overlap"
+BY_WINDOW: Final = "window"
+
+#: Why it ends for that.
+_WHY: Final[Mapping[str | None, Reason]] = {BY_OVERLAP: Reason.OVERLAP, BY_WINDOW: Reason.WINDOW}
+
 #: An execution that nobody claims is offered this long after its fire time, whatever its policy says; so that
 #: claims need to look at the partitions of the last days only.
 OFFERED_FOR: Final = timedelta(days=7)
@@ -32,13 +40,25 @@ CATCHUP_AFTER: Final = timedelta(seconds=60)
 
 
 def _check_at(run: Run) -> datetime:
-    moments = [run.lease_until, run.run_deadline, run.cancel_deadline]
+    closes_at = run.closes_at if run.cancel_requested_at is None else None
+    moments = [run.lease_until, run.run_deadline, run.cancel_deadline, closes_at]
     return min(moment for moment in moments if moment is not None)
 
 
 def _next_deadline(run: Run, available_at: datetime, policy: Policy) -> datetime:
-    last = run.fire_at + OFFERED_FOR
-    return last if policy.start_deadline is None else min(last, available_at + policy.start_deadline)
+    patience = None if policy.start_deadline is None else available_at + policy.start_deadline
+    moments = [run.fire_at + OFFERED_FOR, patience, run.closes_at]
+    return min(moment for moment in moments if moment is not None)
+
+
+def shut(run: Run, now: datetime) -> bool:
+    """Say whether the window of its task group is over for it."""
+    return run.closes_at is not None and run.closes_at <= now
+
+
+def cancelled_for(run: Run) -> Reason:
+    """Say why a run ends that was asked to stop, or says so itself."""
+    return _WHY.get(run.cancel_by, Reason.CANCELLED)
 
 
 def retry_wait(policy: Policy, attempt: int) -> timedelta:
@@ -50,10 +70,23 @@ def retry_wait(policy: Policy, attempt: int) -> timedelta:
     return min(grown, policy.backoff_cap)
 
 
-def claim(run: Run, policy: Policy, *, generation: int, worker: str, lease: timedelta | None, now: datetime) -> Verdict:
-    """Give a due execution to `worker`. `lease` None means the simple form: leased until the run deadline."""
+def claim(
+    run: Run,
+    policy: Policy,
+    *,
+    generation: int,
+    worker: str,
+    lease: timedelta | None,
+    now: datetime,
+    cut: bool = False,
+) -> Verdict:
+    """Give a due execution to `worker`. `lease` None means the simple form: leased until the run deadline.
+
+    `cut` says that its task group stops what runs when the window closes; else the window is only for starting.
+    """
     deadline = now + policy.timeout
-    late = run.trigger is Trigger.SCHEDULE and run.fence == 0 and now - run.fire_at > CATCHUP_AFTER
+    waited = run.held_at is not None
+    late = run.trigger is Trigger.SCHEDULE and run.fence == 0 and not waited and now - run.fire_at > CATCHUP_AFTER
     claimed = moved(
         run,
         Event.CLAIMED,
@@ -64,6 +97,8 @@ def claim(run: Run, policy: Policy, *, generation: int, worker: str, lease: time
         fence=run.fence + 1,
         worker=worker,
         protocol="patch" if lease is None else "lease",
+        closes_at=run.closes_at if cut else None,
+        held_at=None,
         claimed_at=written_at(run, now),
         started_at=None,
         lease_until=deadline if lease is None else now + lease,
@@ -73,7 +108,8 @@ def claim(run: Run, policy: Policy, *, generation: int, worker: str, lease: time
         message=None,
         exit_code=None,
     )
-    return Verdict(run=replace(claimed, check_at=_check_at(claimed)), event=Event.CLAIMED, actor=worker)
+    data = None if run.held_at is None else {"waited_since": run.held_at.isoformat()}
+    return Verdict(run=replace(claimed, check_at=_check_at(claimed)), event=Event.CLAIMED, actor=worker, data=data)
 
 
 def _refuse(run: Run, fence: int) -> CronObserverError | None:
@@ -163,6 +199,8 @@ def expire(run: Run, policy: Policy, now: datetime) -> Verdict:  # noqa: PLR0911
     if run.status is Status.PENDING:
         if run.start_deadline is None or run.start_deadline > now:
             return Verdict(run=run)
+        if shut(run, now):
+            return give_up(run, Event.SKIPPED, Reason.WINDOW, now)
         return give_up(run, Event.MISSED, Reason.NO_WORKER, now)
     if run.status is not Status.RUNNING or run.lease_until is None or run.run_deadline is None:
         return Verdict(run=run)
@@ -172,7 +210,7 @@ def expire(run: Run, policy: Policy, now: datetime) -> Verdict:  # noqa: PLR0911
         ending = Ending(outcome="timed_out", reason=Reason.TIMED_OUT)
         return failed(run, policy, ending, now, retryable=True)
     if run.lease_until > now:
-        return lapse(run, now)
+        return stop_at_close(run, now) if closing(run, now) else lapse(run, now)
     ending = Ending(outcome="lease_lost", reason=Reason.LEASE_LOST)
     if run.cancel_requested_at is not None:
         return _cancelled(run, now, actor=run.cancel_by, data={"lease_lost": True})
@@ -206,8 +244,9 @@ def give_up(run: Run, event: Event, reason: Reason, now: datetime) -> Verdict:
 
 
 def _cancelled(run: Run, now: datetime, *, actor: str | None, data: Mapping[str, Any] | None = None) -> Verdict:
-    ending = Ending(outcome="cancelled", reason=Reason.CANCELLED) if run.status is Status.RUNNING else None
-    ended = moved(run, Event.CANCELLED, reason=Reason.CANCELLED, finished_at=written_at(run, now))
+    reason = _WHY.get(actor, Reason.CANCELLED)
+    ending = Ending(outcome="cancelled", reason=reason) if run.status is Status.RUNNING else None
+    ended = moved(run, Event.CANCELLED, reason=reason, finished_at=written_at(run, now))
     return Verdict(run=ended, event=Event.CANCELLED, actor=actor, ending=ending, data=data)
 
 
@@ -255,3 +294,29 @@ def request_cancel(run: Run, *, reason: str, grace: timedelta, actor: str, now: 
     asked = replace(asked, check_at=_check_at(asked))
     data = {"reason": reason, "grace_seconds": grace.total_seconds()}
     return Verdict(run=asked, event=Event.CANCEL_REQUESTED, actor=actor, data=data)
+
+
+def closing(run: Run, now: datetime) -> bool:
+    """Say whether a running execution is to be asked to stop because the window of its task group is over."""
+    return run.status is Status.RUNNING and shut(run, now) and run.cancel_requested_at is None
+
+
+def stop_at_close(run: Run, now: datetime) -> Verdict:
+    """Ask a running execution to stop because the window of its task group is over."""
+    why = "the window of its task group has closed"
+    return request_cancel(run, reason=why, grace=GRACE_DEFAULT, actor=BY_WINDOW, now=now)
+
+
+def make_room(run: Run, slot: UUID, now: datetime) -> Verdict:
+    """Ask an execution to stop because a newer slot of its task is due; unchanged if it was asked before."""
+    if run.cancel_requested_at is not None:
+        return Verdict(run=run)
+    why = f"the newer slot {slot} is due"
+    return request_cancel(run, reason=why, grace=GRACE_DEFAULT, actor=BY_OVERLAP, now=now)
+
+
+def terminate(run: Run, slot: UUID, now: datetime) -> Verdict:
+    """End an execution at once because a newer slot takes its place; its worker's next report is refused."""
+    if run.status in FINAL:
+        return Verdict(run=run)
+    return _cancelled(run, now, actor=BY_OVERLAP, data={"for": str(slot)})

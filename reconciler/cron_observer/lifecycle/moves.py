@@ -18,7 +18,7 @@ class Status(StrEnum):
     RUNNING = "RUNNING"  #: leased to a worker
     FINISHED = "FINISHED"  #: the worker said so
     FAILED = "FAILED"  #: no attempt is left
-    CANCELLED = "CANCELLED"  #: stopped by a person
+    CANCELLED = "CANCELLED"  #: stopped by a person, a newer slot or the end of a window
     SKIPPED = "SKIPPED"  #: a rule says that it shall not run
     MISSED = "MISSED"  #: it should have run, and nobody came
 
@@ -36,9 +36,9 @@ class Reason(StrEnum):
     LEASE_LOST = "lease_lost"  #: its worker fell silent
     CANCELLED = "cancelled"  #: a person asked for it
     OVERLAP = "overlap"  #: another run of the task was active, or a newer slot was due
-    CALENDAR = "calendar"
-    WINDOW = "window"
-    PAUSED = "paused"
+    CALENDAR = "calendar"  #: on a day that the task's calendars do not allow
+    WINDOW = "window"  #: the window of its task group was closed, or closed before it could start
+    PAUSED = "paused"  #: its task was paused
     TOO_LATE = "too_late"  #: outside what `catchup` still runs
     NO_WORKER = "no_worker"  #: past its start deadline
     COALESCED = "coalesced"  #: fell onto the instant of another slot of the task

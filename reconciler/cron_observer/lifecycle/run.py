@@ -26,10 +26,14 @@ class Run:
     fire_at: datetime
     available_at: datetime
     start_deadline: datetime | None = None
+    #: When the window of its task group ends: it starts no later, and is stopped then if that is the group's rule.
+    closes_at: datetime | None = None
+    held_at: datetime | None = None  #: since when it has waited for a place that was taken
     queue: str = "default"
     priority: int = 0
     generation: int | None = None  #: of the task's definition; pinned by the first claim
     forced: bool = False
+    backfill_id: UUID | None = None
     attempt: int = 0  #: the current try, from 1; 0 before the first claim
     fence: int = 0  #: rises at every claim and never falls
     lease_losses: int = 0

@@ -319,14 +319,22 @@ executions = Table(
     CheckConstraint(f"(finished_at IS NOT NULL) = (status IN ({words(sorted(FINAL))}))", name="finished_iff_final"),
     CheckConstraint("priority BETWEEN 0 AND 9", name="a_priority_is_0_to_9"),
     CheckConstraint("fence >= 0 AND attempt >= 0", name="fence_and_attempt_count_up"),
-    # claims: what is due in a queue, most urgent first (executions.claims)
+    # claims: what is due in a queue, most urgent first (executions.candidates)
     Index(
         "executions_to_claim",
         "tenant_id",
         "queue",
         text("priority DESC"),
         "available_at",
-        postgresql_where=text("status = 'PENDING'"),
+        postgresql_where=text("status = 'PENDING' AND held_at IS NULL"),
+    ),
+    # claims and settling: what waits for a place of its task, out of the way of all else (executions.candidates)
+    Index(
+        "executions_held",
+        "tenant_id",
+        "task_uid",
+        "available_at",
+        postgresql_where=text("status = 'PENDING' AND held_at IS NOT NULL"),
     ),
     # expiry: who has waited too long for another try (executions.deadlines)
     Index(

@@ -1,10 +1,12 @@
 """Executions: handing out (`claims`), reports on them (`reports`), and those that are no slots (`create`).
 
+`candidates` finds what could be handed out, `settling` says which of it may run, `places` how many at once.
 `deadlines` is what time does to them, `messages` what can be said of them, `simple` the form for scripts. `rows`
-reads and locks them, `apply` writes what `lifecycle` has decided.
+reads and locks them, `bounds` says where, `apply` writes what `lifecycle` has decided.
 """
 
-from cron_observer.store.executions.claims import Seat, claim_round, next_due
+from cron_observer.store.executions.candidates import Seat, next_due
+from cron_observer.store.executions.claims import claim_round
 from cron_observer.store.executions.create import adopt, create_manual, create_running, resolve, usable
 from cron_observer.store.executions.deadlines import expire, settle_waiting
 from cron_observer.store.executions.messages import (

@@ -34,6 +34,8 @@ _INPUT: Final = {
     "trigger": "text",
     "available_at": "timestamptz",
     "start_deadline": "timestamptz",
+    "closes_at": "timestamptz",
+    "held_at": "timestamptz",
     "generation": "int",
     "attempt": "int",
     "fence": "bigint",

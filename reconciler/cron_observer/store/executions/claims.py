@@ -1,15 +1,15 @@
 """Handing out due executions.
 
 A round serves all waiting workers of one tenant in one transaction. It reads what is due, lets `lifecycle.settle`
-decide about every task that it touches, takes the places of exclusive tasks by ``INSERT … ON CONFLICT DO NOTHING``,
+decide about every task that it touches, takes the places that executions need by ``INSERT … ON CONFLICT DO NOTHING``,
 and moves only what it got. Nothing that is locked by another round is acted upon.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -18,153 +18,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from cron_observer import lifecycle
 from cron_observer.lifecycle import Event, Reason, Run
 from cron_observer.model import Overlap, Policy
-from cron_observer.store.engine import fetch
 from cron_observer.store.executions.apply import Step, write
-from cron_observer.store.executions.deadlines import (
-    BETWEEN,
-    CURRENT,
-    Settled,
-    due_bounds,
-    end,
-    expire,
-    lock_free,
-    scope_of,
-    settlements,
-)
-from cron_observer.store.executions.rows import RUN_COLUMNS, SELECTED, policies, to_run
-
-#: Executions of one queue or task that one look locks; what is left comes in the next one, at once.
-_LOOK_MAX: Final = 1_000
+from cron_observer.store.executions.bounds import due_bounds
+from cron_observer.store.executions.candidates import LOOK_MAX, Seat, candidates, unblocked
+from cron_observer.store.executions.deadlines import expire
+from cron_observer.store.executions.places import Need, Places
+from cron_observer.store.executions.rows import lock, policies
+from cron_observer.store.executions.settling import Settled, ask_to_stop, end, hold, lock_free, settlements, to_hold
 
 #: Looks of one round. Each sees twice as much as the one before, so that what only stands in the way (slots that
 #: are skipped as soon as they are looked at) hides what can be claimed from nobody.
 _LOOKS: Final = 8
-
-#: One index range for each queue and priority, most urgent first, so that what is not yet due costs nothing.
-_DUE_IN_QUEUES: Final = f"""
-SELECT {", ".join(f"due.{column}" for column in RUN_COLUMNS)}
-FROM unnest(%(queues)s::text[]) AS q (name)
-CROSS JOIN LATERAL (
-    SELECT ready.*
-    FROM generate_series(9, 0, -1) AS urgency
-    CROSS JOIN LATERAL (
-        SELECT {SELECTED} FROM executions e
-        WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.queue = q.name
-          AND e.priority = urgency AND e.available_at <= %(now)s AND {BETWEEN} AND {CURRENT}
-        ORDER BY e.available_at
-        LIMIT %(limit)s
-        FOR UPDATE OF e SKIP LOCKED
-    ) AS ready
-    LIMIT %(limit)s
-) AS due
-"""
-
-#: A range for each task, so that the backlog of one does not hide another; NULL is any queue.
-_DUE_OF_TASKS: Final = f"""
-SELECT {", ".join(f"due.{column}" for column in RUN_COLUMNS)}
-FROM unnest(%(uids)s::uuid[], %(queues)s::text[]) AS wanted (task_uid, queue)
-CROSS JOIN LATERAL (
-    SELECT {SELECTED} FROM executions e
-    WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.task_uid = wanted.task_uid
-      AND (wanted.queue IS NULL OR e.queue = wanted.queue)
-      AND e.available_at <= %(now)s AND {BETWEEN} AND {CURRENT}
-    ORDER BY e.available_at
-    LIMIT %(limit)s
-    FOR UPDATE OF e SKIP LOCKED
-) AS due
-"""
-
-#: A run that was claimed before may hold its place still.
-_TAKE_PLACES: Final = """
-WITH wanted AS (
-    SELECT v.scope, v.execution_id FROM unnest(%(scopes)s::text[], %(ids)s::uuid[]) AS v (scope, execution_id)
-), taken AS (
-    INSERT INTO active_runs (tenant_id, scope, n, execution_id, since)
-    SELECT %(tenant)s, w.scope, 0, w.execution_id, %(now)s FROM wanted w
-    ON CONFLICT DO NOTHING
-    RETURNING execution_id
-)
-SELECT t.execution_id FROM taken t
-UNION ALL
-SELECT r.execution_id FROM active_runs r JOIN wanted w ON w.scope = r.scope AND w.execution_id = r.execution_id
-WHERE r.tenant_id = %(tenant)s
-"""
-
-_NEXT_DUE: Final = f"""
-SELECT min(next_at) FROM unnest(%(queues)s::text[]) AS q (name)
-CROSS JOIN generate_series(0, 9) AS urgency
-CROSS JOIN LATERAL (
-    SELECT e.available_at AS next_at FROM executions e
-    WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.queue = q.name
-      AND e.priority = urgency AND e.available_at > %(now)s AND {BETWEEN}
-    ORDER BY e.available_at LIMIT 1
-) AS upcoming
-"""
-
-_NEXT_DUE_OF_TASKS: Final = f"""
-SELECT min(next_at) FROM unnest(%(uids)s::uuid[]) AS wanted (task_uid)
-CROSS JOIN LATERAL (
-    SELECT e.available_at AS next_at FROM executions e
-    WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.task_uid = wanted.task_uid
-      AND e.available_at > %(now)s AND {BETWEEN}
-    ORDER BY e.available_at LIMIT 1
-) AS upcoming
-"""
-
-
-@dataclass(slots=True)
-class Seat:
-    """One waiting worker in a round: what it takes, and what it got."""
-
-    worker: str
-    queues: Sequence[str]
-    tasks: frozenset[UUID] | None  #: None = of any task
-    wanted: int
-    lease: timedelta
-    any_queue: bool = False  #: with `tasks`: of whatever queue they are
-    got: list[Run] = field(default_factory=list)
-    more: bool = False  #: the round ended before it had seen everything that is due
-
-    @property
-    def room(self) -> int:
-        """How many executions it still takes."""
-        return self.wanted - len(self.got)
-
-    def takes(self, run: Run) -> bool:
-        """Say whether this worker would take `run`."""
-        if self.tasks is not None and run.task_uid not in self.tasks:
-            return False
-        return self.any_queue or run.queue in self.queues
-
-    def ranges(self) -> Iterator[tuple[UUID, str | None]]:
-        """Yield the tasks that it is bound to, each with a queue or None for any."""
-        for uid in self.tasks or ():
-            if self.any_queue:
-                yield uid, None
-            else:
-                yield from ((uid, queue) for queue in self.queues)
-
-
-def _queues(seats: Sequence[Seat]) -> list[str]:
-    return sorted({queue for seat in seats if seat.tasks is None for queue in seat.queues})
-
-
-async def _candidates(
-    conn: AsyncConnection, tenant_id: UUID, seats: Sequence[Seat], now: datetime, look: int
-) -> dict[UUID, Run]:
-    """Lock and return what is due for these workers."""
-    queues = _queues(seats)
-    ranges = sorted({one for seat in seats for one in seat.ranges()}, key=str)
-    # Twice as many as can be given away: some will turn out to be skipped or to wait for their task's place.
-    room = min((2 * sum(seat.room for seat in seats) + 10) << look, _LOOK_MAX)
-    parameters = {"tenant": tenant_id, "now": now, "limit": room, **due_bounds(now)}
-    rows = []
-    if queues:
-        rows += await fetch(conn, _DUE_IN_QUEUES, {**parameters, "queues": queues})
-    if ranges:
-        pairs = {"uids": [uid for uid, _ in ranges], "queues": [queue for _, queue in ranges]}
-        rows += await fetch(conn, _DUE_OF_TASKS, {**parameters, **pairs})
-    return {run.id: run for run in map(to_run, rows)}
 
 
 async def claim_round(
@@ -173,56 +37,80 @@ async def claim_round(
     """Give due executions to waiting workers, in the order of their arrival; fill each seat's `got`.
 
     Expires deadlines of the tenant first, so that dead workers are replaced while no scheduler runs (`expiring`
-    False while the clock is not to be trusted). Returns all executions that were claimed. At most one run of an
-    exclusive task is active, whoever else claims. A seat's `more` says that another round at once is worth while.
+    False while the clock is not to be trusted). Returns all executions that were claimed. Never are more runs of a
+    task, a group or a backfill active than may be, whoever else claims. A seat's `more` says that another round at
+    once is worth while.
     """
     if expiring:
         await expire(conn, tenant_id, now, recent=True)
-    given: list[Run] = []
     waiting = [seat for seat in seats if seat.room > 0]
     for look in range(_LOOKS):
-        got, ended = await _hand_out(conn, tenant_id, waiting, now, look)
-        given += got
-        waiting = [seat for seat in waiting if seat.room > 0]
+        given, others = await _hand_out(conn, tenant_id, waiting, now, look)
         for seat in waiting:
-            seat.more = ended > 0
-        if not ended or not waiting:
-            break
-    return given
+            seat.more = others > 0 and seat.room > 0
+        # Places are taken once in a transaction, so that no two rounds wait for each other.
+        if given or not others:
+            return given
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A worker for an execution, and the executions whose places it takes."""
+
+    seat: Seat
+    step: Step
+    instead_of: tuple[UUID, ...] = ()
 
 
 async def _hand_out(
     conn: AsyncConnection, tenant_id: UUID, seats: Sequence[Seat], now: datetime, look: int
 ) -> tuple[list[Run], int]:
-    """Look once at what is due; return what was claimed, and how many others were ended instead."""
-    locked = await _candidates(conn, tenant_id, seats, now, look)
-    if not locked:
+    """Look once at what is due; return what was claimed, and with how many others something was done instead."""
+    if not seats:
         return [], 0
-    bounds = due_bounds(now)
-    settled = await settlements(conn, tenant_id, {run.task_uid for run in locked.values()}, now, bounds)
-    ended = await end(conn, tenant_id, settled, locked, now)
+    locked = await candidates(conn, tenant_id, seats, now, look)
+    uids = {run.task_uid for run in locked.values()} | await unblocked(conn, tenant_id, seats, now)
+    if not uids:
+        return [], 0
+    settled = await settlements(conn, tenant_id, uids, now, due_bounds(now), seen=locked.values())
+    others = await end(conn, tenant_id, settled, locked, now)
+    others += await ask_to_stop(conn, tenant_id, settled, now)
+    locked |= await lock_free(conn, tenant_id, _behind(settled, locked, sum(seat.room for seat in seats)))
+    over = [run for run in locked.values() if run.fence > 0 and _over(run, settled, now)]
+    others += await _give_up(conn, over, settled, now)
     may_run = {identity for one in settled.verdicts.values() for identity in one.run}
-    # Of a long backlog it is the newest slot that may run, and the oldest ones that were found.
-    behind = sorted(may_run - locked.keys(), reverse=True)[: sum(seat.room for seat in seats)]
-    locked |= await lock_free(conn, tenant_id, behind)
-    orphans = {run.id: run for run in locked.values() if run.fence > 0 and run.task_uid in settled.removed}
-    ended += await _give_up(conn, list(orphans.values()), now)
-    may_run |= {run.id for run in locked.values() if run.fence > 0} - orphans.keys()
+    may_run |= {run.id for run in locked.values() if run.fence > 0} - {run.id for run in over}
     ready = [run for run in locked.values() if run.id in may_run]
     ready.sort(key=lambda run: (-run.priority, run.available_at, run.id))
     rules = await _rules(conn, tenant_id, ready, settled)
-    chosen = _assign(ready, seats, rules, settled.generations, now)
-    steps = await take_places(conn, tenant_id, [step for _, step in chosen], rules, now)
-    done = {identity for _, identity in await write(conn, steps, now)}
-    given = [(seat, step.verdict.run) for seat, step in chosen if step.seen.id in done]
-    for seat, run in given:
-        seat.got.append(run)
-    return [run for _, run in given], ended
+    await settled.places.learn(conn, [Need.of(run, rules[run.id]) for run in ready])
+    victims = await _victims(conn, tenant_id, settled, locked)
+    chosen, blocked = _assign(ready, seats, rules, settled, victims, now)
+    given = await _carry_out(conn, chosen, settled.places, victims, now)
+    others += await hold(conn, tenant_id, [*to_hold(settled), *blocked], now)
+    return given, others + len(chosen) - len(given)
 
 
-async def _give_up(conn: AsyncConnection, runs: Sequence[Run], now: datetime) -> int:
-    """End what waits for another try of a task that is gone."""
-    steps = [Step(run, lifecycle.give_up(run, Event.SKIPPED, Reason.TASK_DELETED, now)) for run in runs]
+def _behind(settled: Settled, locked: Mapping[UUID, Run], room: int) -> list[UUID]:
+    """Return what may run and was not found: the newest of a long backlog, the first in line of a buffer."""
+    behind: list[UUID] = []
+    for settlement in settled.verdicts.values():
+        behind += [identity for identity in settlement.run if identity not in locked][:room]
+    return behind[:LOOK_MAX]
+
+
+def _over(run: Run, settled: Settled, now: datetime) -> bool:
+    """Say whether what waits for another try is not to have it."""
+    return run.task_uid in settled.removed or lifecycle.shut(run, now)
+
+
+async def _give_up(conn: AsyncConnection, runs: Sequence[Run], settled: Settled, now: datetime) -> int:
+    """End what waits for another try of a task that is gone, or past the window of its group."""
+    steps = []
+    for run in runs:
+        why = Reason.TASK_DELETED if run.task_uid in settled.removed else Reason.WINDOW
+        steps.append(Step(run, lifecycle.give_up(run, Event.SKIPPED, why, now)))
     return len(await write(conn, steps, now))
 
 
@@ -233,17 +121,37 @@ async def _rules(conn: AsyncConnection, tenant_id: UUID, runs: Sequence[Run], se
     return {run.id: pinned[keys[run.id]] if run.id in keys else settled.rules[run.task_uid] for run in runs}
 
 
+async def _victims(
+    conn: AsyncConnection, tenant_id: UUID, settled: Settled, locked: Mapping[UUID, Run]
+) -> dict[UUID, list[Run]]:
+    """Lock what newer slots take the places of; return it by slot, without slots for which not all could be locked."""
+    wanted: dict[UUID, list[UUID]] = {}
+    for one, slot in settled.stops(Overlap.TERMINATE_OTHER).items():
+        if slot in locked:
+            wanted.setdefault(slot, []).append(one)
+    if not wanted:
+        return {}
+    runs = (await lock(conn, tenant_id, [one for some in wanted.values() for one in some])).runs
+    return {slot: [runs[one] for one in some] for slot, some in wanted.items() if all(one in runs for one in some)}
+
+
 def _assign(
     ready: Sequence[Run],
     seats: Sequence[Seat],
     rules: Mapping[UUID, Policy],
-    generations: Mapping[UUID, int],
+    settled: Settled,
+    victims: Mapping[UUID, Sequence[Run]],
     now: datetime,
-) -> list[tuple[Seat, Step]]:
-    """Choose a worker for each execution, as far as there are workers; who has waited longest chooses first."""
-    chosen: list[tuple[Seat, Step]] = []
+) -> tuple[list[_Choice], list[UUID]]:
+    """Choose a worker for each execution, as far as there are workers and places; return also what lacks a place.
+
+    Who has waited longest chooses first.
+    """
+    chosen: list[_Choice] = []
+    blocked: list[UUID] = []
     room = {id(seat): seat.room for seat in seats}
     waiting = list(seats)
+    places = settled.places
     for run in ready:
         if not waiting:
             break
@@ -252,58 +160,53 @@ def _assign(
         seat = next((seat for seat in waiting if seat.takes(run)), None)
         if seat is None:
             continue
+        need = Need.of(run, rules[run.id])
+        instead_of = tuple(one.id for one in victims.get(run.id, ()))
+        if not places.take(run.id, places.needed(need), instead_of):
+            blocked.append(run.id)
+            continue
         verdict = lifecycle.claim(
             run,
-            rules[run.id],
-            generation=generations.get(run.task_uid, 0),
+            need.policy,
+            generation=settled.generations.get(run.task_uid, 0),
             worker=seat.worker,
             lease=seat.lease,
             now=now,
+            cut=places.cut(need),
         )
-        chosen.append((seat, Step(run, verdict)))
+        chosen.append(_Choice(seat, Step(run, verdict), instead_of))
         room[id(seat)] -= 1
         if not room[id(seat)]:
             waiting.remove(seat)
-    return chosen
+    return chosen, blocked
 
 
-async def take_places(
-    conn: AsyncConnection, tenant_id: UUID, steps: Sequence[Step], rules: Mapping[UUID, Policy], now: datetime
-) -> list[Step]:
-    """Return the claims that may go on: those of exclusive tasks only if they got, or still hold, the place.
+async def _carry_out(
+    conn: AsyncConnection,
+    chosen: Sequence[_Choice],
+    places: Places,
+    victims: Mapping[UUID, Sequence[Run]],
+    now: datetime,
+) -> list[Run]:
+    """End what is replaced, take the places, and move what got all of its own."""
+    replaced = [
+        Step(one, lifecycle.terminate(one, choice.step.seen.id, now))
+        for choice in chosen
+        if choice.instead_of
+        for one in victims[choice.step.seen.id]
+    ]
+    await write(conn, [step for step in replaced if step.verdict.event is not None], now)
+    steps = await take_places(conn, [choice.step for choice in chosen], places, now)
+    done = {identity for _, identity in await write(conn, steps, now)}
+    given = []
+    for choice in chosen:
+        if choice.step.seen.id in done:
+            choice.seat.got.append(choice.step.verdict.run)
+            given.append(choice.step.verdict.run)
+    return given
 
-    `rules` has the policy of each execution by its id.
-    """
-    exclusive = [step for step in steps if not step.seen.forced and rules[step.seen.id].overlap is Overlap.SKIP]
-    if not exclusive:
-        return list(steps)
-    # In one order for everybody, so that two rounds cannot wait for each other.
-    exclusive.sort(key=lambda step: scope_of(step.seen.task_uid))
-    rows = await fetch(
-        conn,
-        _TAKE_PLACES,
-        {
-            "tenant": tenant_id,
-            "scopes": [scope_of(step.seen.task_uid) for step in exclusive],
-            "ids": [step.seen.id for step in exclusive],
-            "now": now,
-        },
-    )
-    got = {identity for (identity,) in rows}
-    lost = {step.seen.id for step in exclusive} - got
+
+async def take_places(conn: AsyncConnection, steps: Collection[Step], places: Places, now: datetime) -> list[Step]:
+    """Return the claims that may go on: those that got, or still hold, all the places that were set aside for them."""
+    lost = await places.occupy(conn, [step.seen.id for step in steps], now)
     return [step for step in steps if step.seen.id not in lost]
-
-
-async def next_due(conn: AsyncConnection, tenant_id: UUID, seats: Sequence[Seat], now: datetime) -> datetime | None:
-    """Return the next instant at which something falls due for these workers, None if nothing is planned."""
-    queues = _queues(seats)
-    uids = sorted({uid for seat in seats for uid in seat.tasks or ()})
-    parameters = {"tenant": tenant_id, "now": now, **due_bounds(now)}
-    moments: list[datetime | None] = []
-    if queues:
-        [(moment,)] = await fetch(conn, _NEXT_DUE, {**parameters, "queues": queues})
-        moments.append(moment)
-    if uids:
-        [(moment,)] = await fetch(conn, _NEXT_DUE_OF_TASKS, {**parameters, "uids": uids})
-        moments.append(moment)
-    return min((moment for moment in moments if moment is not None), default=None)

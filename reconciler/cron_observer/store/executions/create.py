@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.errors import AlreadyClaimed, BadRequest, NotFound
 from cron_observer.lifecycle import OFFERED_FOR, Event, Trigger
-from cron_observer.model import Overlap, Policy
+from cron_observer.model import Policy
 from cron_observer.schedule import id_ceil, id_floor, new_id
 from cron_observer.store.engine import fetch
-from cron_observer.store.executions.deadlines import scope_of
+from cron_observer.store.executions.places import Need, Places
 from cron_observer.store.jsonb import to_json
 
 _TASK: Final = """
@@ -42,10 +42,6 @@ WITH made AS (
 ), begun AS (
     INSERT INTO attempts (tenant_id, execution_id, fence, attempt, worker, claimed_at, started_at)
     SELECT tenant_id, id, fence, attempt, worker, claimed_at, started_at FROM made WHERE fence > 0
-), placed AS (
-    INSERT INTO active_runs (tenant_id, scope, n, execution_id, since)
-    SELECT tenant_id, %(scope)s, 0, id, %(now)s FROM made WHERE fence > 0 AND %(exclusive)s
-    ON CONFLICT DO NOTHING
 )
 SELECT id FROM made
 """
@@ -129,7 +125,8 @@ async def create_manual(
 ) -> UUID:
     """Make an execution that is due now because `actor` asked for it, and return its id.
 
-    It obeys the task's overlap policy unless `force`. Raises `NotFound` if the task is gone.
+    It waits for the places of its task and its group, with `force` for that of the group alone. Raises `NotFound`
+    if the task is gone.
     """
     project_id, generation, spec = await _task(conn, tenant_id, task_uid)
     policy = Policy.read(spec)
@@ -160,8 +157,6 @@ async def create_manual(
             "event": Event.CREATED.value,
             "actor": actor,
             "data": to_json({"force": force}),
-            "scope": scope_of(task_uid),
-            "exclusive": False,
         },
     )
     return identity
@@ -181,8 +176,9 @@ async def create_running(
 ) -> bool:
     """Take note of a run that a worker has begun by itself: RUNNING, leased, trigger api.
 
-    It takes its task's place if that is free, and is not refused if it is not: it runs already. Returns False when
-    the id is that of such a run of the same task already; raises `AlreadyClaimed` when it is any other's.
+    It takes the places of its task and group if they are free, and is not refused if not: it runs already.
+    Returns False when the id is that of such a run of the same task already; raises `AlreadyClaimed` when it is any
+    other's.
     """
     project_id, generation, spec = await _task(conn, tenant_id, task_uid)
     policy = Policy.read(spec)
@@ -221,13 +217,21 @@ async def create_running(
             "event": Event.CLAIMED.value,
             "actor": worker,
             "data": None,
-            "scope": scope_of(task_uid),
-            "exclusive": policy.overlap is Overlap.SKIP,
         },
     )
     if made:
+        await _occupy(conn, tenant_id, identity, Need(task_uid, project_id, policy), now)
         return True
     owner = await fetch(conn, _OWNER, {"tenant": tenant_id, "id": identity})
     if owner and tuple(owner[0]) == (task_uid, Trigger.API.value):
         return False
     raise AlreadyClaimed("this id belongs to another execution", hint="mint a new id for each execution")
+
+
+async def _occupy(conn: AsyncConnection, tenant_id: UUID, identity: UUID, need: Need, now: datetime) -> None:
+    """Take the places that a run would have needed, as far as they are free."""
+    places = Places(tenant_id)
+    await places.learn(conn, [need])
+    for place in places.needed(need):
+        places.take(identity, [place])
+    await places.occupy(conn, [identity], now)

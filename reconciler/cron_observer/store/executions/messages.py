@@ -91,7 +91,8 @@ class Answer:
     """What became of a report: the execution as it stands now, or why not.
 
     `again` asks for another round, since only now a deadline was noticed; `busy` as well, since somebody else holds
-    the execution.
+    the execution. `stop` says that its worker is to stop, though the row does not say so yet; `wakes` that something
+    else may begin now.
     """
 
     run: Run | None = None
@@ -99,3 +100,5 @@ class Answer:
     next_seq: int | None = None
     again: bool = False
     busy: bool = False
+    stop: bool = False
+    wakes: bool = False

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.lifecycle import Run
 from cron_observer.store.engine import fetch
-from cron_observer.store.executions.deadlines import BETWEEN, running_bounds
+from cron_observer.store.executions.bounds import BETWEEN, running_bounds
 
 _REPEATED: Final = f"""
 SELECT c.claim_id, e.id

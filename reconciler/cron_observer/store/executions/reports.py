@@ -8,7 +8,7 @@ A report is answered from what was written, never from what was hoped.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -24,7 +24,7 @@ from cron_observer.store import logs
 from cron_observer.store.engine import clock
 from cron_observer.store.executions import simple
 from cron_observer.store.executions.apply import Step, keep_evidence, write
-from cron_observer.store.executions.deadlines import due_bounds, end, settlements
+from cron_observer.store.executions.bounds import due_bounds
 from cron_observer.store.executions.messages import (
     Answer,
     AppendLogs,
@@ -38,6 +38,7 @@ from cron_observer.store.executions.messages import (
     Start,
 )
 from cron_observer.store.executions.rows import Locked, lock, policies_of
+from cron_observer.store.executions.settling import ask_to_stop, end, hold, settlements, to_hold
 
 #: Bytes of log lines that are compressed beside the event loop; fewer are done before a thread has woken.
 _THREAD_FROM: Final = 128 * 1024
@@ -54,7 +55,7 @@ class _Batch:
     checkpoints: dict[UUID, Any] = field(default_factory=dict)
     evidence: list[tuple[UUID, UUID, int, Any]] = field(default_factory=list)
     lines: list[_Lines] = field(default_factory=list)
-    freed: set[UUID] = field(default_factory=set)  #: exclusive tasks of which a run ends
+    freed: dict[UUID, list[Answer]] = field(default_factory=dict)  #: tasks of which a run gives its place back, by it
 
 
 async def process(
@@ -103,6 +104,7 @@ async def _decide_all(
     begin = [held.runs[one.id] for one in reports if isinstance(one, PatchRunning) and one.id in held.runs]
     workers = {one.id: one.worker for one in reports if isinstance(one, PatchRunning)}
     begun = await simple.begin(conn, tenant_id, begin, workers, rules, batch.now)
+    stops = await _stops(conn, tenant_id, reports, held, rules, batch.now)
     answers = []
     for report in reports:
         run = held.runs.get(report.id)
@@ -116,23 +118,77 @@ async def _decide_all(
         if isinstance(report, PatchRunning):
             answers.append(_note(run, report, begun[run.id], batch))
         elif isinstance(report, AppendLogs):
-            answers.append(_append(run, report, attempt, batch))
+            answers.append(_append(run, report, attempt, batch, stops))
         else:
-            answers.append(_note(run, report, _judge(run, report, rules[run.id], batch, attempt), batch))
+            verdict = _judge(run, report, rules[run.id], batch, attempt)
+            answers.append(_note(run, report, _pressed(run, verdict, stops, batch.now), batch))
         after = answers[-1].run
-        if run.status in OPEN and after is not None and after.status in FINAL and _exclusive(run, rules[run.id]):
-            batch.freed.add(run.task_uid)
+        answers[-1].stop = after is not None and _stopping(after, stops, batch.now)
+        if run.status in OPEN and after is not None and after.status in FINAL and _placed(run, rules[run.id]):
+            batch.freed.setdefault(run.task_uid, []).append(answers[-1])
     return answers
 
 
-def _exclusive(run: Run, policy: Policy) -> bool:
-    return run.fence > 0 and not run.forced and policy.overlap is Overlap.SKIP
+def _placed(run: Run, policy: Policy) -> bool:
+    """Say whether the end of a run may let another one begin."""
+    limited = policy.overlap is not Overlap.ALLOW_ALL or policy.max_parallel is not None
+    return run.fence > 0 and (limited or policy.group is not None or run.backfill_id is not None)
+
+
+async def _stops(
+    conn: AsyncConnection,
+    tenant_id: UUID,
+    reports: Sequence[Report],
+    held: Locked,
+    rules: Mapping[UUID, Policy],
+    now: datetime,
+) -> dict[UUID, UUID]:
+    """Return which of the executions that are reported on make room for a newer slot: whether anybody has looked
+    since that fell due must not decide."""
+    uids = {
+        run.task_uid
+        for report in reports
+        if isinstance(report, Start | Heartbeat | AppendLogs)
+        and (run := held.runs.get(report.id)) is not None
+        and run.status is Status.RUNNING
+        and run.cancel_requested_at is None
+        and rules[run.id].overlap is Overlap.CANCEL_OTHER
+    }
+    if not uids:
+        return {}
+    settled = await settlements(conn, tenant_id, uids, now, due_bounds(now))
+    return settled.stops(Overlap.CANCEL_OTHER)
+
+
+def _stopping(run: Run, stops: Mapping[UUID, UUID], now: datetime) -> bool:
+    return run.status is Status.RUNNING and (run.id in stops or lifecycle.closing(run, now))
+
+
+def _pressed(run: Run, verdict: Verdict, stops: Mapping[UUID, UUID], now: datetime) -> Verdict:
+    """Ask what reports to stop if it is to; one thing at a time, so that what has its own event is asked later."""
+    after = verdict.run
+    if verdict.refusal is not None or verdict.event is not None or not _stopping(after, stops, now):
+        return verdict
+    if lifecycle.closing(after, now):
+        return lifecycle.stop_at_close(after, now)
+    return lifecycle.make_room(after, stops[run.id], now)
 
 
 async def _settle(conn: AsyncConnection, tenant_id: UUID, held: Locked, batch: _Batch) -> None:
-    """End what fell due while a run that ends now was active: whether anybody has looked meanwhile must not decide."""
+    """Settle what fell due while a run that ends now was active: whether anybody has looked meanwhile must not decide.
+
+    What it did not let begin ends or waits in its buffer; who waits may begin now.
+    """
+    if not batch.freed:
+        return
     settled = await settlements(conn, tenant_id, batch.freed, batch.now, due_bounds(batch.now))
     await end(conn, tenant_id, settled, {}, batch.now, besides=held.runs)
+    await hold(conn, tenant_id, [one for one in to_hold(settled) if one not in held.runs], batch.now)
+    await ask_to_stop(conn, tenant_id, settled, batch.now, besides=held.runs)
+    for uid, answers in batch.freed.items():
+        verdict, policy = settled.verdicts[uid], settled.rules.get(uid, Policy())
+        for answer in answers:
+            answer.wakes = bool(verdict.run or verdict.hold) or policy.group is not None
     batch.freed.clear()
 
 
@@ -202,7 +258,9 @@ def _note(run: Run, report: Report, verdict: Verdict, batch: _Batch) -> Answer:
     return Answer(run=verdict.run, refusal=verdict.refusal, again=verdict.again)
 
 
-def _append(run: Run, report: AppendLogs, stored: logs.Stored | None, batch: _Batch) -> Answer:
+def _append(
+    run: Run, report: AppendLogs, stored: logs.Stored | None, batch: _Batch, stops: Mapping[UUID, UUID]
+) -> Answer:
     """Store the lines that are new; the ones that are stored already are dropped, a gap is refused."""
     if stored is None or report.fence != run.fence:
         refusal: CronObserverError | None = lifecycle.start(run, report.fence, batch.now).refusal
@@ -218,10 +276,11 @@ def _append(run: Run, report: AppendLogs, stored: logs.Stored | None, batch: _Ba
     fresh = report.lines[have - report.first_seq :]
     if fresh:
         batch.lines.append((run.tenant_id, run.id, run.fence, have, fresh))
-    if run.status is Status.RUNNING and run.started_at is None:
-        begun = lifecycle.begun(run, batch.now)
-        batch.steps.append(Step(run, Verdict(run=begun)))
-        run = begun
+    if run.status is Status.RUNNING:
+        verdict = _pressed(run, Verdict(run=lifecycle.begun(run, batch.now)), stops, batch.now)
+        if verdict.run != run:
+            batch.steps.append(Step(run, verdict))
+            run = verdict.run
     return Answer(run=run, next_seq=have + len(fresh))
 
 

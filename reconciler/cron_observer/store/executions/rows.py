@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -43,8 +43,8 @@ JOIN unnest(%(uids)s::uuid[], %(generations)s::int[]) AS wanted (task_uid, gener
 WHERE r.tenant_id = %(tenant)s
 """
 
-_GENERATIONS: Final = """
-SELECT t.task_uid, t.generation, t.removed_at IS NOT NULL OR t.deleting_at IS NOT NULL AS removed
+_TASKS: Final = """
+SELECT t.task_uid, t.project_id, t.generation, t.removed_at IS NOT NULL OR t.deleting_at IS NOT NULL AS removed
 FROM tasks t
 WHERE t.tenant_id = %(tenant)s AND t.task_uid = ANY (%(uids)s::uuid[])
 """
@@ -114,24 +114,36 @@ def _policy(uid: UUID, generation: int, spec: Any) -> Policy:
 _ORPHAN: Final = Policy()
 
 
-async def generations(conn: AsyncConnection, tenant_id: UUID, uids: Sequence[UUID]) -> Mapping[UUID, tuple[int, bool]]:
-    """Return, for each task, its current generation and whether it is removed."""
+class TaskRow(NamedTuple):
+    """A task as it is now."""
+
+    project_id: UUID
+    generation: int
+    removed: bool
+
+
+async def task_rows(conn: AsyncConnection, tenant_id: UUID, uids: Sequence[UUID]) -> dict[UUID, TaskRow]:
+    """Return what these tasks are now; what is not there is left out."""
     if not uids:
         return {}
-    rows = await fetch(conn, _GENERATIONS, {"tenant": tenant_id, "uids": list(uids)})
-    return {uid: (generation, removed) for uid, generation, removed in rows}
+    rows = await fetch(conn, _TASKS, {"tenant": tenant_id, "uids": list(uids)})
+    return {uid: TaskRow(*row) for uid, *row in rows}
 
 
 async def policies_of(conn: AsyncConnection, tenant_id: UUID, runs: Sequence[Run]) -> dict[UUID, Policy]:
     """Return the policy that each execution obeys: of the definition it pinned, else of its task as it is now."""
     unpinned = {run.task_uid for run in runs if run.generation is None}
-    current = await generations(conn, tenant_id, list(unpinned))
+    current = await task_rows(conn, tenant_id, list(unpinned))
     keys = {
         run.id: (
             run.task_uid,
-            run.generation if run.generation is not None else current.get(run.task_uid, (0, True))[0],
+            run.generation if run.generation is not None else _generation(current.get(run.task_uid)),
         )
         for run in runs
     }
     found = await policies(conn, tenant_id, keys.values())
     return {run.id: found[keys[run.id]] for run in runs}
+
+
+def _generation(row: TaskRow | None) -> int:
+    return 0 if row is None else row.generation

@@ -165,6 +165,15 @@ ALTER TABLE executions
 
 CREATE INDEX executions_that_repeat ON executions (tenant_id, task_uid, nominal_at) WHERE repeats IS NOT NULL;
 
+-- What waits for a place is out of the way of claims.
+DROP INDEX executions_to_claim;
+
+CREATE INDEX executions_to_claim ON executions (tenant_id, queue, priority DESC, available_at)
+    WHERE status = 'PENDING' AND held_at IS NULL;
+
+CREATE INDEX executions_held ON executions (tenant_id, task_uid, available_at)
+    WHERE status = 'PENDING' AND held_at IS NOT NULL;
+
 -- What was planned before this migration is where the history of plans begins.
 INSERT INTO plan_history (tenant_id, task_uid, generation, active, schedule, effective_from, tzdata_version, created_at)
 SELECT tenant_id, task_uid, generation, active, schedule, effective_from, tzdata_version, effective_from FROM task_plan;
