@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from cron_observer import manifest, plan, schedule
+from cron_observer import manifest, schedule
+from cron_observer.manifest.rules import Rule
+from cron_observer.plan import actions
 
 ROOT = Path(__file__).parents[2]
 FINDINGS = (ROOT / "docs/reference/findings.md").read_text()
 MANIFEST = (ROOT / "docs/reference/manifest.md").read_text()
 #: Rules of manifests, and those that only a comparison with what is in force can break.
-RULES = [*manifest.RULES.values(), plan.OWNED_BY_API, plan.OWNED_BY_SOURCE]
+RULES = [*manifest.RULES.values(), *(one for one in vars(actions).values() if isinstance(one, Rule))]
 CODES = sorted({*(rule.code for rule in RULES), *schedule.CODES})
 BLOCKS = re.findall(r"```yaml\n(.*?)```", MANIFEST, re.DOTALL)
 

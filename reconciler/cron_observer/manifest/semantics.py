@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Final
 
 from cron_observer import errors
 from cron_observer.manifest import calendar, policies, rules
 from cron_observer.manifest.scalars import looks_secret
 from cron_observer.manifest.values import Fault, Path, walk
-from cron_observer.model import ScheduleSpec, parse_duration
+from cron_observer.model import OnExcluded, ScheduleSpec, parse_duration
 
 _DAY: Final = timedelta(days=1)
 _SECOND: Final = timedelta(seconds=1)
@@ -29,6 +31,13 @@ _BOUNDS: Final[dict[Path, tuple[timedelta, timedelta, str]]] = {
     ("retries", "initial"): (_SECOND, _DAY, "24h"),
     ("retries", "cap"): (_SECOND, _DAY, "24h"),
 }
+
+#: Fields of the schedule that the engine reads.
+_EVALUATED: Final = (
+    *("cron", "every", "anchor", "at", "timezone", "dst"),
+    *("windows", "calendars", "onExcluded", "jitter", "startAt", "endAt"),
+)
+_SAMPLE: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 #: Last words of a key whose value is a secret, once camelCase and dashes are undone.
 _SECRET_KEY: Final = re.compile(
@@ -89,21 +98,47 @@ def _durations(spec: Mapping[str, Any], faulty: set[Path]) -> Iterator[Fault]:
 def _schedule(block: Mapping[str, Any], faulty: set[Path]) -> Iterator[Fault]:
     sound = {
         name: block[name]
-        for name in ("cron", "every", "anchor", "at", "timezone")
+        for name in _EVALUATED
         if name in block and not touched(("spec", "schedule", name), faulty - {("spec", "schedule")})
     }
     if not sound.keys() & {"cron", "every", "at"}:
         sound["cron"] = "* * * * *"  # so that the rest can be looked at
+        sound.pop("onExcluded", None)  # which this expression does not go with
     if "every" not in sound:
         sound.pop("anchor", None)
     for message, pointer, rule, hint in _schedule_faults(ScheduleSpec.read(sound)):
         path: Path = tuple(int(part) if part.isdecimal() else part for part in pointer.split("/")[1:])
-        listed = bool(path) and isinstance(block.get(str(path[0])), list)
-        if listed and len(path) == 1:
-            path = (*path, 0)  # a list of one
-        elif not listed:
-            path = path[:1]
+        if path[:1] in (("cron",), ("at",)):
+            listed = isinstance(block.get(str(path[0])), list)
+            path = (path[0], *(path[1:] or (0,))) if listed else path[:1]  # a list may be one of one
         yield Fault(rules.Rule(rule, "schedule"), ("spec", "schedule", *path), message, hint)
+    yield from _jitter(ScheduleSpec.read(sound))
+
+
+def _jitter(spec: ScheduleSpec) -> Iterator[Fault]:
+    interval = _interval(spec) if spec.jitter is not None else None
+    if spec.jitter is not None and interval is not None and interval < spec.jitter:
+        message = f"is longer than the shortest interval of the schedule, {_written(interval)}, and is cut to it"
+        yield Fault(rules.JITTER_TOO_LONG, ("spec", "schedule", "jitter"), message)
+
+
+def _written(duration: timedelta) -> str:
+    seconds = duration.total_seconds()
+    unit, size = next(((unit, size) for unit, size in (("h", 3600), ("m", 60)) if seconds % size == 0), ("s", 1))
+    return f"{seconds / size:g}{unit}"
+
+
+@lru_cache(maxsize=4096)
+def _interval(spec: ScheduleSpec) -> timedelta | None:
+    """Return the shortest time between two fires, of the first that come; None where it cannot be known."""
+    from cron_observer import schedule
+
+    bare = replace(spec, include=(), exclude=(), on_excluded=OnExcluded.SKIP, jitter=None, seed=spec.seed or "-")
+    try:
+        fires = schedule.compile(bare).next_fires(_SAMPLE, 30)
+    except errors.ScheduleError:
+        return None
+    return min((later - earlier for earlier, later in pairwise(fires)), default=None)
 
 
 @lru_cache(maxsize=4096)  # thousands of tasks share few schedules
@@ -119,6 +154,8 @@ def _schedule_faults(spec: ScheduleSpec) -> tuple[tuple[str, str, str, str | Non
         parts.append((f"/cron/{index}", ScheduleSpec(cron=(expression,))))
     for index, instant in enumerate(spec.at):
         parts.append((f"/at/{index}", ScheduleSpec(at=(instant,))))
+    always = ScheduleSpec(cron=("* * * * *",))
+    parts += [("/startAt", replace(always, start_at=spec.start_at)), ("/endAt", replace(always, end_at=spec.end_at))]
     for pointer, part in parts:
         more = _ask(part)
         if more is not None:
