@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from cron_observer import schedule
 from cron_observer.cli import commands
+from cron_observer.cli import batch
 from cron_observer.cli import explain as command
 from cron_observer.model import ScheduleSpec
 
@@ -22,11 +23,11 @@ AFTER = "2026-03-28T00:00:00Z"
 
 
 def run(*arguments: str, text: str | None = None) -> Result:
-    return CliRunner().invoke(command.explain, list(arguments), input=text)
+    return CliRunner(env={"TZ": "UTC"}).invoke(command.explain, list(arguments), input=text)
 
 
 def ask(**request: Any) -> dict[str, Any]:
-    answered: dict[str, Any] = command.answer(json.dumps(request).encode())
+    answered: dict[str, Any] = batch.answer(json.dumps(request).encode())
     return answered
 
 
@@ -47,8 +48,17 @@ def test_json_has_the_same_facts() -> None:
     assert json.loads(done.output) == {
         "words": "Every 30 minutes",
         "kind": "interval-like",
+        "rule": "elapsed time: a clock change neither moves nor drops a fire",
         "timezone": "UTC",
-        "fires": [{"local": "2026-03-28 00:30:00+00:00", "utc": "2026-03-28T00:30:00Z", "note": None}],
+        "fires": [
+            {
+                "local": "2026-03-28 00:30:00+00:00",
+                "utc": "2026-03-28T00:30:00Z",
+                "here": "2026-03-28 00:30:00+00:00",
+                "note": None,
+            }
+        ],
+        "skipped": [],
         "notes": [],
     }
 
@@ -214,7 +224,7 @@ def test_a_batch_answers_before_it_reads_on() -> None:
             return super().readline(size)
 
     line = b'{"id": 7, "schedule": {"cron": "0 0 * * *"}, "after": "2026-03-28T00:00:00Z"}\n'
-    command.answer_batch(Requests(line * 3), answers)
+    batch.answer_batch(Requests(line * 3), answers)
     assert answers.flushed == b'{"id": 7, "fires": ["2026-03-29T00:00:00Z"]}\n' * 3
 
 
@@ -222,7 +232,7 @@ def test_a_line_without_end_is_cut_not_swallowed() -> None:
     """A line over the limit is an error; the lines behind it are answered."""
     answers = io.BytesIO()
     good = b'{"id": 7, "schedule": {"cron": "0 0 * * *"}, "after": "2026-03-28T00:00:00Z"}\n'
-    command.answer_batch(io.BytesIO(b"x" * (3 * command.MOST_BYTES) + b"\n" + good), answers)
+    batch.answer_batch(io.BytesIO(b"x" * (3 * batch.MOST_BYTES) + b"\n" + good), answers)
     long, answered = map(json.loads, answers.getvalue().splitlines())
     assert "longer than" in long["error"]
     assert answered["id"] == 7
@@ -294,7 +304,7 @@ def test_no_request_stops_a_batch(request_: dict[str, Any]) -> None:
 @given(st.binary(max_size=60))
 def test_no_bytes_stop_a_batch(line: bytes) -> None:
     """Whatever the bytes, there is an answer."""
-    assert "error" in command.answer(line)
+    assert "error" in batch.answer(line)
 
 
 @pytest.mark.parametrize("after", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"])

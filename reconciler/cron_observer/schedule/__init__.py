@@ -10,8 +10,9 @@ from cron_observer.schedule.codes import CODES
 from cron_observer.schedule.evaluate import Slot
 from cron_observer.schedule.ids import id_ceil, id_floor, id_time, new_id, slot_id
 from cron_observer.schedule.slots import Schedule
+from cron_observer.schedule.telling import Explanation, Fire, Skipped, explain
 from cron_observer.schedule.windows import Windows
-from cron_observer.schedule.words import Explanation, Fire, describe, explain
+from cron_observer.schedule.words import describe
 from cron_observer.schedule.zones import Zone, tzdata_version, zone
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Explanation",
     "Fire",
     "Schedule",
+    "Skipped",
     "Slot",
     "Windows",
     "Zone",

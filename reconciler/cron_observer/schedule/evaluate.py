@@ -69,6 +69,7 @@ class CronMember:
         self.minutes = minutes_of_day(cron.minutes, cron.hours)
         self._newest = self.minutes[-1]
         self._months: dict[int, int] = {}
+        self._later: dict[int, int] = {}
 
     def slots(self, after: int, until: int) -> Iterator[Slot]:
         """Walk the matching local days; `Member.slots`."""
@@ -175,12 +176,17 @@ class CronMember:
     def _later_month(self, day: int, shown: date) -> int:
         """The first matching day behind the month of `day`."""
         year, month = shown.year, shown.month
+        known = self._later.get(year * 12 + month)
+        if known is not None:
+            return known
         start = day - shown.day  # day 0 of the month
-        while True:
+        bits = 0
+        while not bits:
             start += month_length(year, month)
             year, month = (year, month + 1) if month < 12 else (year + 1, 1)
-            if bits := self._month(year, month):
-                return start + (bits & -bits).bit_length() - 1
+            bits = self._month(year, month)
+        self._later[shown.year * 12 + shown.month] = found = start + (bits & -bits).bit_length() - 1
+        return found
 
     def _month(self, year: int, month: int) -> int:
         """Bit d is set for each day d of a month that matches."""

@@ -118,8 +118,9 @@ class Schedule:
 
     def next_fire(self, after: datetime) -> datetime | None:
         """The first instant at which the schedule fires behind `after`, before jitter; None as in `next_fires`."""
-        if not self._narrowed:
-            fire = self._plain_fire(_floor(after, _MILLISECOND))
+        if not self._narrowed and after.tzinfo is not None:
+            past = after - EPOCH
+            fire = self._plain_fire(past.days * 86_400_000 + past.seconds * 1000 + past.microseconds // 1000)
             if fire is not None:
                 return fire
         slot = next(self._fire_slots(after), None)
@@ -141,6 +142,11 @@ class Schedule:
 
     def _settled_days(self, at: datetime) -> datetime:
         return self._meeting.settled(at) if self._gate is not None and self._gate.backward else at
+
+    def reason(self, slot: Slot) -> str:
+        """Say why the calendars do not allow the nominal day of a slot: the holiday, the date, the weekday."""
+        named = None if self._gate is None else self._gate.reason(slot)
+        return named or "no day of the calendars that are included"
 
     # -- stages ------------------------------------------------------------------------------------------------
 
@@ -221,15 +227,17 @@ class Schedule:
     def _plain_fire(self, after: int) -> datetime | None:
         """The next fire by arithmetic; None where there is a clock change near, or an end."""
         after = max(after, self._bounds.first - 1)
-        fire = self._bounds.end
-        if after >= fire:
+        if after >= self._bounds.end:
             return None
+        fire = self._bounds.end
         for member_next in self._members_next:
             found = member_next(after)
             if found is None:
                 return None
             fire = min(fire, found)
-        return EPOCH + timedelta(0, 0, 0, fire) if fire < self._bounds.end else None
+        if fire >= self._bounds.end:
+            return None
+        return EPOCH + timedelta(0, fire // 1000, fire % 1000 * 1000)
 
     def _fire_slots(self, after: datetime) -> Iterator[Slot]:
         """The slots that fire behind `after`, in order, before jitter."""

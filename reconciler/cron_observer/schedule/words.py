@@ -1,25 +1,15 @@
-"""What a schedule means, for people: words, the class of its rule for clock changes, and its next fires."""
+"""Schedules in words, for people."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from functools import lru_cache
 from typing import Final
 
 from cron_observer.errors import ScheduleError
-from cron_observer.model import ScheduleSpec
-from cron_observer.schedule.build import compile as compile_schedule
-from cron_observer.schedule.build import read_crons
-from cron_observer.schedule.evaluate import Slot
+from cron_observer.model import OnExcluded, ScheduleSpec, Window
 from cron_observer.schedule.grammar import Cron, parse
-from cron_observer.schedule.zones import zone
-
-FIXED = "fixed-time"
-INTERVAL = "interval-like"
-MIXED = "mixed"
 
 DAY_NAMES: Final = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 MONTH_NAMES: Final = [
@@ -40,53 +30,57 @@ MONTH_NAMES: Final = [
 ORDINALS: Final = {1: "first", 2: "second", 3: "third", 4: "fourth", 5: "fifth", -1: "last"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fire:
-    """One fire. `local` is the wall clock with its offset, as in ``2026-03-29 03:00:00+02:00``."""
-
-    local: str
-    utc: datetime
-    note: str | None = None  #: why it is not where the expression says, if it is not
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """What a schedule means. `kind` is ``fixed-time``, ``interval-like``, or ``mixed`` for both in one."""
-
-    words: str
-    kind: str
-    fires: Sequence[Fire]
-    notes: Sequence[str]
-
-
-def explain(spec: ScheduleSpec, after: datetime, count: int) -> Explanation:
-    """Say what `spec` means and when it fires next behind `after`, or raise `ScheduleError`."""
-    schedule = compile_schedule(spec)
-    crons = read_crons(spec)
-    fires = []
-    for slot in schedule.next_fire_slots(after) if count > 0 else ():
-        fires.append(_fire(slot, spec.timezone))
-        if len(fires) >= count:
-            break
-    return Explanation(
-        words=describe(spec), kind=_kind(spec, crons), fires=tuple(fires), notes=tuple(_notes(spec, crons))
-    )
-
-
 @lru_cache(maxsize=16_384)
 def describe(spec: ScheduleSpec) -> str:
     """Say in words when `spec` fires; a schedule that cannot be evaluated is quoted as it stands."""
     parts = [_describe_cron(text, spec.seed) for text in spec.cron]
     if spec.every is not None:
-        parts.append(f"Every {_duration(spec.every)}")
+        parts.append(f"Every {_every(spec.every)}")
     if spec.at:
-        shown = ", ".join(text.replace("T", " ") for text in spec.at[:3])
+        shown = ", ".join(_moment(text) for text in spec.at[:3])
         more = f" and {len(spec.at) - 3} more" if len(spec.at) > 3 else ""
         parts.append(f"Once at {shown}{more}" if len(spec.at) == 1 else f"At {shown}{more}")
     if not parts:
         return "Never"
     words = "; ".join([parts[0], *(part[0].lower() + part[1:] for part in parts[1:])])
+    words = ", ".join([words, *_narrowed(spec)])
     return words if spec.timezone == "UTC" else f"{words} ({spec.timezone})"
+
+
+def _narrowed(spec: ScheduleSpec) -> Iterator[str]:
+    """Windows, calendars, jitter, start and end, in the order in which they apply."""
+    if spec.start_at is not None:
+        yield f"from {_moment(spec.start_at)}"
+    if spec.end_at is not None:
+        yield f"before {_moment(spec.end_at)}"
+    if spec.windows:
+        yield "only " + " and ".join(_window(window) for window in spec.windows)
+    if spec.include:
+        yield f"only on days of {_named(spec.include, 'or')}"
+    if spec.exclude:
+        yield f"not on days of {_named(spec.exclude, 'or')}"
+    if spec.on_excluded is not OnExcluded.SKIP and (spec.include or spec.exclude):
+        way = "next" if spec.on_excluded is OnExcluded.NEXT_ALLOWED else "previous"
+        yield f"but on the {way} day allowed instead"
+    if spec.jitter:
+        yield f"up to {duration(spec.jitter)} later"
+
+
+def _window(window: Window) -> str:
+    """``Monday through Friday 22:00 to 06:00 of the day after``."""
+    numbers = sorted((number + 6) % 7 for number in window.days)
+    days = f"{_listed(numbers, DAY_NAMES)} " if 0 < len(numbers) < 7 else "" if numbers else "on no day "
+    start, end = (f"{time // 60:02}:{time % 60:02}" for time in (window.start, window.end))
+    over = " of the day after" if window.end <= window.start else ""
+    return f"{days}{start} to {end}{over}"
+
+
+def _named(names: Sequence[str], joined: str) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {joined} {names[-1]}"
+
+
+def _moment(text: str) -> str:
+    return text.replace("T", " ")
 
 
 def _describe_cron(text: str, seed: str | None) -> str:
@@ -180,49 +174,15 @@ def _bits(mask: int) -> list[int]:
     return [bit for bit in range(mask.bit_length()) if mask >> bit & 1]
 
 
-def _duration(every: timedelta) -> str:
-    milliseconds = every // timedelta(milliseconds=1)
+def duration(length: timedelta) -> str:
+    """Say a length of time in its largest whole unit: ``1 day``, ``90 seconds``."""
+    milliseconds = length // timedelta(milliseconds=1)
     for size, unit in ((86_400_000, "day"), (3_600_000, "hour"), (60_000, "minute"), (1000, "second")):
         if milliseconds % size == 0:
             count = milliseconds // size
-            return unit if count == 1 else f"{count} {unit}s"
-    return f"{every.total_seconds():g} seconds"
+            return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
+    return f"{length.total_seconds():g} seconds"
 
 
-def _kind(spec: ScheduleSpec, crons: list[Cron]) -> str:
-    kinds = {INTERVAL if cron.interval_like else FIXED for cron in crons}
-    if spec.every is not None:
-        kinds.add(INTERVAL)
-    if spec.at:
-        kinds.add(FIXED)
-    return kinds.pop() if len(kinds) == 1 else MIXED
-
-
-def _fire(slot: Slot, timezone: str) -> Fire:
-    local = slot.fire_at.astimezone(zone(timezone).info)
-    note = None
-    if local.replace(tzinfo=None, fold=0) != slot.nominal_local:
-        note = f"{slot.nominal_local:%Y-%m-%d %H:%M} does not exist: the clock jumps over it"
-    elif slot.fold:
-        note = f"the second {slot.nominal_local:%H:%M} of this day"
-    elif local.replace(fold=1).utcoffset() != local.utcoffset():
-        note = f"the first {slot.nominal_local:%H:%M} of this day"
-    return Fire(local=local.isoformat(sep=" "), utc=slot.fire_at.astimezone(UTC), note=note)
-
-
-def _notes(spec: ScheduleSpec, crons: list[Cron]) -> list[str]:
-    """What may surprise: the class where it matters, both day fields, hashed fields, elapsed days."""
-    notes = []
-    for text, cron in zip(spec.cron, crons, strict=True):
-        quoted = f'"{text.strip()}"'
-        if re.search(r"(^|[\s,])[Hh]([\s,(/]|$)", text.strip()):
-            notes.append(f"{quoted} is {cron.text!r} for {spec.seed}.")
-        day, weekday = cron.text.split()[2], cron.text.split()[4]
-        if day != "*" and weekday != "*":
-            how = "both day of month and day of week" if cron.both_days else "day of month or day of week"
-            notes.append(f"{quoted} fires on days that match {how}.")
-        if len(spec.cron) > 1 or spec.every is not None or spec.at:
-            notes.append(f"{quoted} is {INTERVAL if cron.interval_like else FIXED}.")
-    if spec.every is not None and spec.timezone != "UTC" and spec.every >= timedelta(hours=2):
-        notes.append("every counts elapsed time: its local times move when the clock changes.")
-    return notes
+def _every(length: timedelta) -> str:
+    return duration(length).removeprefix("1 ")
