@@ -120,7 +120,7 @@ def inspect(path: str, data: bytes, *, mode: str = "100644") -> Inspected:
     text, problem = loader.decode(data)
     if problem is not None:
         stream = Stream(text, [], [])
-        found = _at(path, stream, problem)
+        found = placed(path, stream, problem)
         return Inspected(ParsedFile(path=path, findings=(found,), parseable=False), stream)
     stream = loader.load(text)
     verdicts = [judge(document) for document in stream.documents]
@@ -129,12 +129,12 @@ def inspect(path: str, data: bytes, *, mode: str = "100644") -> Inspected:
 
 
 def _summed_up(path: str, stream: Stream, verdicts: Sequence[Verdict]) -> ParsedFile:
-    findings = [_at(path, stream, problem) for problem in stream.problems]
+    findings = [placed(path, stream, problem) for problem in stream.problems]
     tasks: list[TaskDefinition] = []
     others: list[Definition] = []
     broken: list[tuple[str, str]] = []
     for document, verdict in zip(stream.documents, verdicts, strict=True):
-        findings += [_at(path, stream, problem, verdict) for problem in verdict.problems]
+        findings += [placed(path, stream, problem, verdict) for problem in verdict.problems]
         if not verdict.broken and verdict.value is not None:
             if verdict.kind == "Task":
                 tasks.append(_task(path, stream, document, verdict))
@@ -231,7 +231,8 @@ def duplicate(
     )
 
 
-def _at(path: str, stream: Stream, problem: Problem, verdict: Verdict | None = None) -> Finding:
+def placed(path: str, stream: Stream, problem: Problem, verdict: Verdict | None = None) -> Finding:
+    """Make a finding of a problem in the text of a file."""
     line, column = stream.place(problem.start)
     end_line, end_column = stream.place(max(problem.start, problem.end))
     return Finding(

@@ -5,14 +5,28 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from cron_observer.manifest import rules
-from cron_observer.manifest.files import MAX_FILE_BYTES, duplicate, finding, inspect, is_manifest, refused
+from cron_observer.manifest.document import located
+from cron_observer.manifest.files import (
+    MAX_FILE_BYTES,
+    Inspected,
+    duplicate,
+    finding,
+    inspect,
+    is_manifest,
+    placed,
+    refused,
+)
+from cron_observer.manifest.references import Declared, crossings
+from cron_observer.manifest.roots import Roots
 from cron_observer.manifest.scalars import shown
-from cron_observer.model import Finding, Severity, TaskDefinition
+from cron_observer.manifest.values import Fault
+from cron_observer.model import Definition, Finding, Severity, TaskDefinition
 
 MAX_FINDINGS: Final = 1000  # of one run; the rest is counted
 
@@ -32,19 +46,22 @@ class Report:
         return sum(1 for one in self.findings if one.severity is severity)
 
 
-def validate_tree(root: Path) -> Report:
+def validate_tree(root: Path, now: datetime | None = None) -> Report:
     """Validate every manifest below a folder, or one file."""
-    return validate_paths([root])
+    return validate_paths([root], now=now)
 
 
-def validate_paths(paths: Sequence[Path], texts: Sequence[tuple[str, bytes]] = ()) -> Report:
-    """Validate files, folders and `texts` (name, content) as one set: no task may be declared twice.
+def validate_paths(
+    paths: Sequence[Path], texts: Sequence[tuple[str, bytes]] = (), now: datetime | None = None
+) -> Report:
+    """Validate files, folders and `texts` (name, content) as one set, with the calendar files that they name.
 
     A file that is named is read whatever its name; in folders, those that `is_manifest` accepts.
-    Symbolic links are never followed below a folder that is named. Raises `OSError` for no file.
+    Symbolic links are never followed below a folder that is named. Without a folder, names that lead nowhere are
+    only noted: the other manifests are not known. Raises `OSError` for no file.
     """
     report = Report()
-    run = _Run(report)
+    run = _Run(report, now)
     for path in paths:
         run.take(path)
     for name, data in texts:
@@ -59,12 +76,20 @@ def validate_paths(paths: Sequence[Path], texts: Sequence[tuple[str, bytes]] = (
     return report
 
 
+def _kind(one: TaskDefinition | Definition) -> str:
+    return one.kind if isinstance(one, Definition) else "Task"
+
+
 class _Run:
     """The files of one run, as far as comparing them needs."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, now: datetime | None) -> None:
         self.report = report
-        self.tasks: list[tuple[TaskDefinition, int]] = []  # with the column of the name
+        self.now = now
+        self.folders: list[Path] = []
+        self.found: list[tuple[TaskDefinition | Definition, int]] = []  # with the column of the name
+        self.broken: set[tuple[str, str]] = set()
+        self.seen: dict[str, Inspected] = {}
         self.paths: dict[str, None] = {}
 
     def take(self, path: Path) -> None:
@@ -72,6 +97,7 @@ class _Run:
         if not path.is_dir():
             self._open(path)
             return
+        self.folders.append(path)
         for folder, folders, names in os.walk(path, onerror=self._closed):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             below = Path(folder).relative_to(path)
@@ -119,23 +145,51 @@ class _Run:
         report.findings += parsed.findings
         if parsed.findings and len(data) <= MAX_FILE_BYTES:
             report.texts[name] = data.decode("utf-8-sig", "replace").split("\n")
-        for task in parsed.tasks:
-            column = seen.stream.place(seen.verdicts[task.document].name_at)[1]
-            self.tasks.append((task, column))
+        declared: list[TaskDefinition | Definition] = [*parsed.tasks, *parsed.others]
+        for one in declared:
+            column = seen.stream.place(seen.verdicts[one.document].name_at)[1]
+            self.found.append((one, column))
+            self.seen[name] = seen
+        self.broken |= {("Task", broken) for broken in parsed.broken_names} | set(parsed.broken_others)
 
     def compare(self) -> None:
         """Find what no single file shows: tasks declared twice, paths that some systems cannot tell apart."""
         folded: dict[str, str] = {}
         for path in self.paths:
-            other = folded.setdefault(path.casefold(), path)
-            if other != path:
-                message = f"differs from {shown(other, 4096)} only by case; some systems cannot hold both"
+            same = folded.setdefault(path.casefold(), path)
+            if same != path:
+                message = f"differs from {shown(same, 4096)} only by case; some systems cannot hold both"
                 found = finding(rules.PATHS_DIFFER_BY_CASE, path, message, "rename one of them")
                 self.report.findings.append(found)
-        groups: dict[str, list[tuple[TaskDefinition, int]]] = {}
-        for task, column in self.tasks:
-            groups.setdefault(task.name, []).append((task, column))
+        groups: dict[tuple[str, str], list[tuple[TaskDefinition | Definition, int]]] = {}
+        for one, column in self.found:
+            groups.setdefault((_kind(one), one.name), []).append((one, column))
         for group in groups.values():
-            for task, column in group if len(group) > 1 else ():
-                other_task, other_column = group[1] if task is group[0][0] else group[0]
-                self.report.findings.append(duplicate(task, other_task, column, other_column))
+            for one, column in group if len(group) > 1 else ():
+                other, other_column = group[1] if one is group[0][0] else group[0]
+                self.report.findings.append(duplicate(one, other, column, other_column))
+        self._cross()
+
+    def _cross(self) -> None:
+        """Find what is wrong with the documents together."""
+        roots = Roots(self.folders)
+        others = [one for one, _ in self.found if isinstance(one, Definition)]
+        calendars = {one.name: one for one in others if one.kind == "Calendar"}
+        rooted = {name: replace(one, path=roots.below(one.path)) for name, one in calendars.items()}
+        declared = Declared(
+            tasks=[one for one, _ in self.found if isinstance(one, TaskDefinition)],
+            calendars=rooted,
+            groups={one.name: one for one in others if one.kind == "TaskGroup"},
+            broken=self.broken,
+            whole=bool(self.folders),
+        )
+        for one, fault in crossings(declared, roots.calendar_files(rooted.values()), self.now):
+            shown_one = calendars[one.name] if isinstance(one, Definition) and one.kind == "Calendar" else one
+            self._note(shown_one, fault)
+
+    def _note(self, one: TaskDefinition | Definition, fault: Fault) -> None:
+        seen = self.seen[one.path]
+        root, verdict = seen.stream.documents[one.document].root, seen.verdicts[one.document]
+        for problem in located([fault], root) if root is not None else ():
+            self.report.findings.append(placed(one.path, seen.stream, problem, verdict))
+            self.report.texts.setdefault(one.path, seen.stream.text.split("\n"))
