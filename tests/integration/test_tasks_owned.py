@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from cron_observer.errors import Conflict, ManifestOwned, NameTaken, NotFound
+from cron_observer.errors import Conflict, InvalidSpec, ManifestOwned, NameTaken, NotFound
 from cron_observer.manifest import effective
 from cron_observer.store import plans, tasks
 from cron_observer.store.engine import clock
@@ -174,3 +174,42 @@ async def test_credentials_of_a_source_are_not_stored(tenant: Tenant, tmp_path: 
         for path in (tmp_path / "data").rglob("*"):
             assert not path.is_file() or secret.encode() not in path.read_bytes()
         assert secret not in repr(it.settings)
+
+
+async def test_a_task_of_the_api_may_use_what_manifests_declare(tenant: Tenant, tmp_path: Path) -> None:
+    """Calendars and groups of the project reach its plan; a name that is not declared is refused with its pointer."""
+    repository = Repository.make(tmp_path)
+    text = "apiVersion: cron-observer/v1\nkind: {}\nmetadata: {{name: {}}}\nspec: {}\n"
+    windows = "{windows: [{from: '20:00', to: '06:00'}], timezone: Europe/Berlin}"
+    repository.push(
+        {
+            "c.yaml": text.format("Calendar", "weekends", "{entries: [{weekdays: [sat, sun]}]}"),
+            "g.yaml": text.format("TaskGroup", "night", windows),
+        }
+    )
+    async with following(tenant, repository.bare, tmp_path) as it:
+        await it.reconciler.tick()
+        schedule = {"cron": "0 4 * * *", "calendars": {"exclude": ["weekends"]}}
+        wanted = effective({"schedule": schedule, "group": "night"})
+        bad = effective({"schedule": {"cron": "0 4 * * *", "calendars": {"include": ["weekend"]}}, "group": "nights"})
+
+        def creating(name: str, spec: dict[str, Any]) -> Callable[[Any, Any], Awaitable[Any]]:
+            return lambda conn, now: tasks.create_owned(
+                conn, tenant.tenant_id, tenant.project_id, name, spec, {}, "key", now
+            )
+
+        made = await write(tenant, creating("alpha", wanted))
+        planned = it.plan("alpha")["schedule"]
+        assert planned["group"]["timezone"] == "Europe/Berlin"
+        assert planned["calendars"]["exclude"][0].startswith("weekends@")
+        with pytest.raises(InvalidSpec) as refused:
+            await write(tenant, creating("beta", bad))
+        found = [(one["code"], one["pointer"]) for one in refused.value.facts["findings"]]
+        assert found == [("CO1413", "/group"), ("CO1403", "/schedule/calendars/include/0")]
+        assert 'did you mean "night"' in str(refused.value.hint)
+        with pytest.raises(InvalidSpec):
+            await write(
+                tenant,
+                lambda conn, now: tasks.update_owned(conn, tenant.tenant_id, made.task_uid, bad, {}, "key", now),
+            )
+        assert it.names() == ["alpha"]

@@ -38,7 +38,7 @@ from cron_observer.plan.actions import (
     spec_hash,
 )
 from cron_observer.plan.making import plan
-from cron_observer.plan.references import Reference, references
+from cron_observer.plan.references import Reference, references, unknown
 
 __all__ = [
     "CALENDAR",
@@ -58,4 +58,5 @@ __all__ = [
     "plan",
     "references",
     "spec_hash",
+    "unknown",
 ]

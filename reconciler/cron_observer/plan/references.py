@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cron_observer.manifest import rules
-from cron_observer.model import TaskDefinition
+from cron_observer.model import Finding, TaskDefinition
 from cron_observer.plan.actions import (
     APPLIED,
     CALENDAR,
     GROUP,
     NOUNS,
     REFERENCE_BROKEN,
+    TASK,
     Action,
     Actual,
     Step,
@@ -49,6 +50,22 @@ def missing(one: Reference, known: Collection[str]) -> tuple[str, str]:
     near = difflib.get_close_matches(one.name, known, n=1, cutoff=0.6)
     hint = f'did you mean "{near[0]}"?' if near else f"declare it in a manifest of the project (kind: {one.kind})"
     return f'the {NOUNS[one.kind]} "{one.name}" is not declared', hint
+
+
+def unknown(one: Reference, known: Collection[Key], name: str) -> Finding:
+    """Make the finding of a reference to nothing in a task that came through the API; there are no lines."""
+    rule = UNKNOWN[one.kind]
+    message, hint = missing(one, [other for kind, other in known if kind == one.kind])
+    return Finding(
+        severity=rule.severity,
+        code=rule.code,
+        path="",
+        pointer=one.pointer,
+        kind=TASK,
+        name=name,
+        message=message,
+        hint=hint,
+    )
 
 
 @dataclass(frozen=True, slots=True)

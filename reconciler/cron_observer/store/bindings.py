@@ -25,6 +25,13 @@ _GROUPS: Final = text("""
       AND g.name = ANY (CAST(:names AS text[]))
     ORDER BY g.group_uid FOR SHARE""")
 
+_NAMES: Final = text("""
+    SELECT 'Calendar' AS kind, c.name FROM calendars AS c
+    WHERE c.tenant_id = :tenant_id AND c.project_id = :project_id AND c.removed_at IS NULL
+    UNION ALL
+    SELECT 'TaskGroup', g.name FROM task_groups AS g
+    WHERE g.tenant_id = :tenant_id AND g.project_id = :project_id AND g.removed_at IS NULL""")
+
 #: Reads the specs of one project, which is bounded by it: an index on an expression of JSON would not be used,
 #: because row policies come first.
 _REFERRERS: Final = text("""
@@ -91,11 +98,6 @@ class Bindings:
             or (project_id, one.name) not in (self.digests if one.kind == CALENDAR else self.groups)
         ]
 
-    def names(self, kind: str) -> list[str]:
-        """Return the names of a kind that are alive."""
-        known = self.digests if kind == CALENDAR else self.groups
-        return [name for project, name in known if (project, kind, name) not in self.removed]
-
 
 async def of(conn: AsyncConnection, tenant_id: UUID, specs: Sequence[tuple[UUID, Mapping[str, Any]]]) -> Bindings:
     """Look up what specs, each with its project, refer to, and hold it until the transaction ends."""
@@ -129,6 +131,12 @@ def _values(tenant_id: UUID, wanted: Iterable[tuple[UUID, str, str]], kind: str)
         "projects": sorted({project for project, _ in chosen}),
         "names": sorted({name for _, name in chosen}),
     }
+
+
+async def names(conn: AsyncConnection, tenant_id: UUID, project_id: UUID) -> list[tuple[str, str]]:
+    """Return kind and name of everything in a project that a task may refer to."""
+    rows = await conn.execute(_NAMES, {"tenant_id": tenant_id, "project_id": project_id})
+    return [(row.kind, row.name) for row in rows]
 
 
 async def referrers(

@@ -8,17 +8,19 @@ What the wire shows of tasks is read in `task_reads`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cron_observer.errors import Conflict, ManifestOwned, NameTaken, NotFound
-from cron_observer.plan import spec_hash
-from cron_observer.store import task_writes
+from cron_observer.errors import Conflict, InvalidSpec, ManifestOwned, NameTaken, NotFound
+from cron_observer.manifest.files import DOCS_URL
+from cron_observer.plan import spec_hash, unknown
+from cron_observer.store import bindings, task_writes
 from cron_observer.store.links import line_link, public_url
 
 _COLUMNS: Final = """t.task_uid, t.project_id, t.name, t.seed, t.owner, t.spec, t.labels, t.annotations, t.generation,
@@ -118,11 +120,15 @@ async def create_owned(
     actor: str,
     now: datetime,
 ) -> TaskRow:
-    """Create a task that the API owns. `spec` is effective. Raises `NameTaken`, `NotFound` for the project."""
+    """Create a task that the API owns. `spec` is effective.
+
+    Raises `NameTaken`, `NotFound` for the project, `InvalidSpec` for a calendar or group that is not declared in it.
+    """
     values = {"tenant_id": tenant_id, "project_id": project_id}
     project = (await conn.execute(_PROJECT_NAME, values)).scalar_one_or_none()
     if project is None:
         raise NotFound("there is no such project")
+    await _refer(conn, tenant_id, project_id, name, spec)
     write = task_writes.Write(
         owner="api",
         action="create",
@@ -151,7 +157,7 @@ async def update_owned(
 ) -> TaskRow:
     """Give a task of the API another spec and labels; the same ones change nothing. `spec` is effective.
 
-    Raises `NotFound`, `ManifestOwned`, and `Conflict` when it is being deleted.
+    Raises `NotFound`, `ManifestOwned`, `Conflict` when it is being deleted, and `InvalidSpec` as `create_owned` does.
     """
     row = await _lock(conn, tenant_id, task_uid)
     if row.deleting:
@@ -159,6 +165,7 @@ async def update_owned(
     wanted = spec_hash(spec, labels, row.annotations)
     if wanted == spec_hash(row.spec, row.labels, row.annotations):
         return row
+    await _refer(conn, tenant_id, row.project_id, row.name, spec)
     write = task_writes.Write(
         owner="api",
         action="update",
@@ -189,6 +196,21 @@ async def delete_owned(conn: AsyncConnection, tenant_id: UUID, task_uid: UUID, a
     await conn.execute(_MARK_DELETING, values)
     await task_writes.stop_planning(conn, tenant_id, [task_uid], now)
     return await _owned(conn, tenant_id, task_uid)
+
+
+async def _refer(conn: AsyncConnection, tenant_id: UUID, project_id: UUID, name: str, spec: Mapping[str, Any]) -> None:
+    """Hold what a spec refers to until the transaction ends. Raises `InvalidSpec` with findings for what lacks."""
+    bound = await bindings.of(conn, tenant_id, [(project_id, spec)])
+    lacking = bound.unknown(project_id, spec)
+    if not lacking:
+        return
+    known = await bindings.names(conn, tenant_id, project_id)
+    findings = [unknown(one, known, name) for one in lacking]
+    findings = [replace(one, url=DOCS_URL + one.code.lower()) for one in findings]
+    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    raise InvalidSpec(
+        f"{findings[0].message}{more}", hint=findings[0].hint, findings=[msgspec.to_builtins(one) for one in findings]
+    )
 
 
 async def _lock(conn: AsyncConnection, tenant_id: UUID, task_uid: UUID) -> TaskRow:
