@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
@@ -107,6 +108,10 @@ class _Zone(click.ParamType[ZoneInfo]):
             self.fail(f"{error.message} {error.hint or ''}".strip(), param, ctx)
 
 
+def _choice(choices: type[StrEnum]) -> click.Choice[str]:
+    return click.Choice([choice.value for choice in choices])
+
+
 _PLACE: Final = click.Path(exists=True, path_type=Path)
 _MANIFEST: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -117,15 +122,15 @@ _MANIFEST: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--every", type=_Duration(), help="An interval: 15m, 90s, 1d.")
 @click.option("--anchor", help="Local time from which the interval counts.")
 @click.option("--at", multiple=True, help="A one-off local time; may be given several times.")
-@click.option("--gap", type=click.Choice(list(GapRule)), help="What the clock skips.  [default: first_valid]")
-@click.option("--overlap", type=click.Choice(list(FoldRule)), help="What it shows twice.  [default: first]")
+@click.option("--gap", type=_choice(GapRule), help="What the clock skips.  [default: first_valid]")
+@click.option("--overlap", type=_choice(FoldRule), help="What it shows twice.  [default: first]")
 @click.option(
     "--window", "windows", multiple=True, type=_WindowText(), help='Only then: "sun-thu 10:00-14:30". Several add up.'
 )
 @click.option("--include", multiple=True, help="Only on days of this calendar; may be given several times.")
 @click.option("--exclude", multiple=True, help="Not on days of this calendar; may be given several times.")
 @click.option("--calendars", type=_PLACE, help="Manifest or folder that holds the calendars.  [default: --file]")
-@click.option("--on-excluded", type=click.Choice(list(OnExcluded)), help="What is excluded.  [default: skip]")
+@click.option("--on-excluded", type=_choice(OnExcluded), help="What is excluded.  [default: skip]")
 @click.option("--jitter", type=_Duration(), help="Fire up to so much later: 5m.")
 @click.option("--start-at", help="Local time of the first slot that may be.")
 @click.option("--end-at", help="Local time from which there are no slots.")

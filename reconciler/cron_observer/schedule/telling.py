@@ -150,7 +150,9 @@ def _why(slot: Slot, schedule: Schedule) -> str:
         return schedule.reason(slot)
     if slot.skip == "dst_gap":
         return "the clock jumps over it"
-    return "another slot fires at the same time"
+    if slot.moved_by is not None and "calendar" in slot.moved_by:
+        return f"{schedule.reason(slot)}; another slot fires where it would be moved to"
+    return "the clock jumps over it; another slot fires in its stead"
 
 
 def _together(row: list[Slot], why: str, spec: ScheduleSpec) -> Skipped:
@@ -191,4 +193,4 @@ def _notes(spec: ScheduleSpec, crons: list[Cron], calendars: Mapping[str, Calend
         yield f"Public holidays are those of holiday data {holidays_version()}."
     if spec.jitter:
         by = spec.seed or "the task's project and name"
-        yield f"Each fires up to {duration(spec.jitter)} later than shown, drawn by {by} and the time shown."
+        yield f"Each fires up to {duration(spec.jitter)} later than shown, drawn from {by} and its nominal time."
