@@ -103,6 +103,25 @@ async def test_an_absence_is_clean(world: World) -> None:
     assert await world.check() == []
 
 
+async def test_windows_of_a_group_and_runs_that_repeat_slots_are_clean(world: World) -> None:
+    """Slots outside of their group's windows, runs made up for at the end of a pause, and claims are no defects."""
+    uid = await world.add("a", {"every": "10m"})
+    group = {"name": "g", "uid": str(uid), "timezone": "UTC", "windows": [{"from": "00:00", "to": "12:00"}]}
+    await world.add("b", {"every": "1h"}, group=group)
+    await world.live(2 * HOUR, 10 * MINUTE)
+    await world.scene.pause(uid)
+    await world.live(2 * HOUR, 10 * MINUTE)
+    await world.scene.resume(uid, "all")
+    await world.live(20 * MINUTE, MINUTE)
+    for run in await world.scene.claim():
+        await world.scene.finish(run)
+    await world.live(14 * HOUR)
+    reasons = {row["reason"] for name in "ab" for row in slots(world, name)}
+    assert {"window", "paused", "too_late", None} <= reasons
+    assert world.scene.database.value("SELECT count(*) FROM executions WHERE repeats IS NOT NULL") > 0
+    assert await world.check() == []
+
+
 async def test_one_row_deleted_is_named(world: World) -> None:
     """A slot whose row somebody deleted is missing: that one, by its local time, with the backfill that mends it."""
     await world.add("a", {"cron": "*/10 * * * *", "timezone": "Europe/Berlin"})

@@ -46,15 +46,17 @@ class World:
         self.scene = scene
         self.uids: dict[str, UUID] = {}
 
-    async def add(self, name: str, schedule: Mapping[str, Any]) -> UUID:
+    async def add(self, name: str, schedule: Mapping[str, Any], group: Mapping[str, Any] | None = None) -> UUID:
         """Make a task and its first plan."""
         uid = make_task(self.scene.tenant, name)
         self.scene.database.do("DELETE FROM task_plan WHERE task_uid = %s", uid)
         self.uids[name] = uid
-        await self.edit(name, schedule)
+        await self.edit(name, schedule, group=group)
         return uid
 
-    async def edit(self, name: str, schedule: Mapping[str, Any], *, active: bool = True) -> None:
+    async def edit(
+        self, name: str, schedule: Mapping[str, Any], *, active: bool = True, group: Mapping[str, Any] | None = None
+    ) -> None:
         """Give a task another schedule, as an apply does."""
         tenant = self.scene.tenant
         named = digest(WEEKEND)
@@ -74,6 +76,7 @@ class World:
             queue="default",
             priority=0,
             calendars={"weekend": named},
+            group=group,
         )
 
         async def work(conn: AsyncConnection) -> None:
