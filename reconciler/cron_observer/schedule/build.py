@@ -46,7 +46,7 @@ LONGEST: Final = timedelta(days=3660)
 #: How many expressions `cron` may list, and how many times `at`.
 MOST_EXPRESSIONS: Final = 50
 MOST_TIMES: Final = 1000
-MOST_WINDOWS: Final = 100
+MOST_WINDOWS: Final = 50
 
 _NO_CALENDARS: Final[Mapping[str, CalendarLike]] = MappingProxyType({})
 _OUR_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
