@@ -27,7 +27,7 @@ from cron_observer.store.plans import Connection
 log = structlog.get_logger()
 
 #: Tasks that one planning transaction locks. More would keep edits of them waiting.
-BATCH: Final = 200
+BATCH: Final = 2_000
 
 #: Seconds of a tick that planning may take, so that expiry and settling of others never wait longer.
 PLANNING_SECONDS: Final = 5.0
@@ -94,7 +94,7 @@ class Scheduler:
         result.tenants, result.frozen = len(found), reading.frozen
         self._memory = {tenant: self._memory.get(tenant) or _Memory() for tenant in found}
         await self._guarded(result, None, "partitions", self._partitions(reading))
-        await self._plan(result)
+        await self.plan(result)
         for tenant in found:
             await self._guarded(result, tenant, "expire", self._expire(result, tenant))
             await self._guarded(result, tenant, "settle", self._settle(result, tenant))
@@ -148,23 +148,25 @@ class Scheduler:
             log.info("partitions_changed", made=made, dropped=dropped)
         self._partitions_at = time.monotonic()
 
-    async def _plan(self, result: TickResult) -> None:
+    async def plan(self, result: TickResult) -> None:
         """Plan batch by batch, tenants in turn, until nothing is due or the time is used up."""
         end = time.monotonic() + PLANNING_SECONDS
         waiting = list(self._memory)
+        shared: dict[UUID, plans.Round] = {}
         while waiting and time.monotonic() < end:
             waiting = [
                 tenant
                 for tenant in waiting
-                if await self._guarded(result, tenant, "plan", self._plan_batch(result, tenant))
+                if await self._guarded(result, tenant, "plan", self._plan_batch(result, tenant, shared))
             ]
 
-    async def _plan_batch(self, result: TickResult, tenant: UUID) -> bool:
+    async def _plan_batch(self, result: TickResult, tenant: UUID, shared: dict[UUID, plans.Round]) -> bool:
         """Plan one batch and say whether there is more to do."""
         await self._follow_zone_data(tenant)
         try:
             async with self._open(tenant) as (conn, reading):
-                done = await plans.plan_batch(conn, tenant, BATCH, reading.now)
+                together = shared.setdefault(tenant, plans.Round(reading.now))
+                done = await plans.plan_batch(conn, tenant, BATCH, reading.now, together)
         except DatabaseError:
             raise
         except Exception as error:

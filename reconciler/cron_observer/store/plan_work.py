@@ -164,49 +164,73 @@ class _Shared(NamedTuple):
         return cls(seen, first, all(one.waits for one in seen))
 
 
-class Worker:
-    """Computes plans at one instant, and what is alike only once."""
+class Round:
+    """What several batches share that are planned one after the other, as if at one instant."""
 
-    def __init__(self, now: datetime, facts: Facts) -> None:
-        self._now = now
-        self._facts = facts
-        self._prepared: dict[str, Prepared] = {}
-        self._aims: dict[Prepared, Aim] = {}
-        self._stretches: dict[tuple[Schedule, datetime], Stretch] = {}
-        self._shared: dict[tuple[Prepared, datetime], _Shared] = {}
+    def __init__(self, now: datetime) -> None:
+        self.now = now
         #: Slots that were made, and not only shared.
         self.made = 0
+        self._goals: dict[Schedule, Aim] = {}
+        self._stretches: dict[tuple[Schedule, datetime], Stretch] = {}
+        self._shared: dict[tuple[Prepared, datetime], _Shared] = {}
+        self._owed: dict[tuple[Prepared, datetime, datetime], _Shared] = {}
+
+    def goal(self, schedule: Schedule) -> Aim:
+        """Return how far a schedule is to be planned."""
+        if schedule not in self._goals:
+            self._goals[schedule] = aim(schedule, self.now)
+        return self._goals[schedule]
+
+    def stretch(self, schedule: Schedule, planned_until: datetime) -> Stretch:
+        """Return what a schedule needs next that is planned up to an instant."""
+        key = schedule, planned_until
+        if key not in self._stretches:
+            self._stretches[key] = stretch(schedule, planned_until, self.goal(schedule), self.now)
+            self.made += len(self._stretches[key].slots)
+        return self._stretches[key]
+
+    def shared(self, ready: Prepared, planned_until: datetime) -> _Shared:
+        """Return the slots of that stretch."""
+        key = ready, planned_until
+        if key not in self._shared:
+            self._shared[key] = _Shared.of(self.stretch(ready.schedule, planned_until).slots, ready.windows)
+        return self._shared[key]
+
+    def owed(self, ready: Prepared, planned_until: datetime, until: datetime) -> _Shared:
+        """Return what a plan still owes that ends at `until`."""
+        key = ready, planned_until, until
+        if key not in self._owed:
+            self._owed[key] = _Shared.of(remainder(ready.schedule, planned_until, until), ready.windows)
+        return self._owed[key]
+
+
+class Worker:
+    """Computes plans, and what is alike only once in a round."""
+
+    def __init__(self, shared: Round, facts: Facts) -> None:
+        self._round = shared
+        self._facts = facts
+        self._prepared: dict[str, Prepared] = {}
 
     def plan(self, plan: Plan) -> Planned:
         """Compute what a plan needs next. Raises whatever is wrong with its block."""
         if not plan.active:
             return Planned(plan, (), plan.planned_until, None, None)
         ready = self._ready(plan)
-        if ready not in self._aims:
-            self._aims[ready] = aim(ready.schedule, self._now)
-        goal = self._aims[ready]
-        key = ready.schedule, plan.planned_until
-        if key not in self._stretches:
-            self._stretches[key] = stretch(ready.schedule, plan.planned_until, goal, self._now)
-            self.made += len(self._stretches[key].slots)
-        part = self._stretches[key]
-        if (ready, plan.planned_until) not in self._shared:
-            self._shared[ready, plan.planned_until] = _Shared.of(part.slots, ready.windows)
-        shared = self._shared[ready, plan.planned_until]
+        goal = self._round.goal(ready.schedule)
+        part = self._round.stretch(ready.schedule, plan.planned_until)
+        shared = self._round.shared(ready, plan.planned_until)
         return self._told(shared, Planned(plan, (), part.until, part.due_at, goal.next_fire_at))
 
     def ending(self, plan: Plan, until: datetime) -> Planned:
         """Compute what a plan that ends at `until` still owes. A plan that cannot be evaluated owes nothing."""
         nothing = Planned(plan, (), until, None, None)
         try:
-            ready = self._ready(plan)
-            key = ready, plan.planned_until
-            if key not in self._shared:
-                owed = remainder(ready.schedule, plan.planned_until, until)
-                self._shared[key] = _Shared.of(owed, ready.windows)
+            shared = self._round.owed(self._ready(plan), plan.planned_until, until)
         except Exception:  # noqa: BLE001  it has been quarantined for that
             return nothing
-        return self._told(self._shared[key], nothing)
+        return self._told(shared, nothing)
 
     def endings(self, plans: Sequence[Plan], until: datetime) -> list[Planned]:
         """Compute what these plans owe, where that is anything."""
@@ -232,25 +256,25 @@ class Worker:
             return one._replace(slots=slots, run=run)
         slots = paused(slots, pauses)
         if policy is not None:
-            slots = overdue(slots, policy, self._now)
+            slots = overdue(slots, policy, self._round.now)
         told = parted(slots, plan.run)
         return one._replace(slots=told.rows, pieces=told.pieces, joined=told.joined, run=told.run)
 
 
-def evaluate(plans: Sequence[Plan], now: datetime, facts: Facts, most: int) -> Batch:
+def evaluate(plans: Sequence[Plan], shared: Round, facts: Facts, most: int) -> Batch:
     """Compute the slots that each plan needs next, about `most` in all; a plan is never parted."""
-    batch, worker, room = Batch(), Worker(now, facts), most
+    batch, worker, room = Batch(), Worker(shared, facts), most
     for number, plan in enumerate(plans):
         if room <= 0:
             batch.left = len(plans) - number
             break
-        before = worker.made
+        before = shared.made
         try:
             one = worker.plan(plan)
         except Exception as error:  # noqa: BLE001  whatever is wrong with it, only this task may suffer
             batch.poisoned.append((plan, _reason(error)))
             continue
-        room -= max(len(one.slots), worker.made - before)
+        room -= max(len(one.slots), shared.made - before)
         batch.planned.append(one)
     return batch
 

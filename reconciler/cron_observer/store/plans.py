@@ -21,7 +21,7 @@ from cron_observer.schedule import tzdata_version
 from cron_observer.store import plan_rows
 from cron_observer.store.engine import Database, clock, fetch
 from cron_observer.store.plan_blocks import normalised
-from cron_observer.store.plan_rows import Plan, PlanResult, write_plans
+from cron_observer.store.plan_rows import Plan, PlanResult, Round, write_plans
 
 __all__ = [
     "INLINE_MAX",
@@ -30,6 +30,7 @@ __all__ = [
     "MarginPassedError",
     "PlanInput",
     "PlanResult",
+    "Round",
     "check_margin",
     "due",
     "follow_zone_data",
@@ -227,14 +228,17 @@ async def _requeue(conn: AsyncConnection, tenant_id: UUID, entries: Sequence[Pla
     await fetch(conn, _REQUEUE_WAITING, parameters)
 
 
-async def plan_batch(conn: AsyncConnection, tenant_id: UUID, limit: int, now: datetime) -> PlanResult:
+async def plan_batch(
+    conn: AsyncConnection, tenant_id: UUID, limit: int, now: datetime, shared: Round | None = None
+) -> PlanResult:
     """Plan up to `limit` tasks of a tenant whose horizon runs out, in this transaction.
 
     Tasks that another planner works on are passed over. A task whose schedule cannot be evaluated is quarantined
-    and harms no other. `more` in the result says that it is worth calling again at once.
+    and harms no other. `more` in the result says that it is worth calling again at once. Batches that follow each
+    other within seconds may share a `Round`, so that each schedule is evaluated once.
     """
     rows = await fetch(conn, _DUE, {"tenant": tenant_id, "now": now, "limit": limit})
-    result = await write_plans(conn, tenant_id, [Plan(*row) for row in rows], now)
+    result = await write_plans(conn, tenant_id, [Plan(*row) for row in rows], now, shared)
     return PlanResult(result.tasks, result.slots, result.quarantined, result.more or len(rows) == limit)
 
 
