@@ -31,8 +31,9 @@ from cron_observer_api import claimer as claimer_module
 from integration import (
     test_claimer_clients,
     test_claims,
-    test_claims_edges,
     test_claims_fair,
+    test_places,
+    test_places_races,
     test_protocol_machine,
     test_reports,
     test_reports_edges,
@@ -87,6 +88,21 @@ async def nothing(*_given: Any, **_more: Any) -> Any:
     return 0
 
 
+async def no_ids(*_given: Any, **_more: Any) -> set[Any]:
+    """Name nobody."""
+    return set()
+
+
+def forgetting(name: str) -> Break:
+    """Break what settling is told: it never learns this of what waits."""
+    real = lifecycle.settle
+
+    def settle(waiting: Any, **more: Any) -> Any:
+        return real([replace(one, **{name: False}) for one in waiting], **more)
+
+    return instead(lifecycle, "settle", settle)
+
+
 async def none_found(*_given: Any, **_more: Any) -> Any:
     """Find nothing."""
     return {}
@@ -99,6 +115,16 @@ def check(function: Any) -> Check:
     async def run(database: FreshDatabase, tenant: Tenant, patch: pytest.MonkeyPatch) -> None:
         given = {"database": database, "tenant": tenant, "monkeypatch": patch}
         await function(**{name: given[name] for name in wanted})
+
+    return run
+
+
+def raced(setup: str) -> Check:
+    """Race for places a few times."""
+
+    async def run(database: FreshDatabase, tenant: Tenant, patch: pytest.MonkeyPatch) -> None:
+        race = await test_places_races.raced(database, tenant, patch, setup, races=12)
+        assert race.lost() == set()
 
     return run
 
@@ -141,7 +167,52 @@ MUTANTS: dict[str, tuple[Break, Check]] = {
     ),
     "a place that two can hold": (
         text(places, "_TAKE_PLACES", "w.scope, w.n,", "w.scope, floor(random() * 1e9)::int,"),
-        check(test_claims_edges.test_who_lost_a_run_beside_another_waits_for_the_place),
+        check(test_claims.test_two_claimers_run_one),
+    ),
+    "a claim without its places": (instead(places.Places, "occupy", no_ids), raced("allow_all")),
+    "a lost race that keeps half of its places": (
+        text(places, "_GIVE_BACK", "r.scope = v.scope", "false"), raced("group"),
+    ),
+    "a group without its places": (
+        text(places, "_GROUPS", "g.removed_at IS NULL", "false"), check(test_places.test_a_group_has_so_many_places),
+    ),
+    "a place of a group that is kept for ever": (
+        text(apply, "_APPLY", "AND m.frees", "AND m.frees AND starts_with(r.scope, 'task:')"),
+        check(test_places.test_a_group_has_so_many_places),
+    ),
+    "a backfill that runs beside itself without bounds": (
+        text(places, "_BACKFILLS", "b.max_parallel", "1000"),
+        check(test_places.test_a_backfill_runs_beside_itself_so_often),
+    ),
+    "a buffer that is not written down": (
+        instead(settling, "_HOLD", "SELECT 1 WHERE false"), check(test_places.test_a_buffer_outlives_catch_up),
+    ),
+    "catch-up that judges what is held": (
+        forgetting("held"), check(test_places.test_a_buffer_outlives_catch_up),
+    ),
+    "a buffer that is never looked at again": (
+        instead(claims, "unblocked", no_ids), check(test_places.test_buffer_all_runs_one_after_the_other),
+    ),
+    "what is held in the way of all else": (
+        text(candidates, "_DUE_IN_QUEUES", "e.held_at IS NULL AND "),
+        check(test_places.test_a_full_group_hides_nothing),
+    ),
+    "a run that is replaced and goes on": (
+        instead(lifecycle, "terminate", lambda run, *_given: lifecycle.Verdict(run=run)),
+        check(test_places.test_terminate_other),
+    ),
+    "a newer slot that nobody hears of": (
+        instead(reports, "_stops", none_found),
+        lambda database, tenant, _patch: test_places.test_replies_ask_to_stop(database, tenant, "beat"),
+    ),
+    "a request to stop that is not written": (
+        instead(claims, "ask_to_stop", nothing), check(test_places.test_cancel_other),
+    ),
+    "a window that never closes": (
+        instead(decide, "shut", lambda *_given: False), check(test_places.test_a_window_closes),
+    ),
+    "a pause that nobody heeds": (
+        instead(settling.pauses, "in_force", none_found), check(test_places.test_a_paused_task_starts_no_slot),
     ),
     "a place that is kept for ever": (
         text(apply, "_APPLY", "AND m.frees", "AND false"), check(test_reports.test_a_completion_ends_it),

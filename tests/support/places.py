@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -45,8 +46,10 @@ def make_group(tenant: Tenant, name: str = "batch", **spec: Any) -> UUID:
     return uid
 
 
-def make_backfill(tenant: Tenant, task: UUID, count: int, *, max_parallel: int = 1) -> list[UUID]:
-    """Insert a backfill of a task with `count` runs that are due, and return their ids in its order."""
+def make_backfill(
+    tenant: Tenant, task: UUID, count: int, *, max_parallel: int = 1, queues: Sequence[str] = ("default",)
+) -> list[UUID]:
+    """Insert a backfill of a task with `count` runs that are due, in turn in `queues`; return them in its order."""
     now, identity = database_now(tenant.database), uuid4()
     row = {
         "tenant_id": tenant.tenant_id,
@@ -64,7 +67,10 @@ def make_backfill(tenant: Tenant, task: UUID, count: int, *, max_parallel: int =
     tenant.database.insert("backfills", [row])
     start = now - timedelta(seconds=1)
     columns = {"trigger": "backfill", "backfill_id": identity, "plan_generation": None, "generation": 1}
-    return [make_slot(tenant, task, start + n * timedelta(milliseconds=1), **columns) for n in range(count)]
+    return [
+        make_slot(tenant, task, start + n * timedelta(milliseconds=1), **columns, queue=queues[n % len(queues)])
+        for n in range(count)
+    ]
 
 
 def pause(tenant: Tenant, task: UUID, since: datetime, until: datetime | None = None) -> None:
