@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.lifecycle import Completion, Run
 from cron_observer.model import OnResume
-from cron_observer.store import engine, pauses, plans, tasks
+from cron_observer.store import engine, pausing, plans, tasks
 from cron_observer.store.engine import Database
 from cron_observer.store.executions import (
     Cancel,
@@ -112,7 +112,7 @@ class Scene:
         policy = OnResume(on_resume)
         await self.inside(
             self.database.api,
-            lambda conn: pauses.begin(
+            lambda conn: pausing.begin(
                 conn, self.tenant.tenant_id, uid, until=until, reason="x", on_resume=policy, author="me", now=self.now
             ),
         )
@@ -122,7 +122,7 @@ class Scene:
         policy = OnResume(on_resume) if on_resume else None
         await self.inside(
             self.database.api,
-            lambda conn: pauses.end(conn, self.tenant.tenant_id, uid, by="me", on_resume=policy),
+            lambda conn: pausing.end(conn, self.tenant.tenant_id, uid, by="me", on_resume=policy),
         )
 
     async def plan(self) -> None:
@@ -137,7 +137,7 @@ class Scene:
     async def tick(self) -> None:
         """Let a scheduler plan, follow pauses, expire and settle."""
         await self.plan()
-        await self.inside(self.database.scheduler, lambda conn: pauses.follow(conn, self.tenant.tenant_id, self.now))
+        await self.inside(self.database.scheduler, lambda conn: pausing.follow(conn, self.tenant.tenant_id, self.now))
         await self.inside(self.database.scheduler, lambda conn: expire(conn, self.tenant.tenant_id, self.now))
         await self.inside(
             self.database.scheduler, lambda conn: settle_waiting(conn, self.tenant.tenant_id, self.now, None)
