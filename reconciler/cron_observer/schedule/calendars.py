@@ -17,6 +17,7 @@ import calendar
 import difflib
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -394,5 +395,7 @@ def _public(country: str, subdivision: str | None, year: int) -> Mapping[int, st
     entity = getattr(holidays, country)
     if not entity.start_year <= year <= entity.end_year:
         return {}  # the data says nothing about these years
-    found = holidays.country_holidays(country, subdiv=subdivision, years=year, expand=False, language="en_US")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of some countries the moving feasts are known for fewer years
+        found = holidays.country_holidays(country, subdiv=subdivision, years=year, expand=False, language="en_US")
     return {day.toordinal() - FIRST_DAY: str(named) for day, named in found.items()}
