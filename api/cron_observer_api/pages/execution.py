@@ -12,7 +12,7 @@ from litestar.params import FromPath
 from markupsafe import Markup
 
 from cron_observer.errors import NotFound
-from cron_observer.store import logs, reads, views_executions
+from cron_observer.store import logs, reads, views_executions, views_time
 from cron_observer.store.links import line_link
 from cron_observer.store.views import Row
 from cron_observer_api.auth import principal_of
@@ -49,6 +49,7 @@ async def execution(request: Request[Any, Any, Any], execution_id: FromPath[str]
         if row is None:
             raise NotFound("there is no such execution", hint="it may be older than the retention time")
         around = await views_executions.around(conn, tenant, row, when.now)
+        time = await views_time.of_execution(conn, tenant, row, row["spec"])
         attempts = await views_executions.attempts(conn, tenant, identity)
         events = await reads.events(conn, tenant, identity, limit=EVENTS)
         log = await _log(shown, identity, attempts)
@@ -62,6 +63,7 @@ async def execution(request: Request[Any, Any, Any], execution_id: FromPath[str]
         "execution.html",
         **frame,
         **_view(row, around, when),
+        time=_time(row, time),
         attempts=_attempts(attempts, when),
         events=[_event(event) for event in events],
         log=log,
@@ -220,7 +222,7 @@ def _facts(row: Row, around: Row, when: When, seconds: float | None) -> list[tup
             when.full(row["nominal_at"]) if row["nominal_at"] else "–",
             wall or words.TRIGGERS[row["trigger"]],
         ),
-        ("Fired", when.full(row["fire_at"]), "" if row["fire_at"] != row["nominal_at"] else "as scheduled"),
+        ("Fired", when.full(row["fire_at"]), _fired(row)),
         ("Claimed", when.exact(row["claimed_at"]), f"by {row['worker']}" if row["worker"] else ""),
         ("Started", when.exact(row["started_at"]), ""),
         ("Start delay", words.duration(delay), "from fire time to claim" if delay is not None else ""),
@@ -233,6 +235,37 @@ def _facts(row: Row, around: Row, when: When, seconds: float | None) -> list[tup
     if row["status"] == "RUNNING":
         facts.append(("Deadline", when.ago(row["run_deadline"]), "then it has timed out"))
     return facts
+
+
+def _fired(row: Row) -> str:
+    if row["repeats"] is not None or row["nominal_at"] is None:
+        return ""
+    return words.moved(row["moved_by"]) or ("as scheduled" if row["fire_at"] == row["nominal_at"] else "")
+
+
+def _time(row: Row, found: dict[str, Any]) -> dict[str, Any]:
+    """Return what an execution's time hangs on: what it repeats or is repeated by, and what kept it from running."""
+    group = next((one for one in found["declared"] if one["kind"] == "group"), None)
+    calendars = [one for one in found["declared"] if one["kind"] == "calendar"]
+    says = dict(found["excluded"])
+    slot = found["slot"]
+    return {
+        "slot": slot and {"href": f"/executions/{slot[0]}", "badge": _outcome(slot[1])},
+        "repeated": [
+            {"href": f"/executions/{one}", "badge": _outcome(status), "trigger": words.TRIGGERS[trigger]}
+            for one, status, trigger in found["repeated"]
+        ],
+        "backfill": found["backfill"],
+        "pause": found["pause"],
+        "group": group if row["reason"] == "window" else None,
+        "calendars": [one | {"says": says.get(one["name"])} for one in calendars if one["name"] in says],
+        "held": row["held_at"] if row["status"] == "PENDING" else None,
+        "closes": row["closes_at"] if row["finished_at"] is None else None,
+    }
+
+
+def _outcome(status: str) -> words.Badge:
+    return words.status(status)
 
 
 def _defined(row: Row) -> dict[str, Any]:

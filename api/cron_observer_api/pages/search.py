@@ -10,6 +10,7 @@ from cron_observer.store.views_tasks import TaskFilter
 #: What `status:` takes: standing of a task, or how its last run went.
 STANDING: Final = {
     "active": "ACTIVE",
+    "paused": "PAUSED",
     "suspended": "DISABLED",
     "disabled": "DISABLED",
     "quarantined": "QUARANTINED",
@@ -32,7 +33,7 @@ SYNC: Final = {"synced": "SYNCED", "kept": "KEPT_LAST_GOOD", "held": "HELD"}
 
 #: Tokens with what they take, for the help under the box.
 TOKENS: Final = (
-    ("status:", "failed, running, late, missed, waiting, suspended, quarantined, removed"),
+    ("status:", "failed, running, late, missed, waiting, paused, suspended, quarantined, removed"),
     ("sync:", "synced, kept, held"),
     ("owner:", "manifest, api"),
     ("label:", "team=data, or a key alone"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -13,7 +13,8 @@ from litestar.params import FromPath
 from cron_observer.errors import NotFound, ScheduleError
 from cron_observer.model import ScheduleSpec
 from cron_observer.schedule import Explanation, explain
-from cron_observer.store import views_tasks
+from cron_observer.schedule.calendars import Calendar
+from cron_observer.store import reruns, views_tasks, views_time
 from cron_observer.store.links import line_link
 from cron_observer.store.views import Row
 from cron_observer_api.pages import svg, words
@@ -21,7 +22,7 @@ from cron_observer_api.pages.day import KINDS, execution_line, position, read_po
 from cron_observer_api.pages.moments import When
 from cron_observer_api.pages.render import base_url, link, page
 from cron_observer_api.pages.shell import Opened, opened
-from cron_observer_api.pages.tasks import schedule_words
+from cron_observer_api.pages.tasks import next_fire, schedule_words
 
 #: Runs on one page; the grid shows the same ones.
 PAGE: Final = 50
@@ -43,9 +44,13 @@ ORDER: Final = (
     "queue",
     "priority",
     "payload",
+    "group",
     "schedule",
     "catchup",
+    "onResume",
+    "maxLateness",
     "overlap",
+    "maxParallel",
     "startDeadline",
     "timeout",
     "retries",
@@ -65,8 +70,9 @@ async def task(request: Request[Any, Any, Any], project: FromPath[str], name: Fr
             row = await views_tasks.task(shown.conn, shown.tenant_id, project, name, shown.when.now)
         if row is None:
             raise NotFound(f"there is no task {project}/{name}", hint="look for it in the list of tasks")
+        beside = await views_time.of_task(shown.conn, shown.tenant_id, row, row["project_id"], shown.when.now)
         tab = next((one for one, _ in TABS if one == shown.query.get("tab")), "runs")
-        values = await _tab(request, shown, row, tab)
+        values = await _tab(request, shown, row, tab, beside)
         frame = shown.frame(name, "tasks", ("executions", "tasks"))
     here = f"/tasks/{project}/{name}"
     return page(
@@ -74,6 +80,7 @@ async def task(request: Request[Any, Any, Any], project: FromPath[str], name: Fr
         "task.html",
         **frame,
         **_head(row, shown.when),
+        declared=beside["declared"],
         here_path=here,
         tab=tab,
         tabs=[
@@ -88,7 +95,6 @@ def _head(row: Row, when: When) -> dict[str, Any]:
     bars = row["bars"] or []
     ended = [bar for bar in bars if bar[1] in ("FINISHED", "FAILED", "MISSED")]
     good = sum(1 for bar in ended if bar[1] == "FINISHED")
-    active = row["status"] == "ACTIVE"
     return {
         "task": row,
         "description": row["spec"].get("description"),
@@ -98,7 +104,7 @@ def _head(row: Row, when: When) -> dict[str, Any]:
         "labels": sorted(row["labels"].items()),
         "annotations": sorted(row["annotations"].items()),
         "facts": [
-            ("Next fire", when.next(row["next_fire_at"]) if active else "–", _next_note(row, active)),
+            ("Next fire", when.next(next_fire(row)), _next_note(row)),
             ("Usual duration", words.duration(words.usual(bars)), "p50 of the last runs"),
             (
                 "Success",
@@ -112,24 +118,28 @@ def _head(row: Row, when: When) -> dict[str, Any]:
     }
 
 
-def _next_note(row: Row, active: bool) -> str:
-    if not active:
+def _next_note(row: Row) -> str:
+    if row["status"] == "PAUSED":
+        return "after the pause" if row["pause_until"] else "when it is resumed"
+    if row["status"] != "ACTIVE":
         return "no slots are planned"
     zone = row["spec"]["schedule"].get("timezone") or "UTC"
     return str(zone)
 
 
-async def _tab(request: Request[Any, Any, Any], shown: Opened, row: Row, tab: str) -> dict[str, Any]:
+async def _tab(
+    request: Request[Any, Any, Any], shown: Opened, row: Row, tab: str, beside: dict[str, Any]
+) -> dict[str, Any]:
     if tab == "schedule":
-        return await _schedule(shown, row)
+        return await _schedule(shown, row, beside["block"])
     if tab == "definition":
         return _definition(row)
     if tab == "report":
         return _report(request, row)
-    return await _runs(shown, row)
+    return await _runs(shown, row, beside["ranges"])
 
 
-async def _runs(shown: Opened, row: Row) -> dict[str, Any]:
+async def _runs(shown: Opened, row: Row, ranges: Sequence[dict[str, Any]]) -> dict[str, Any]:
     kind = next((one for one in KINDS if one[0] == shown.query.get("status", "") and one[0] != "late"), KINDS[0])
     after = read_position(shown.query.get("after"))
     rows = await views_tasks.runs(
@@ -152,15 +162,31 @@ async def _runs(shown: Opened, row: Row) -> dict[str, Any]:
             if name != "late"
         ],
         "kind": kind[1],
+        "ranges": [_range(one) for one in ranges] if not after and kind[0] in ("", "skipped", "missed") else [],
         "first": link(here, status=kind[0]) if after else None,
         "more": link(here, status=kind[0], after=position(rows[PAGE - 1])) if len(rows) > PAGE else None,
     }
 
 
-async def _schedule(shown: Opened, row: Row) -> dict[str, Any]:
-    spec = ScheduleSpec.read(row["spec"]["schedule"], row["seed"])
+def _range(one: dict[str, Any]) -> dict[str, Any]:
+    """Return a stretch of slots that did not run, as one line of history."""
+    many = f"{one['slots']:,} slots" if one["slots"] > 1 else "1 slot"
+    word = "missed" if one["status"] == "MISSED" else "skipped"
+    said = f"{many} {word}: {words.reason(one['reason'])}"
+    return {"said": said, "badge": words.status(one["status"], why=one["reason"])} | one
+
+
+async def _schedule(shown: Opened, row: Row, block: Any) -> dict[str, Any]:
+    spec, calendars = ScheduleSpec.read(row["spec"]["schedule"], row["seed"]), None
+    if block is not None and (spec.include or spec.exclude):
+        try:
+            # the calendars as they are planned with; names as the manifest writes them
+            _, found = await reruns.calendars_of(shown.conn, shown.tenant_id, block)
+            calendars = {name.rpartition("@")[0]: calendar for name, calendar in found.items()}
+        except ScheduleError:
+            calendars = None
     # compiling a schedule can take a while, and the loop serves others
-    explained = await asyncio.to_thread(_explain, spec, shown.when.now)
+    explained = await asyncio.to_thread(_explain, spec, shown.when.now, calendars)
     if isinstance(explained, str):
         return {"trouble": explained, "fires": [], "notes": [], "kind": None, "block": row["spec"]["schedule"]}
     return {
@@ -175,9 +201,9 @@ async def _schedule(shown: Opened, row: Row) -> dict[str, Any]:
     }
 
 
-def _explain(spec: ScheduleSpec, now: datetime) -> Explanation | str:
+def _explain(spec: ScheduleSpec, now: datetime, calendars: Mapping[str, Calendar] | None) -> Explanation | str:
     try:
-        return explain(spec, now, FIRES)
+        return explain(spec, now, FIRES, calendars)
     except ScheduleError as error:
         return f"{error.message}" + (f" – {error.hint}" if error.hint else "")
 

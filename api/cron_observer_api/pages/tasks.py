@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Final
 
 from litestar import Request, Response, get
@@ -26,6 +27,7 @@ PRESETS: Final = (
     ("Late", "status:late"),
     ("Missed", "status:missed"),
     ("Kept last good", "sync:kept"),
+    ("Paused", "status:paused"),
     ("Suspended", "status:suspended"),
     ("Removed", "status:removed"),
 )
@@ -67,11 +69,19 @@ def schedule_words(row: Row) -> str:
     return describe(ScheduleSpec.read(row["spec"]["schedule"], row["seed"]))
 
 
+def next_fire(row: Row) -> datetime | None:
+    """Return when a task fires next as far as that is known: after its pause, never while nothing is planned."""
+    at: datetime | None = row["next_fire_at"]
+    if row["status"] == "PAUSED":
+        until: datetime | None = row["pause_until"]
+        return at if at is not None and until is not None and at >= until else None
+    return at if row["status"] == "ACTIVE" else None
+
+
 def task_line(row: Row, when: When) -> dict[str, Any]:
     """Return one task as a row of a table."""
     bars = row["bars"] or []
     last = bars[-1] if bars else None
-    active = row["status"] == "ACTIVE"
     return {
         "name": row["name"],
         "project": row["project_name"],
@@ -82,7 +92,7 @@ def task_line(row: Row, when: When) -> dict[str, Any]:
         "sync": words.sync(row["sync"], row["owner"]),
         "last_href": f"/executions/{last[0]}" if last else None,
         "bars": svg.bars(bars),
-        "next": when.next(row["next_fire_at"]) if active else "–",
+        "next": when.next(next_fire(row)),
         "usual": words.duration(words.usual(bars)),
         "source": row["source_name"],
         "path": row["path"],

@@ -24,7 +24,7 @@ REASONS: Final[Mapping[str, str]] = {
     "cancelled": "a person cancelled it",
     "overlap": "another run of the task was active",
     "calendar": "a calendar excludes the day",
-    "window": "outside the task's window",
+    "window": "outside the window of its task group",
     "paused": "the task was paused",
     "too_late": "too late for the catch-up policy",
     "no_worker": "no worker came in time",
@@ -43,6 +43,16 @@ TRIGGERS: Final[Mapping[str, str]] = {
     "backfill": "Backfill",
     "checkin": "Check-in",
 }
+
+#: Which slots run when a pause ends.
+ON_RESUME: Final[Mapping[str, str]] = {
+    "skip": "what it leaves out does not run",
+    "last": "at its end the newest slot that it left out runs",
+    "all": "at its end the slots that it left out run, as many as the task allows",
+}
+
+#: What moved an execution off the time that its schedule names.
+MOVED: Final[Mapping[str, str]] = {"dst": "a clock change", "calendar": "a calendar", "jitter": "jitter"}
 
 #: What happened to an execution, as its history tells it.
 EVENTS: Final[Mapping[str, str]] = {
@@ -86,6 +96,12 @@ def reason(code: str | None) -> str:
     return "" if code is None else REASONS.get(code, code.replace("_", " "))
 
 
+def moved(code: str | None) -> str:
+    """Say what moved an execution: ``moved by a calendar and jitter``; nothing for one that stands where it should."""
+    parts = [MOVED.get(part, part) for part in (code or "").split("+") if part]
+    return f"moved by {' and '.join(parts)}" if parts else ""
+
+
 def status(value: str, *, late: bool = False, why: str | None = None, upcoming: bool = False) -> Badge:
     """Return the badge of an execution. A waiting one is Upcoming until it is due."""
     if value == "PENDING":
@@ -116,11 +132,13 @@ def tone_of(value: str, late: bool) -> str:
 
 def health(row: Mapping[str, Any]) -> Badge:
     """Return how a task does: what keeps it from running, else how its last run went."""
+    if row["status"] == "PAUSED":
+        return Badge("pause", "Paused", row["pause_reason"] or "its slots do not run until it is resumed")
     standing = {
         "DELETING": Badge("skip", "Deleting", "the task is being deleted"),
         "REMOVED": Badge("skip", "Removed", "its manifest is gone; history stays"),
         "QUARANTINED": Badge("fail", "Quarantined", "its schedule cannot be evaluated"),
-        "DISABLED": Badge("skip", "Suspended", "spec.suspend is true: no slots are planned"),
+        "DISABLED": Badge("skip", "Suspended", "it or its group is suspended: no slots are planned"),
     }.get(row["status"])
     if standing is not None:
         return standing

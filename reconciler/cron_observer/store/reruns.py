@@ -6,7 +6,7 @@ Each is a run of its own, with the nominal time of the slot that it repeats; wha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -19,7 +19,7 @@ from cron_observer.lifecycle import OFFERED_FOR, Event, Trigger
 from cron_observer.model import ScheduleSpec
 from cron_observer.schedule import Schedule, new_id
 from cron_observer.schedule import compile as compile_schedule
-from cron_observer.schedule.calendars import read_calendar
+from cron_observer.schedule.calendars import Calendar, read_calendar
 from cron_observer.store.engine import fetch
 from cron_observer.store.jsonb import to_json
 
@@ -96,23 +96,28 @@ async def task(conn: AsyncConnection, tenant_id: UUID, task_uid: UUID) -> Task |
     return Task(*rows[0]) if rows else None
 
 
-async def schedule_of(conn: AsyncConnection, tenant_id: UUID, block: Any) -> Schedule:
-    """Compile a stored schedule block. Raises `ScheduleError` if it cannot be evaluated."""
+async def calendars_of(conn: AsyncConnection, tenant_id: UUID, block: Any) -> tuple[ScheduleSpec, dict[str, Calendar]]:
+    """Read a stored schedule block and the calendars that it names, by the names as they stand there.
+
+    Raises `ScheduleError` if either is damaged.
+    """
     try:
         spec = ScheduleSpec.read(block, block["seed"])
-        digests = {text: text.rpartition("@")[2] for text in (*spec.include, *spec.exclude)}
-        parameters = {"tenant": tenant_id, "digests": sorted(set(digests.values()))}
-        found = dict(map(tuple, await fetch(conn, _CONTENTS, parameters))) if digests else {}
-        return await asyncio.to_thread(_compiled, spec, digests, found)
-    except ScheduleError:
-        raise
     except Exception as error:  # any JSON may stand there
         told = f"the stored schedule is damaged: {type(error).__name__}"
         raise ScheduleError(told, pointer="", rule="CO3001", hint="write the task again") from error
+    digests = {text: text.rpartition("@")[2] for text in (*spec.include, *spec.exclude)}
+    if not digests:
+        return spec, {}
+    rows = await fetch(conn, _CONTENTS, {"tenant": tenant_id, "digests": sorted(set(digests.values()))})
+    found = {one: await asyncio.to_thread(read_calendar, content) for one, content in rows}
+    return spec, {text: found[one] for text, one in digests.items() if one in found}
 
 
-def _compiled(spec: ScheduleSpec, digests: Mapping[str, str], found: Mapping[str, Any]) -> Schedule:
-    return compile_schedule(spec, {text: read_calendar(found[one]) for text, one in digests.items() if one in found})
+async def schedule_of(conn: AsyncConnection, tenant_id: UUID, block: Any) -> Schedule:
+    """Compile a stored schedule block. Raises `ScheduleError` if it cannot be evaluated."""
+    spec, calendars = await calendars_of(conn, tenant_id, block)
+    return await asyncio.to_thread(compile_schedule, spec, calendars)
 
 
 async def add(

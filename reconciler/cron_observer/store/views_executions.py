@@ -18,6 +18,7 @@ COMPARED: Final = 50
 
 _ONE: Final = text(f"""
     SELECT e.*, t.name AS task_name, p.name AS project_name, t.sync, t.removed_at,
+        coalesce(r.spec, t.spec) AS spec,
         t.spec ->> 'description' AS description, t.spec -> 'retries' ->> 'max' AS retries_max,
         CASE WHEN r.generation IS NULL THEN t.author ELSE r.author END AS def_author,
         CASE WHEN r.generation IS NULL THEN t.subject ELSE r.subject END AS def_subject,

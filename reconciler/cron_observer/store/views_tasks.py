@@ -12,25 +12,22 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.store.reads import DUE, OBSOLETE
+from cron_observer.store.task_status import PAUSE_COLUMNS, PAUSE_JOIN, STATUS
 from cron_observer.store.views import SECONDS, Row, bounds, fetch
 
 #: How many bars the history of a task shows in a list.
 BARS: Final = 24
 
-#: T.status of the wire, in the order in which its words win.
-STATUS: Final = """CASE WHEN t.deleting_at IS NOT NULL THEN 'DELETING' WHEN t.removed_at IS NOT NULL THEN 'REMOVED'
-    WHEN t.quarantine IS NOT NULL THEN 'QUARANTINED' WHEN t.spec @> '{"suspend": true}' THEN 'DISABLED'
-    ELSE 'ACTIVE' END"""
-
 _COLUMNS: Final = f"""
     t.task_uid, t.name, t.seed, t.owner, t.path, t.document, t.line, t.commit, t.author, t.subject, t.committed_at,
     t.spec, t.labels, t.annotations, t.generation, t.sync, t.quarantine, t.removed_at, t.updated_at, t.created_at,
     {STATUS} AS status, p.name AS project_name, s.name AS source_name, s.url AS source_url, s.kind AS source_kind,
-    s.source_id"""
+    s.source_id, t.project_id, {PAUSE_COLUMNS}"""
 
-_JOINS: Final = """
+_JOINS: Final = f"""
     JOIN projects AS p ON p.tenant_id = t.tenant_id AND p.project_id = t.project_id
-    LEFT JOIN sources AS s ON s.tenant_id = t.tenant_id AND s.source_id = t.source_id"""
+    LEFT JOIN sources AS s ON s.tenant_id = t.tenant_id AND s.source_id = t.source_id
+    {PAUSE_JOIN}"""
 
 #: Each task's last runs, oldest first, as [id, status, late, seconds, fire_at, reason], and its next fire.
 _RECENT: Final = f"""
