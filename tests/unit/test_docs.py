@@ -24,7 +24,7 @@ DOCS = ROOT / "docs"
 HERE = re.compile(r"<<'END'\n(apiVersion:.*?\n)END$", re.MULTILINE | re.DOTALL)
 
 #: Reasons that no execution of this version can have; the page says so.
-RESERVED = {Reason.CALENDAR, Reason.WINDOW, Reason.PAUSED, Reason.DST_GAP, Reason.OBSERVER_DOWN}
+RESERVED = {Reason.OBSERVER_DOWN}
 
 
 def name(path: Path) -> str:
