@@ -7,8 +7,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.ledger import slot_id
+from cron_observer.store import backfills
 from support.databases import Tenant
 from support.ledgers import SCHEDULES, World
 from support.scenes import Scene
@@ -133,6 +135,16 @@ async def test_one_row_deleted_is_named(world: World) -> None:
     assert (defect.task, defect.kind, defect.id) == ("default/a", "missing", lost["id"])
     assert defect.label == f"{lost['nominal_local'].isoformat()} Europe/Berlin"
     assert "backfill default/a --from" in defect.mend
+    after = lost["nominal_at"] + timedelta(seconds=1)
+    wanted = backfills.Wanted(start=lost["nominal_at"], end=after, select="missing")
+    tenant, now = world.scene.tenant.tenant_id, world.scene.now
+
+    async def backfill(conn: AsyncConnection) -> None:
+        selection = await backfills.select(conn, tenant, world.uids["a"], wanted, now)
+        await backfills.begin(conn, tenant, selection, wanted, author="me", now=now)
+
+    await world.scene.inside(world.scene.database.api, backfill)
+    assert await world.check() == []
     assert await world.check(task="b") == []
 
 
@@ -284,17 +296,34 @@ async def test_what_history_does_not_know_is_not_demanded(world: World) -> None:
     await world.live(5 * HOUR)
     database = world.scene.database
     database.do(
-        "UPDATE task_plan SET schedule = '{\"cron\": 1}', plan_due_at = now() WHERE task_uid = %s", world.uids["a"]
+        "UPDATE task_plan SET schedule = '{\"cron\": 1}', plan_due_at = effective_from WHERE task_uid = %s",
+        world.uids["a"],
     )
     database.do("UPDATE plan_history SET schedule = '{\"cron\": 1}' WHERE task_uid = %s", world.uids["a"])
     database.do("UPDATE plan_history SET generation = 5 WHERE task_uid = %s", world.uids["b"])
-    database.do("UPDATE task_plan SET generation = 5, plan_due_at = now() WHERE task_uid = %s", world.uids["b"])
+    database.do(
+        "UPDATE task_plan SET generation = 5, plan_due_at = effective_from WHERE task_uid = %s", world.uids["b"]
+    )
     await world.live(5 * HOUR)
     told = dict(await world.verdicts())
     assert [defect for verdict in told.values() for defect in verdict.defects] == []
+    assert database.value("SELECT quarantine IS NOT NULL FROM tasks WHERE task_uid = %s", world.uids["a"])
     assert told["default/a"].unreadable == 1
     assert told["default/a"].slots == 0
     assert told["default/b"].slots == 10
+
+
+async def test_what_nobody_has_planned_is_told_once(world: World) -> None:
+    """While every scheduler is away, what fell due behind the plan is one defect; a plan that has ended is none."""
+    await world.add("a", {"every": "10m"})
+    await world.add("b", {"at": ["2026-03-27T13:00:00Z"]})
+    await world.live(2 * HOUR)
+    world.scene.wait(3 * DAY)
+    (defect,) = [defect for defect in await world.check() if defect.kind != "open"]
+    assert (defect.task, defect.kind) == ("default/a", "unplanned")
+    assert "slots that are due have not been planned yet" in defect.what
+    await world.scene.tick()
+    assert await world.check() == []
 
 
 async def test_other_zone_data_is_no_defect(world: World) -> None:

@@ -75,6 +75,7 @@ class Judge:
         weeks: Iterable[datetime] | None = None,
         versions: tuple[str, str] = ("", ""),
         max_lateness: timedelta | None = None,
+        quarantined: bool = False,
     ) -> None:
         """`generations` rise; `contents` are those of calendars by digest; nothing nominal after `until` is demanded.
 
@@ -86,6 +87,7 @@ class Judge:
         self._weeks = None if weeks is None else frozenset(weeks)
         self._versions = versions
         self._max_lateness = max_lateness
+        self._quarantined = quarantined
         self._generations = generations
         self._planned_until = planned_until
         self.verdict = Verdict(generations=len(generations))
@@ -98,6 +100,7 @@ class Judge:
             # An edit whose transaction was slow may take effect after the one behind it.
             following = one.effective_from if following is None else min(following, one.effective_from)
         self._missing: dict[UUID, _Owed] = {}
+        self._unplanned: list[datetime] = []
         self._strays: list[Row] = []
 
     def _take(self, one: Generation, until: datetime | None, contents: Mapping[str, Any]) -> None:
@@ -138,6 +141,8 @@ class Judge:
         for found in ranges:
             self._range(found, left)
         self._missing |= {identity: one for identity, one in left.items() if one.demanded}
+        late = self._until - PATIENCE
+        self._unplanned += [one.slot.at for one in left.values() if self._planned_until < one.slot.at <= late]
 
     def ahead(self, rows: Iterable[Row]) -> None:
         """Look at forecasts: each must carry the id of its slot."""
@@ -149,14 +154,20 @@ class Judge:
         self._settle_strays()
         return list(self._missing)[:MOST]
 
-    def finish(self, found: Iterable[Row]) -> Verdict:
-        """Return what is wrong. `found` are rows with ids that were suspected."""
+    def finish(self, found: Iterable[Row] = (), repeated: Iterable[UUID] = ()) -> Verdict:
+        """Return what is wrong. `found` are rows with ids that were suspected; a slot that a run repeats is mended."""
+        for identity in repeated:
+            self._missing.pop(identity, None)
         for row in found:
             one = self._missing.pop(row.id, None)
             if one is not None:
                 self._compare(row, one)
         for identity, one in self._missing.items():
             self._tell_missing(identity, one)
+        if self._unplanned and not self._quarantined:
+            first, last = min(self._unplanned), max(self._unplanned)
+            what = f"{len(self._unplanned)} slots that are due have not been planned yet"
+            self._told(f"{_iso(first)} to {_iso(last)}", "unplanned", what, _MEND_OPEN)
         return self.verdict
 
     def _belongs(self, row: Row, start: datetime, end: datetime) -> bool:

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.ledger import Generation, Judge, Range, Row, Verdict
 from cron_observer.model import parse_duration
-from cron_observer.schedule import id_ceil, id_floor, tzdata_version
+from cron_observer.schedule import id_ceil, id_floor, id_time, tzdata_version
 from cron_observer.store.engine import Database, clock
 
 #: How far back a check looks when it is not told.
@@ -52,7 +52,9 @@ _HISTORY: Final = text("""
     WHERE h.tenant_id = :tenant_id AND h.task_uid = :task_uid ORDER BY h.generation""")
 
 _PLANNED: Final = text("""
-    SELECT p.planned_until FROM task_plan AS p WHERE p.tenant_id = :tenant_id AND p.task_uid = :task_uid""")
+    SELECT p.planned_until, t.quarantine IS NOT NULL AS quarantined
+    FROM task_plan AS p JOIN tasks AS t ON t.tenant_id = p.tenant_id AND t.task_uid = p.task_uid
+    WHERE p.tenant_id = :tenant_id AND p.task_uid = :task_uid""")
 
 _CONTENTS: Final = text("""
     SELECT c.digest, c.content FROM calendar_contents AS c
@@ -75,6 +77,11 @@ _BY_ID: Final = text(f"""
     SELECT {_COLUMNS} FROM executions AS e
     WHERE e.tenant_id = :tenant_id AND e.id = ANY (:ids) AND e.id BETWEEN :low AND :high
       AND e.task_uid = :task_uid AND {_IS_SLOT}""")
+
+_REPEATED: Final = text("""
+    SELECT e.repeats FROM executions AS e
+    WHERE e.tenant_id = :tenant_id AND e.task_uid = :task_uid AND e.repeats IS NOT NULL
+      AND e.nominal_at >= :since AND e.nominal_at <= :until AND e.repeats = ANY (:ids)""")
 
 _RANGES: Final = text("""
     SELECT r.first_at, r.last_at, r.slots, r.quarters, r.status, r.reason FROM slot_ranges AS r
@@ -152,20 +159,21 @@ async def _check(conn: AsyncConnection, task: _Task) -> Verdict | None:
     """Check one task; None when it has no history that reaches into the period."""
     values = {"tenant_id": task.tenant_id, "task_uid": task.uid}
     generations = [Generation(*row) for row in await conn.execute(_HISTORY, values)]
-    planned_until = (await conn.execute(_PLANNED, values)).scalar_one_or_none()
-    if not generations or planned_until is None:
+    plan = (await conn.execute(_PLANNED, values)).one_or_none()
+    if not generations or plan is None:
         return None
     judge = Judge(
         task.uid,
         task.name,
         generations,
         await _contents(conn, task.tenant_id, generations),
-        planned_until=planned_until,
+        planned_until=plan.planned_until,
         until=task.until,
         now=task.now,
         weeks=task.weeks,
         versions=task.versions,
         max_lateness=task.max_lateness,
+        quarantined=plan.quarantined,
     )
     start, step = max(task.since, _midnight(judge.begins)), _DAY
     end_of_all = _midnight(task.until) + _DAY
@@ -180,7 +188,9 @@ async def _check(conn: AsyncConnection, task: _Task) -> Verdict | None:
         start = end
     judge.ahead(await _rows(conn, task, end_of_all, end_of_all + ID_SLACK))
     suspects = judge.suspects()
-    return judge.finish(await _found(conn, task, suspects) if suspects else [])
+    if not suspects:
+        return judge.finish()
+    return judge.finish(await _found(conn, task, suspects), await _repeated(conn, task, suspects))
 
 
 def _midnight(at: datetime) -> datetime:
@@ -226,3 +236,10 @@ async def _found(conn: AsyncConnection, task: _Task, ids: Sequence[UUID]) -> lis
     """Return the slots with these ids, wherever they fire."""
     values = {"tenant_id": task.tenant_id, "task_uid": task.uid, "ids": list(ids), "low": min(ids), "high": max(ids)}
     return [Row(*row) for row in await conn.execute(_BY_ID, values)]
+
+
+async def _repeated(conn: AsyncConnection, task: _Task, ids: Sequence[UUID]) -> list[UUID]:
+    """Return which of these slots have been run after all, by a backfill."""
+    values = {"tenant_id": task.tenant_id, "task_uid": task.uid, "ids": list(ids)}
+    window = {"since": id_time(min(ids)), "until": id_time(max(ids)) + _DAY}
+    return list((await conn.execute(_REPEATED, values | window)).scalars())
