@@ -22,7 +22,12 @@ def looked(old: Conditions, where: str, counts: Mapping[str, int], now: datetime
     new: dict[str, Any] = {name: value for name, value in old.items() if name != "PrunePending"}
     _put(new, "Fetched", "True", "Fetched", where, now)
     tasks, errors, held = (counts.get(name, 0) for name in ("tasks", "errors", "held"))
-    _put(new, "Applied", "True", "Applied", f"{_some(tasks, 'task')} in force", now)
+    others = [
+        _some(counts[name], noun)
+        for name, noun in (("calendars", "calendar"), ("groups", "task group"))
+        if counts.get(name)
+    ]
+    _put(new, "Applied", "True", "Applied", f"{', '.join([_some(tasks, 'task'), *others])} in force", now)
     if held:
         new["PrunePending"] = dict(old.get("PrunePending", {}))
         message = f"{_some(held, 'removal')} waiting until every file can be read"

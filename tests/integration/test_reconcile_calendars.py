@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+from sqlalchemy import text
+
 from cron_observer.manifest import effective
-from cron_observer.store import plans, tasks
+from cron_observer.store import bindings, plans, tasks
 from cron_observer.store.engine import clock
 from support.databases import Tenant
+from support.plans import until_blocked
 from support.repositories import Following, Repository, following, manifest
 
 WEEKENDS = "  entries: [{weekdays: [sat, sun]}]\n"
@@ -283,3 +288,38 @@ async def test_a_name_is_one_calendar(tenant: Tenant, tmp_path: Path) -> None:
         await it.sync()
         moved = row(it, "weekends")
         assert (moved["path"], moved["calendar_uid"], moved["version"]) == ("a.yaml", uid, 1)
+
+
+@pytest.mark.parametrize("held", [True, False])
+async def test_a_task_and_its_calendar_change_together(
+    tenant: Tenant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: bool
+) -> None:
+    """A task that is created while its calendar is being changed is planned with the new one.
+
+    The broken twin holds nothing: its task goes on with what the calendar held before.
+    """
+    if not held:
+        for name in ("_CALENDARS", "_GROUPS"):
+            free = str(getattr(bindings, name)).replace("FOR SHARE", "")
+            monkeypatch.setattr(bindings, name, text(free))
+    repository = Repository.make(tmp_path)
+    repository.push({"time.yaml": calendar("weekends")})
+    spec = effective({"schedule": {"cron": "0 1 * * *", "calendars": {"exclude": ["weekends"]}}})
+    async with following(tenant, repository.bare, tmp_path) as it:
+        await it.reconciler.tick()
+        repository.push({"time.yaml": calendar("weekends", "  entries: [{weekdays: [sun]}]\n")})
+
+        async def work(conn: Any) -> asyncio.Task[str]:
+            await tasks.create_owned(
+                conn, tenant.tenant_id, tenant.project_id, "alpha", spec, {}, "key", await clock(conn)
+            )
+            applying = asyncio.create_task(it.sync())
+            if held:
+                await until_blocked(tenant.database)
+            else:
+                await applying
+            return applying
+
+        applying = await plans.in_transaction_with_margin(tenant.database.api, [tenant.tenant_id], work)
+        assert await applying == "applied"
+        assert (bound(it, "alpha") == [f"weekends@{row(it, 'weekends')['digest']}"]) is held

@@ -159,6 +159,8 @@ async def test_sources_share_groups_but_not_their_names(tenant: Tenant, tmp_path
         await reconciler.tick()
         assert [row["code"] for row in db.rows("SELECT code FROM sync_findings")] == ["CO1502"]
         assert db.value("SELECT spec -> 'maxParallel' FROM task_groups") is None
+        db.do("UPDATE sources SET next_poll_at = now() - interval '1 second'")
+        assert await reconciler.tick() == {"one": "unchanged", "two": "unchanged"}
         (folders["two"] / "g.yaml").unlink()
         for _ in range(3):
             db.do("UPDATE sources SET next_poll_at = now() - interval '1 second'")

@@ -12,7 +12,7 @@ import pytest
 
 from cron_observer import passes
 from cron_observer.reconcile import Reconciler
-from cron_observer.store import sources, sync, task_writes
+from cron_observer.store import calendars, groups, sources, sync, task_writes
 from support.databases import Tenant
 from support.repositories import Following, Repository, following, manifest, until
 
@@ -153,6 +153,8 @@ STEPS = [
     (sync, "begin_run"),
     (passes, "gather"),
     (task_writes, "inventory"),
+    (calendars, "apply"),
+    (groups, "apply"),
     (task_writes, "insert"),
     (task_writes, "change"),
     (task_writes, "follow_up"),
@@ -164,7 +166,9 @@ STEPS = [
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize(("module", "name"), STEPS, ids=[name for _, name in STEPS])
+@pytest.mark.parametrize(
+    ("module", "name"), STEPS, ids=[f"{module.__name__.rpartition('.')[2]}.{name}" for module, name in STEPS]
+)
 async def test_a_reconciler_that_dies_at_any_step_leaves_nothing_half_done(
     tenant: Tenant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, when: str
 ) -> None:

@@ -114,6 +114,10 @@ async def test_a_plain_revert_is_another_task(tenant: Tenant, tmp_path: Path) ->
         await it.sync()
         assert it.task("beta")["removed_at"] is not None
         assert (it.task("beta")["task_uid"], it.task("alpha")["task_uid"] != uid) == (uid, True)
+        repository.git("revert", "--no-edit", "HEAD~1")
+        repository.push(None)
+        await it.sync()
+        assert (it.names(), it.task("beta")["task_uid"], it.findings()) == (["beta"], uid, [])
 
 
 async def test_an_old_name_that_is_still_declared_is_not_taken(tenant: Tenant, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cron_observer.errors import SourceError
+from cron_observer.manifest import ics
 from cron_observer.model import ParsedFile
 from cron_observer.source import Entry, reader
 from cron_observer.source.reader import Reader
@@ -217,3 +218,66 @@ async def test_a_file_that_kills_the_parser_harms_no_other(
         repository.push({"README.md": "words"})
         await it.sync()
         assert (it.task("alpha")["sync"], it.task("alpha")["generation"]) == ("SYNCED", 2)
+
+
+ICS = b"BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:x\r\n%sEND:VCALENDAR\r\n"
+EVENT = b"BEGIN:VEVENT\r\nUID:1\r\nDTSTART;VALUE=DATE:20261224\r\nEND:VEVENT\r\n"
+
+
+def days(one: Reader, data: bytes, mode: str = "100644", size: int | None = None) -> ics.CalendarFile:
+    """Read one calendar file."""
+    entry = Entry("a.ics", mode, "0" * 40, len(data) if size is None else size)
+    ((_, found),) = one.calendars([(entry, data)])
+    return found
+
+
+def test_calendar_files_are_read_in_the_child_too() -> None:
+    """What a calendar file holds comes back; what cannot be read holds nothing and says why."""
+    one = Reader()
+    try:
+        assert days(one, ICS % EVENT) == {"dates": [["2026-12-24", "2026-12-24"]], "spans": [], "findings": []}
+        for data, mode, size in (
+            (b"no calendar", "100644", None),
+            (b"", "120000", None),
+            (b"", "100644", reader.MAX_CALENDAR_BYTES + 1),
+        ):
+            found = days(one, data, mode, size)
+            assert (found["dates"], [one.code for one in found["findings"]]) == ([], ["CO1411"])
+        assert parse(one, manifest("alpha")).tasks
+    finally:
+        one.close()
+
+
+def test_a_calendar_file_that_kills_the_child_is_refused(tmp_path: Path) -> None:
+    """It holds nothing, and the next file gets a new child."""
+    one = Reader(command=stand_in(tmp_path, "os._exit(1)"))
+    try:
+        found = days(one, ICS % EVENT)
+        assert (found["dates"], [one.code for one in found["findings"]]) == ([], ["CO1411"])
+    finally:
+        one.close()
+
+
+def test_places_of_a_manifest_are_found() -> None:
+    """A pointer leads to its line in the right document, or to the nearest value around it."""
+    text = (
+        manifest("alpha")
+        + "---\n"
+        + manifest("beta", group="night")
+        + "    calendars:\n      exclude: [x,\n        y]\n"
+    )
+    one = Reader()
+    try:
+        found = one.lines(
+            "a.yaml",
+            text.encode(),
+            [
+                ("Task", "beta", "/spec/group"),
+                ("Task", "beta", "/spec/schedule/calendars/exclude/1"),
+                ("Task", "alpha", "/spec/schedule/calendars/exclude/1"),
+                ("Calendar", "alpha", "/spec"),
+            ],
+        )
+        assert found == [14, 19, 6, None]
+    finally:
+        one.close()

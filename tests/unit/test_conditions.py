@@ -23,6 +23,12 @@ def test_a_source_that_is_well_is_ready() -> None:
     assert made["Validated"]["message"] == "1 file valid"
 
 
+def test_calendars_and_groups_are_counted() -> None:
+    """What is in force beside tasks is named where there is any."""
+    made = conditions.looked({}, "x", {"files": 1, "tasks": 0, "calendars": 1, "groups": 2}, NOON)
+    assert made["Applied"]["message"] == "0 tasks, 1 calendar, 2 task groups in force"
+
+
 def test_nothing_to_read_is_said() -> None:
     """A source without manifests is ready, and says that there are none: `paths` may be wrong."""
     made = conditions.looked({}, "x", {"files": 0}, NOON)

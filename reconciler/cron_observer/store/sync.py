@@ -116,8 +116,16 @@ _FREED: Final = text("""
         WHERE f.tenant_id = :tenant_id AND f.source_id = :source_id AND f.code = ANY (CAST(:outside AS text[]))
           AND NOT EXISTS (
               SELECT FROM tasks AS t
-              WHERE t.tenant_id = :tenant_id AND t.project_id = :project_id AND t.live_name = f.name
-                AND t.source_id IS DISTINCT FROM :source_id AND t.removed_at IS NULL))""")
+              WHERE f.kind = 'Task' AND t.tenant_id = :tenant_id AND t.project_id = :project_id
+                AND t.live_name = f.name AND t.source_id IS DISTINCT FROM :source_id AND t.removed_at IS NULL)
+          AND NOT EXISTS (
+              SELECT FROM calendars AS c
+              WHERE f.kind = 'Calendar' AND c.tenant_id = :tenant_id AND c.project_id = :project_id
+                AND c.name = f.name AND c.source_id <> :source_id AND c.removed_at IS NULL)
+          AND NOT EXISTS (
+              SELECT FROM task_groups AS g
+              WHERE f.kind = 'TaskGroup' AND g.tenant_id = :tenant_id AND g.project_id = :project_id
+                AND g.name = f.name AND g.source_id <> :source_id AND g.removed_at IS NULL))""")
 
 
 _WAITS: Final = text("""
