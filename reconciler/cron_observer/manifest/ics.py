@@ -14,7 +14,7 @@ from typing import Any, Final, TypedDict
 from cron_observer import errors
 from cron_observer.manifest import recurrence, rules
 from cron_observer.manifest.files import DOCS_URL
-from cron_observer.manifest.ics_text import MAX_BYTES, Refusal, Sifted, sift
+from cron_observer.manifest.ics_text import MAX_BYTES, ZONE, Refusal, Sifted, sift
 from cron_observer.manifest.recurrence import Budget, NotSupported
 from cron_observer.manifest.rules import Rule
 from cron_observer.manifest.scalars import shown
@@ -48,6 +48,7 @@ class _Event:
     start: Moment
     length: timedelta  #: by the wall clock
     component: Any
+    zones: Mapping[str, str]  #: what the file's zones are called elsewhere
     zone: Any = None
     replaces: Moment | None = None  #: the occurrence of the other event of this UID that it stands for
     cancelled: bool = False
@@ -143,7 +144,7 @@ def _event(component: Any, line: int, zones: Mapping[str, str]) -> _Event | None
             raise NotSupported("RECURRENCE-ID with RANGE is not supported")
         replaces = _key(_moment(component["RECURRENCE-ID"], zones)[0])
     cancelled = str(component.get("STATUS") or "").upper() == "CANCELLED"
-    return _Event(line, str(component.get("UID") or ""), start, length, component, zone, replaces, cancelled)
+    return _Event(line, str(component.get("UID") or ""), start, length, component, zones, zone, replaces, cancelled)
 
 
 def _is_day(moment: Any) -> bool:
@@ -164,7 +165,7 @@ def _between(start: Moment, end: Moment) -> timedelta:
 
 def _moment(prop: Any, zones: Mapping[str, str]) -> tuple[Moment, Any]:
     """Return the time of a property and its zone: None for days and for local times."""
-    return _placed(prop.dt, prop.params.get("TZID"), zones)
+    return _placed(prop.dt, prop.params.get(ZONE), zones)
 
 
 def _placed(value: Any, zone_id: Any, zones: Mapping[str, str]) -> tuple[Moment, Any]:
@@ -172,8 +173,10 @@ def _placed(value: Any, zone_id: Any, zones: Mapping[str, str]) -> tuple[Moment,
         raise NotSupported("its time is no date and no time")
     if not isinstance(value, datetime):
         return value, None
+    if value.tzinfo is not None:
+        return value.astimezone(UTC), UTC
     if zone_id is None:
-        return (value.astimezone(UTC), UTC) if value.tzinfo is not None else (value, None)
+        return value, None
     zone = _zone(str(zone_id), zones)
     return value.replace(tzinfo=zone), zone
 
@@ -267,11 +270,9 @@ def _listed(prop: Any, event: _Event) -> Iterator[tuple[Moment, timedelta | None
             if isinstance(moment, tuple):
                 moment, end = moment
                 length = end if isinstance(end, timedelta) else end - moment
-            if isinstance(moment, datetime) and event.zone not in (None, UTC):
-                # Written in the zone of the event, or in UTC.
-                moment = moment.replace(tzinfo=event.zone) if "TZID" in values.params else moment
-            elif isinstance(moment, datetime) and event.zone is None:
-                moment = moment.replace(tzinfo=None)
+            moment, _ = _placed(moment, values.params.get(ZONE), event.zones)
+            if isinstance(moment, datetime) and moment.tzinfo is None and event.zone is not None:
+                moment = moment.replace(tzinfo=event.zone)  # some programs do not repeat the zone
             yield moment, length
 
 

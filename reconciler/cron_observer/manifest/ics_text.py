@@ -19,6 +19,9 @@ MAX_DEPTH: Final = 20  # components inside one another
 _KEPT: Final = frozenset(
     ("DTSTART", "DTEND", "DURATION", "RRULE", "RDATE", "EXDATE", "RECURRENCE-ID", "UID", "STATUS", "SUMMARY")
 )
+#: The parameter that names the zone of a time, called so that the library does not look for it.
+ZONE: Final = "X-ZONE"
+_ZONE_OF: Final = re.compile(r';TZID=("[^"]*"|[^;:,"]*)', re.IGNORECASE)
 _EVENT: Final = ["VCALENDAR", "VEVENT"]
 _ZONE: Final = ["VCALENDAR", "VTIMEZONE"]
 _NAME: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -116,7 +119,7 @@ class _Sieve:
         if self.stack == _EVENT:
             word = _NAME.match(line)
             if word is not None and word[0].upper() in _KEPT:
-                self.kept.lines.append(line)
+                self.kept.lines.append(_ZONE_OF.sub(rf";{ZONE}=\1", line, count=1))
         elif self.stack == _ZONE:
             if match := _ZONE_ID.fullmatch(line):
                 self.zone = match[1].strip()
