@@ -97,9 +97,9 @@ def history(database: FreshDatabase, tenant: Tenant) -> tuple[FreshDatabase, Ten
 
 
 def judge(costs: Explained, weeks: int) -> None:
-    """Fail for a statement that touches more weeks, or reads rows by the hundred to throw them away."""
+    """Fail for a statement that touches more weeks, or reads rows by hundreds to throw them away."""
     assert costs, "statements were explained"
-    heavy = {name: cost for name, cost in costs.items() if cost["weeks"] > weeks or cost["wasted"] > 100}
+    heavy = {name: cost for name, cost in costs.items() if cost["weeks"] > weeks or cost["wasted"] > 300}
     assert heavy == {}
 
 

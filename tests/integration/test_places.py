@@ -22,6 +22,7 @@ from cron_observer.store.executions import (
     create_running,
     expire,
     settle_waiting,
+    settling,
 )
 from support.claims import SECOND, claimed, complete, said, seat
 from support.databases import FreshDatabase, Tenant
@@ -368,3 +369,21 @@ async def test_the_simple_form_needs_a_place(database: FreshDatabase, tenant: Te
 
     assert sorted(answer.refusal.code if answer.refusal else "-" for answer in answers) == ["-", "already_claimed"]
     assert len(holders(database, "task:")) == len(holders(database, "group:")) == 1
+
+
+async def test_a_long_backfill_hides_no_slot(
+    database: FreshDatabase, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many runs of a backfill wait for the task's place, its slots are settled, and the newest replaces."""
+    monkeypatch.setattr(settling, "_FEW", 2)
+    task = make_task(tenant, overlap="terminate_other")
+    runs = make_backfill(tenant, task, 8)
+    assert await ids(tenant) == runs[:1]
+    first = make_slot(tenant, task, database_now(database))
+    assert await ids(tenant) == [first]
+    await said(database, complete(tenant, first))
+
+    assert told(database, runs[0], first) == ["CANCELLED:overlap", "FINISHED"]
+    for run in runs[1:]:
+        assert await ids(tenant) == [run]
+        await said(database, complete(tenant, run))

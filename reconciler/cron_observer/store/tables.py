@@ -333,6 +333,7 @@ executions = Table(
         "executions_held",
         "tenant_id",
         "task_uid",
+        "backfill_id",
         "available_at",
         postgresql_where=text("status = 'PENDING' AND held_at IS NOT NULL"),
     ),

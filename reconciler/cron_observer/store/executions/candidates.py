@@ -86,6 +86,15 @@ WHERE t.uid IS NOT NULL AND EXISTS (
 )
 """
 
+_HELD_OF_TASKS: Final = f"""
+SELECT wanted.task_uid FROM unnest(%(uids)s::uuid[]) AS wanted (task_uid)
+WHERE EXISTS (
+    SELECT FROM executions e
+    WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.held_at IS NOT NULL
+      AND e.task_uid = wanted.task_uid AND {BETWEEN}
+)
+"""
+
 _NEXT_DUE: Final = f"""
 SELECT min(next_at) FROM unnest(%(queues)s::text[]) AS q (name)
 CROSS JOIN generate_series(0, 9) AS urgency
@@ -170,7 +179,11 @@ def _spread(now: datetime) -> UUID:
 
 async def unblocked(conn: AsyncConnection, tenant_id: UUID, seats: Sequence[Seat], now: datetime) -> set[UUID]:
     """Return the tasks of which something waits for a place, and that have one now."""
-    uids = {uid for seat in seats for uid in seat.tasks or ()}
+    uids: set[UUID] = set()
+    bound = sorted({uid for seat in seats for uid in seat.tasks or ()})
+    if bound:
+        rows = await fetch(conn, _HELD_OF_TASKS, {"tenant": tenant_id, "uids": bound, **due_bounds(now)})
+        uids |= {uid for (uid,) in rows}
     queues = _queues(seats)
     if queues:
         parameters = {"tenant": tenant_id, "queues": queues, "limit": _HELD_TASKS, **due_bounds(now)}

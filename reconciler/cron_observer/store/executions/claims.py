@@ -163,7 +163,8 @@ def _assign(
         need = Need.of(run, rules[run.id])
         instead_of = tuple(one.id for one in victims.get(run.id, ()))
         if not places.take(run.id, places.needed(need), instead_of):
-            blocked.append(run.id)
+            if run.held_at is None:
+                blocked.append(run.id)
             continue
         verdict = lifecycle.claim(
             run,

@@ -28,6 +28,9 @@ from cron_observer.store.executions.rows import SELECTED, lock, policies, task_r
 #: and more than catch-up may let run.
 _BACKLOG: Final = 2_000
 
+#: Runs of a backfill that it looks at: they wait for each other, so that more of them decide nothing.
+_FEW: Final = 200
+
 #: Executions that settling ends, or marks as held, in one statement: a claim must not wait until a day's backlog is
 #: put away.
 _ENDS: Final = 1_000
@@ -47,9 +50,16 @@ CROSS JOIN LATERAL (
     ) UNION ALL (
         SELECT * FROM executions e
         WHERE e.tenant_id = %(tenant)s AND e.task_uid = wanted.task_uid AND e.status = 'PENDING' AND e.fence = 0
-          AND e.held_at IS NOT NULL AND e.available_at <= %(now)s AND {BETWEEN} AND {CURRENT}
-        ORDER BY e.available_at
+          AND e.held_at IS NOT NULL AND e.backfill_id IS NULL
+          AND e.available_at <= %(now)s AND {BETWEEN} AND {CURRENT}
+        ORDER BY e.backfill_id, e.available_at
         LIMIT %(limit)s
+    ) UNION ALL (
+        SELECT * FROM executions e
+        WHERE e.tenant_id = %(tenant)s AND e.task_uid = wanted.task_uid AND e.status = 'PENDING' AND e.fence = 0
+          AND e.held_at IS NOT NULL AND e.backfill_id IS NOT NULL AND e.available_at <= %(now)s AND {BETWEEN}
+        ORDER BY e.backfill_id, e.available_at
+        LIMIT %(few)s
     )
 ) AS e
 """
@@ -93,6 +103,7 @@ class Settled:
     removed: frozenset[UUID]
     paused: Mapping[UUID, Pause]
     places: Places
+    held: frozenset[UUID] = frozenset()  #: what is marked already
 
     def stops(self, overlap: Overlap) -> dict[UUID, UUID]:
         """Return the executions that make room under this policy, each with the slot that wants its place."""
@@ -142,7 +153,8 @@ async def settlements(
             group_full=since is not None,
             group_since=since,
         )
-    return Settled(verdicts, rules, current, removed, paused, places)
+    held = frozenset(one.id for some in waiting.values() for one in some if one.held)
+    return Settled(verdicts, rules, current, removed, paused, places, held)
 
 
 def _group_since(need: Need, places: Places, active: Sequence[Active]) -> datetime | None:
@@ -161,7 +173,7 @@ async def _waiting(
 ) -> dict[UUID, list[Waiting]]:
     """Return what waits of each task, and was never claimed."""
     waiting: dict[UUID, dict[UUID, Waiting]] = {uid: {} for uid in uids}
-    parameters = {"tenant": tenant_id, "uids": list(uids), "now": now, "limit": _BACKLOG, **bounds}
+    parameters = {"tenant": tenant_id, "uids": list(uids), "now": now, "limit": _BACKLOG, "few": _FEW, **bounds}
     for uid, identity, fire_at, available_at, deadline, closes_at, trigger, held_at, forced in await fetch(
         conn, _BACKLOG_OF_TASKS, parameters
     ):
@@ -251,8 +263,9 @@ async def hold(conn: AsyncConnection, tenant_id: UUID, ids: Iterable[UUID], now:
 
 
 def to_hold(settled: Settled) -> list[UUID]:
-    """Return what waits for a place and may not be marked yet."""
-    return [identity for settlement in settled.verdicts.values() for identity in settlement.hold]
+    """Return what waits for a place and is not marked yet."""
+    every = (identity for settlement in settled.verdicts.values() for identity in settlement.hold)
+    return [identity for identity in every if identity not in settled.held]
 
 
 async def ask_to_stop(

@@ -171,7 +171,7 @@ DROP INDEX executions_to_claim;
 CREATE INDEX executions_to_claim ON executions (tenant_id, queue, priority DESC, available_at)
     WHERE status = 'PENDING' AND held_at IS NULL;
 
-CREATE INDEX executions_held ON executions (tenant_id, task_uid, available_at)
+CREATE INDEX executions_held ON executions (tenant_id, task_uid, backfill_id, available_at)
     WHERE status = 'PENDING' AND held_at IS NOT NULL;
 
 -- What was planned before this migration is where the history of plans begins.
