@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -10,9 +11,10 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.model import OnResume, Pause
-from cron_observer.store import pauses, pausing
-from cron_observer.store.engine import Database, clock
+from cron_observer.store import pauses, pausing, plans
+from cron_observer.store.engine import Database, clock, fetch
 from support.databases import FreshDatabase, Tenant
+from support.plans import begin, plan_all, slots, until_blocked
 from support.rows import database_now, events, make_slot, make_task, state
 
 T = TypeVar("T")
@@ -157,3 +159,156 @@ async def test_a_pause_runs_out_by_itself(database: FreshDatabase, tenant: Tenan
     assert await in_force(tenant, task, now + 3 * HOUR) is None
     (audited,) = database.rows("SELECT action, actor, target FROM audit_log")
     assert audited == {"action": "task.resume", "actor": pausing.ITSELF, "target": "task:default/export"}
+
+
+async def test_the_newest_slots_run_when_the_pause_ends(database: FreshDatabase, tenant: Tenant) -> None:
+    """`all` repeats the newest `maxRuns` slots, oldest first, once; each names its slot and keeps its outcome."""
+    task, now = make_task(tenant, catchup={"policy": "last", "window": "1h", "maxRuns": 3}), database_now(database)
+    await pause(tenant, task, now - HOUR, on_resume=OnResume.ALL)
+    skipped = [
+        make_slot(tenant, task, now - n * MINUTE, status="SKIPPED", reason="paused", finished_at=now - n * MINUTE)
+        for n in (5, 4, 3, 2)
+    ]
+    other = make_slot(tenant, task, now - MINUTE, status="SKIPPED", reason="overlap", finished_at=now - MINUTE)
+    resumed = await resume(tenant, task)
+    assert resumed is not None
+    assert resumed.runs == 3
+    made = repeats(database, task)
+    assert [row["repeats"] for row in made] == skipped[1:]
+    assert {(row["trigger"], row["status"]) for row in made} == {("catchup", "PENDING")}
+    assert [row["nominal_at"] for row in made] == [now - n * MINUTE for n in (4, 3, 2)]
+    assert all(row["fire_at"] - resumed.at < timedelta(milliseconds=1) for row in made)
+    assert [state(database, one) for one in skipped] == [("SKIPPED", "paused")] * 4
+    assert state(database, other) == ("SKIPPED", "overlap")
+    assert await follow(tenant, resumed.at) == 1
+    assert len(repeats(database, task)) == 3
+    assert pause_row(database, task)["runs"] == 3
+
+
+async def test_a_resume_may_choose_another_policy(database: FreshDatabase, tenant: Tenant) -> None:
+    """What the resume says wins over the pause: `last` runs the newest slot alone."""
+    task, now = make_task(tenant), database_now(database)
+    await pause(tenant, task, now - HOUR)
+    for n in (3, 2):
+        make_slot(tenant, task, now - n * MINUTE, status="SKIPPED", reason="paused", finished_at=now - n * MINUTE)
+    await resume(tenant, task, OnResume.LAST)
+    assert [row["nominal_at"] for row in repeats(database, task)] == [now - 2 * MINUTE]
+    assert pause_row(database, task)["on_resume"] == "last"
+
+
+async def test_a_waiting_slot_that_the_pause_ended_counts(database: FreshDatabase, tenant: Tenant) -> None:
+    """A slot that fell due before the pause and was skipped in it is one that the pause left out."""
+    task, now = make_task(tenant), database_now(database)
+    older = make_slot(
+        tenant, task, now - 2 * HOUR, status="SKIPPED", reason="paused", finished_at=now - MINUTE, event_seq=1
+    )
+    await pause(tenant, task, now - HOUR, on_resume=OnResume.LAST)
+    await resume(tenant, task)
+    assert [row["repeats"] for row in repeats(database, task)] == [older]
+
+
+async def test_make_up_waits_until_the_plan_reaches_the_end(database: FreshDatabase, tenant: Tenant) -> None:
+    """While slots of the pause may be missing nothing is made up; the scheduler does it once they are planned."""
+    task, now = make_task(tenant), database_now(database)
+    begin(tenant, task, {"every": "1m"}, now - HOUR)
+    await pause(tenant, task, now - HOUR, until=now - 10 * MINUTE, on_resume=OnResume.LAST)
+    assert await follow(tenant, now) == 0
+    assert await in_force(tenant, task, now) == Pause(pause_row(database, task)["since"], now - 10 * MINUTE)
+    await plan_all(tenant, now)
+    assert await follow(tenant, now) == 1
+    (made,) = repeats(database, task)
+    assert now - 11 * MINUTE <= made["nominal_at"] < now - 10 * MINUTE
+    assert state(database, made["repeats"]) == ("SKIPPED", "paused")
+
+
+async def test_what_fell_due_while_nobody_looked_is_skipped(database: FreshDatabase, tenant: Tenant) -> None:
+    """A slot of the pause that still waits when it is followed ends as paused, with an event."""
+    task, now = make_task(tenant), database_now(database)
+    await pause(tenant, task, now - HOUR, until=now - MINUTE)
+    slot = make_slot(tenant, task, now - 30 * MINUTE)
+    late = make_slot(tenant, task, now - MINUTE)
+    await follow(tenant, now)
+    assert state(database, slot) == ("SKIPPED", "paused")
+    assert events(database, slot) == ["skipped"]
+    assert state(database, late) == ("PENDING", None)
+
+
+async def test_a_planner_that_knew_nothing_of_a_pause_is_mended(database: FreshDatabase, tenant: Tenant) -> None:
+    """Slots that a planner adds while the pause is being committed are skipped as soon as the pause is followed."""
+    task, now = make_task(tenant), database_now(database)
+    begin(tenant, task, {"every": "1m"}, now)
+    async with database.scheduler.transaction([tenant.tenant_id]) as planner:
+        await plans.plan_batch(planner, tenant.tenant_id, 100, now)
+        await pause(tenant, task)
+        assert await follow(tenant, now) == 0  # the plan is somebody else's at the moment
+    assert {row["status"] for row in slots(database, task)} == {"PENDING"}
+    at = database_now(database)
+    assert await follow(tenant, at) == 1
+    assert {row["status"] for row in slots(database, task) if row["fire_at"] > at} == {"SKIPPED"}
+
+
+async def test_a_planner_that_knew_nothing_of_a_resume_is_mended(database: FreshDatabase, tenant: Tenant) -> None:
+    """Slots that are planned as paused while the task is resumed wait again as soon as that is followed."""
+    task, now = make_task(tenant), database_now(database)
+    begin(tenant, task, {"every": "1m"}, now)
+    await pause(tenant, task, now)
+    async with database.scheduler.transaction([tenant.tenant_id]) as planner:
+        await plans.plan_batch(planner, tenant.tenant_id, 100, now)
+        resumed = await resume(tenant, task)
+    assert resumed is not None
+    assert {row["status"] for row in slots(database, task)} == {"SKIPPED"}
+    assert await follow(tenant, resumed.at) == 1
+    found = {row["fire_at"] < resumed.at: row["status"] for row in slots(database, task)}
+    assert found.get(False) == "PENDING"
+    assert found.get(True, "SKIPPED") == "SKIPPED"
+
+
+async def test_a_claim_holds_what_a_pause_would_skip(database: FreshDatabase, tenant: Tenant) -> None:
+    """A pause waits for a row that somebody holds, and leaves it alone when it runs by then."""
+    task, now = make_task(tenant), database_now(database)
+    slot = make_slot(tenant, task, now + timedelta(seconds=30))
+    async with database.scheduler.transaction([tenant.tenant_id]) as holder:
+        query = "UPDATE executions SET status = 'RUNNING', fence = 1, lease_until = %(t)s, check_at = %(t)s"
+        await fetch(holder, query + " WHERE id = %(id)s", {"t": now + HOUR, "id": slot})
+        waiting = asyncio.ensure_future(pause(tenant, task))
+        await until_blocked(database)
+    await waiting
+    assert state(database, slot) == ("RUNNING", None)
+
+
+async def test_two_who_pause_at_once_make_one_pause(database: FreshDatabase, tenant: Tenant) -> None:
+    """One begins the pause, the other replaces it."""
+    task = make_task(tenant)
+    done = await asyncio.gather(*(pause(tenant, task, reason=word) for word in ("a", "b")))
+    assert sorted(done) == ["pause", "replace"]
+    assert database.value("SELECT count(*) FROM pauses") == 1
+
+
+async def test_ranges_of_a_paused_second_come_back(database: FreshDatabase, tenant: Tenant) -> None:
+    """Of a task that every second would run, ranges are cut at the end of the pause and their slots wait again."""
+    task, now = make_task(tenant), database_now(database)
+    start = now - HOUR
+    begin(tenant, task, {"every": "1s"}, start)
+    database.do(
+        "INSERT INTO plan_history (tenant_id, task_uid, generation, active, schedule, effective_from, created_at)"
+        " SELECT tenant_id, task_uid, generation, active, schedule, effective_from, effective_from FROM task_plan"
+        " ON CONFLICT DO NOTHING"
+    )
+    await pause(tenant, task, start, on_resume=OnResume.ALL)
+    await plan_all(tenant, now)
+    assert database.value("SELECT sum(slots) FROM slot_ranges") > 2000
+    resumed = await resume(tenant, task)
+    assert resumed is not None
+    assert resumed.runs == 10
+    assert database.value("SELECT max(last_at) FROM slot_ranges") < resumed.at
+    ahead_ = [row for row in slots(database, task) if row["status"] == "PENDING" and row["repeats"] is None]
+    assert len(ahead_) > 500
+    assert min(row["fire_at"] for row in ahead_) >= resumed.at
+    until = database.value("SELECT planned_until FROM task_plan WHERE task_uid = %s", task)
+    first = resumed.at.replace(microsecond=0) + (timedelta(seconds=1) if resumed.at.microsecond else timedelta())
+    assert len(ahead_) == (until - first).total_seconds() + 1
+    made = repeats(database, task)
+    assert [row["nominal_at"] for row in made] == sorted(row["nominal_at"] for row in made)
+    assert resumed.at - timedelta(seconds=1) <= made[-1]["nominal_at"] < resumed.at
+    assert await follow(tenant, resumed.at) == 1
+    assert len(repeats(database, task)) == 10

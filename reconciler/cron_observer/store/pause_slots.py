@@ -18,7 +18,7 @@ from cron_observer.errors import ScheduleError
 from cron_observer.lifecycle import Event, Reason, Trigger
 from cron_observer.model import OnResume, Policy
 from cron_observer.schedule import id_floor
-from cron_observer.store import plan_rows, reruns
+from cron_observer.store import paused_ranges, plan_rows, reruns
 from cron_observer.store.engine import fetch
 from cron_observer.store.executions.apply import Step, write
 from cron_observer.store.executions.rows import SELECTED, to_run
@@ -109,6 +109,7 @@ async def agree(conn: AsyncConnection, tenant_id: UUID, task_uid: UUID, since: d
     }
     await fetch(conn, _SKIP, parameters)
     await fetch(conn, _WAIT, parameters)
+    await paused_ranges.agree(conn, tenant_id, task_uid, now)
 
 
 async def settle(
@@ -175,5 +176,7 @@ async def _newest(conn: AsyncConnection, tenant_id: UUID, ended: Ended, limit: i
         "low": id_floor(ended.since - _ID_BEFORE - lifecycle.OFFERED_FOR),
         "limit": limit,
     }
-    rows = await fetch(conn, _PAUSED, parameters)
-    return [Repeat(*row[:-1]) for row in reversed(rows)]
+    rows = [(row[-1], Repeat(*row[:-1])) for row in await fetch(conn, _PAUSED, parameters)]
+    rows += await paused_ranges.newest(conn, tenant_id, ended.task_uid, ended.since, ended.at, limit)
+    rows.sort(key=lambda row: (row[0], row[1].slot))
+    return [repeat for _, repeat in rows[-limit:]]
