@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
 
-from cron_observer.model import Commit, Finding, ParsedFile, Severity, TaskDefinition
-from cron_observer.plan import Action, Actual, DesiredFile, Plan, Step, plan, spec_hash
+from cron_observer.model import Commit, Definition, Finding, ParsedFile, Severity, TaskDefinition
+from cron_observer.plan import CALENDAR, GROUP, Action, Actual, DesiredFile, Plan, Step, plan, spec_hash
 
 SOURCE, OTHER, PROJECT, ELSEWHERE = (UUID(int=number) for number in range(1, 5))
 NEW = Commit(id="new", author="Ada")
@@ -170,3 +171,111 @@ def test_findings_are_findings() -> None:
     """What a plan finds can be shown beside what the parser finds."""
     made = planned([file("a.yaml", task()), file("b.yaml", task(path="b.yaml"))], [])
     assert all(isinstance(finding, Finding) for several in made.findings.values() for finding in several)
+
+
+NIGHT = {"windows": [{"from": "20:00", "to": "06:00"}], "timezone": "UTC"}
+
+
+def group(spec: dict[str, Any], path: str = "g.yaml") -> DesiredFile:
+    """Make a file that declares a group."""
+    one = Definition(kind=GROUP, name="night", spec=spec, path=path, line=4)
+    return DesiredFile(file=ParsedFile(path=path, others=(one,)), commit=NEW)
+
+
+def group_row(**fields: Any) -> Actual:
+    """Make a row as the last apply of a group left it."""
+    values = {"kind": GROUP, "spec": NIGHT, "spec_hash": spec_hash(NIGHT, {}, {})}
+    return row("night", "g.yaml", **(values | fields))
+
+
+@pytest.mark.parametrize(
+    ("desired", "actual", "gone", "step", "replanned"),
+    [
+        ([group(NIGHT)], [], (), "create", False),
+        ([group(NIGHT)], [group_row()], (), "noop", False),
+        ([group(NIGHT, "h.yaml")], [group_row()], ("g.yaml",), "move", False),
+        ([group(NIGHT | {"maxParallel": 2})], [group_row()], (), "update", False),
+        ([group(NIGHT | {"onWindowClose": "cancel"})], [group_row()], (), "update", False),
+        ([group(NIGHT | {"timezone": "Europe/Berlin"})], [group_row()], (), "update", True),
+        ([group(NIGHT | {"windows": []})], [group_row()], (), "update", True),
+        ([group(NIGHT | {"suspend": True})], [group_row()], (), "update", True),
+        ([group(NIGHT)], [group_row(removed=True)], (), "restore", False),
+        ([group(NIGHT | {"suspend": True})], [group_row(removed=True)], (), "restore", True),
+        ([], [group_row()], ("g.yaml",), "remove", False),
+        ([file("a.yaml", parseable=False)], [group_row()], ("g.yaml",), "hold", False),
+    ],
+)
+def test_groups_have_the_same_steps(
+    desired: list[DesiredFile], actual: list[Actual], gone: tuple[str, ...], step: str, replanned: bool
+) -> None:
+    """A group is planned as a task is; tasks are planned anew only for what matters to their slots."""
+    made = planned(desired, actual, gone)
+    assert [(action.kind, action.step.value) for action in made.actions] == [(GROUP, step)]
+    assert made.replanned(GROUP) == ({"night"} if replanned else set())
+    assert made.vanished is (step == "remove")
+    assert made.appeared is (step in ("create", "restore"))
+
+
+def test_a_name_has_one_owner_of_each_kind() -> None:
+    """A task, a calendar and a group may share a name; a calendar of another source is not taken over."""
+    calendar = Definition(kind=CALENDAR, name="night", spec={"entries": [{"weekdays": ["sun"]}]}, path="c.yaml", line=4)
+    several = DesiredFile(file=ParsedFile(path="c.yaml", others=(calendar,)), commit=NEW)
+    desired = [several, group(NIGHT), file("a.yaml", task("night"))]
+    made = planned(desired, [])
+    assert [action.kind for action in made.actions] == [CALENDAR, "Task", GROUP]
+    assert {action.step for action in made.actions} == {Step.CREATE}
+    assert made.counts() == {"created": 1, "calendars_created": 1, "groups_created": 1}
+    made = planned(desired, [group_row(source_id=OTHER, source="payments")])
+    assert [one.code for one in made.findings["g.yaml"]] == ["CO1502"]
+    assert "task group" in made.findings["g.yaml"][0].message
+
+
+def heir(name: str = "beta", old: str = "alpha", path: str = "b.yaml", *, cron: str = "old") -> DesiredFile:
+    """Make a file with a task that was called `old`."""
+    one = TaskDefinition(name=name, spec={"cron": cron}, path=path, line=4, renamed_from=old)
+    return file(path, one)
+
+
+SEEDS = {"alpha": "default/alpha", "beta": "default/beta"}
+
+
+@pytest.mark.parametrize(
+    ("desired", "actual", "gone", "steps_", "code"),
+    [
+        ([heir()], [row()], ("a.yaml",), {"beta": "rename"}, None),
+        ([heir(), file("a.yaml")], [row()], (), {"beta": "rename"}, None),
+        ([heir()], [row(removed=True, sync=None)], (), {"beta": "rename"}, None),
+        ([heir()], [row(removed=True, sync=None, source_id=OTHER)], (), {"beta": "rename"}, None),
+        ([heir()], [], (), {"beta": "create"}, None),
+        ([heir()], [row()], (), {}, "CO1209"),
+        ([heir(), file("a.yaml", task())], [row()], (), {"alpha": "noop"}, "CO1209"),
+        ([heir(), file("a.yaml", broken=("alpha",))], [row()], (), {"alpha": "keep"}, "CO1209"),
+        ([heir(), file("a.yaml", parseable=False)], [row()], (), {"alpha": "keep"}, "CO1209"),
+        ([heir(), heir("gamma", path="c.yaml")], [row()], ("a.yaml",), {"alpha": "keep"}, "CO1210"),
+        ([heir()], [row(source_id=None, path=None, sync=None)], (), {}, "CO1504"),
+        ([heir()], [row(source_id=OTHER)], (), {}, "CO1504"),
+        ([heir(cron="new")], [row(), row("beta", "b.yaml")], ("a.yaml",), {"alpha": "keep", "beta": "keep"}, "CO1504"),
+        ([heir()], [row(), row("beta", removed=True)], ("a.yaml",), {"alpha": "keep"}, "CO1504"),
+        ([heir()], [row("beta", "b.yaml", seed="default/alpha")], (), {"beta": "noop"}, None),
+        (
+            [heir(cron="new")],
+            [row(), row("beta", "b.yaml", seed="default/alpha")],
+            ("a.yaml",),
+            {"alpha": "remove", "beta": "update"},
+            None,
+        ),
+        ([heir()], [row(removed=True), row("beta", removed=True)], (), {"beta": "restore"}, None),
+    ],
+)
+def test_every_rename_has_one_outcome(
+    desired: list[DesiredFile], actual: list[Actual], gone: tuple[str, ...], steps_: dict[str, str], code: str | None
+) -> None:
+    """A rename is carried out, is past, or is refused with both tasks left as they are."""
+    seeded = [one if one.seed else replace(one, seed=SEEDS[one.name]) for one in actual]
+    made = planned(desired, seeded, gone)
+    assert steps(made) == steps_
+    found = {one.code for several in made.findings.values() for one in several}
+    assert found == ({code} if code else set())
+    for one in made.of(Step.RENAME):
+        assert one.actual is not None
+        assert (one.actual.name, one.raises) == ("alpha", one.actual.removed)
