@@ -40,9 +40,23 @@ json_values = st.recursive(
     max_leaves=6,
 )
 _durations = st.sampled_from(["30s", "10m", "1h", "2h", "90s"])
+#: Each holds the hours of the expressions below.
+_windows = st.fixed_dictionaries(
+    {"from": st.sampled_from(["00:00", "00:30"]), "to": st.sampled_from(["06:00", "24:00"])},
+    optional={"days": st.sampled_from([["sun-sat"], ["mon", "wed-fri"]])},
+)
+_names = st.lists(st.sampled_from(["sale", "weekdays"]), max_size=2, unique=True)
 _schedules = st.fixed_dictionaries(
     {"cron": st.one_of(st.just("*/5 * * * *"), st.lists(st.sampled_from(["0 1 * * *", "0 2 * * *"]), min_size=1))},
-    optional={"timezone": st.sampled_from(["UTC", "Europe/Berlin"]), "every": st.sampled_from(["15m", "1h"])},
+    optional={
+        "timezone": st.sampled_from(["UTC", "Europe/Berlin"]),
+        "every": st.sampled_from(["15m", "1h"]),
+        "dst": st.fixed_dictionaries({}, optional={"gap": st.just("skip"), "overlap": st.just("both")}),
+        "windows": st.lists(_windows, max_size=2),
+        "calendars": st.fixed_dictionaries({}, optional={"include": _names, "exclude": st.just(["holidays"])}),
+        "jitter": st.one_of(st.none(), _durations),
+        "startAt": st.sampled_from([None, "2026-01-01T00:00:00"]),
+    },
 )
 specs = st.fixed_dictionaries(
     {"schedule": _schedules},
@@ -52,8 +66,18 @@ specs = st.fixed_dictionaries(
         "queue": st.sampled_from(["default", "reports"]),
         "priority": st.integers(0, 9),
         "payload": json_values,
-        "catchup": st.fixed_dictionaries({}, optional={"policy": st.just("none"), "window": _durations}),
-        "overlap": st.sampled_from(["skip", "allow_all"]),
+        "group": st.sampled_from([None, "billing"]),
+        "catchup": st.fixed_dictionaries(
+            {},
+            optional={
+                "policy": st.sampled_from(["none", "all"]),
+                "window": st.one_of(st.none(), _durations),
+                "maxRuns": st.integers(1, 20),
+            },
+        ),
+        "onResume": st.sampled_from(["skip", "last"]),
+        "maxLateness": st.one_of(st.none(), _durations),
+        "overlap": st.sampled_from(["skip", "buffer_one", "allow_all"]),
         "startDeadline": st.one_of(st.none(), _durations),
         "timeout": _durations,
         "retries": st.fixed_dictionaries({}, optional={"max": st.integers(0, 9), "initial": _durations}),
@@ -71,7 +95,13 @@ changes = st.lists(
         st.tuples(st.just("/payload"), st.one_of(json_values, st.just(DELETE))),
         st.tuples(st.just("/retries/max"), st.one_of(st.integers(0, 9), st.just(DELETE))),
         st.tuples(st.just("/retries"), st.one_of(st.just({"max": 4, "cap": "20m"}), st.just(DELETE))),
-        st.tuples(st.just("/catchup/window"), st.one_of(_durations, st.just(DELETE))),
+        st.tuples(st.just("/catchup/window"), st.one_of(_durations, st.none(), st.just(DELETE))),
+        st.tuples(st.just("/catchup/policy"), st.sampled_from(["last", "all", DELETE])),
+        st.tuples(st.just("/schedule/windows"), st.one_of(st.lists(_windows, max_size=3), st.just(DELETE))),
+        st.tuples(st.just("/schedule/calendars/include"), st.one_of(_names, st.just(DELETE))),
+        st.tuples(st.just("/schedule/calendars"), st.one_of(st.just({"exclude": ["holidays"]}), st.just(DELETE))),
+        st.tuples(st.just("/schedule/dst/gap"), st.sampled_from(["skip", "shift", DELETE])),
+        st.tuples(st.just("/group"), st.sampled_from(["billing", None, DELETE])),
         st.tuples(
             st.just("/schedule/cron"),
             st.one_of(
