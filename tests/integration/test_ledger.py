@@ -290,7 +290,7 @@ async def test_open_and_unreasoned_slots_are_named(world: World) -> None:
 
 
 async def test_what_history_does_not_know_is_not_demanded(world: World) -> None:
-    """Quarantined stretches, dropped partitions and the time before history own nothing; the check says so."""
+    """Quarantined stretches and the time before history own nothing; the check says so."""
     await world.add("a", {"every": "1h"})
     await world.add("b", {"every": "1h"})
     await world.live(5 * HOUR)
@@ -311,6 +311,18 @@ async def test_what_history_does_not_know_is_not_demanded(world: World) -> None:
     assert told["default/a"].unreadable == 1
     assert told["default/a"].slots == 0
     assert told["default/b"].slots == 10
+
+
+async def test_what_retention_dropped_is_not_demanded(world: World) -> None:
+    """Slots in partitions that are gone are no defects; one that is lost from a partition that is there still is."""
+    await world.add("a", {"every": "1h"})
+    await world.live(5 * DAY, DAY / 2)
+    database = world.scene.database
+    assert database.value("SELECT drop_partitions('2026-03-30T00:00:00Z')") > 0
+    assert await world.check() == []
+    lost = slots(world, "a")[3]
+    database.do("DELETE FROM executions WHERE id = %s", lost["id"])
+    assert [defect.id for defect in await world.check()] == [lost["id"]]
 
 
 async def test_what_nobody_has_planned_is_told_once(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from cron_observer.cli import commands
 from cron_observer.store import plans
 from support.databases import Tenant
+from support.documents import ROOT, blocks
 from support.plans import begin, make_unplanned, plan_all
 from support.rows import database_now
 
@@ -116,6 +118,17 @@ async def test_a_period_is_a_part_of_history(tenant: Tenant, check: Check) -> No
     assert (await check("--from", lost["nominal_at"].date().isoformat())).code == 1
     tomorrow = (database_now(tenant.database) + timedelta(days=1)).date().isoformat()
     assert (await check("--from", tomorrow)).code == 0
+
+
+async def test_the_guide_can_be_followed(tenant: Tenant, check: Check) -> None:
+    """Each command of the guide runs as it stands there, and what it shows has the form of what is printed."""
+    await planned(tenant, "a")
+    guide = blocks((ROOT / "docs/how-to/check-the-ledger.md").read_text(encoding="utf-8"))
+    commands_ = [block.text.split()[3:] for block in guide if block.language == "sh"]
+    assert len(commands_) == 2
+    assert [(await check(*words)).code for words in commands_] == [0, 0]
+    (shown,) = [block.text for block in guide if block.language == "text"]
+    assert re.sub(r"[\d,]+", "0", shown) == re.sub(r"[\d,]+", "0", (await check()).out)
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,8 @@ from uuid import UUID
 
 from cron_observer.ledger.facts import Defect, Generation, Range, Row, Verdict
 from cron_observer.ledger.nominal import Nominal, nominal_slots, slot_id
+from cron_observer.lifecycle import OFFERED_FOR
 from cron_observer.model import OnExcluded, ScheduleSpec
-
-#: A due slot is settled at the latest this long after its fire time, whatever its policy says.
-OFFERED_FOR: Final = timedelta(days=7)
 
 #: Whoever settles and expires may be away for a moment.
 PATIENCE: Final = timedelta(minutes=10)
