@@ -47,7 +47,8 @@ EVENTS: Final = {
     "task_quarantined": "The slots of one task cannot be written; it is put aside.",
     "tick_part_failed": "One part of a scheduler's tick failed for one tenant; the others went on.",
     "tick_part_postponed": "A part of a tick lost a race for a lock; the next tick does it.",
-    "zone_data_followed": "Tasks were planned anew with newer time zone data.",
+    "zone_data_followed": "Tasks were planned anew with newer data on time zones or public holidays.",
+    "zone_data_moved": "Newer data on time zones or public holidays moves planned slots; the first are named.",
 }
 
 _SECRET_NAME: Final = re.compile(r"(?i)(^|_)(password|passwd|secret|token|authorization|cookie|api_?key|credential)s?$")

@@ -5,6 +5,7 @@ Nothing has to be written when a slot falls due, so tasks go on firing for an ho
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from cron_observer.clock import ClockGuard, Reading
 from cron_observer.errors import DatabaseError
 from cron_observer.horizon import CATCH_UP
 from cron_observer.settings import Settings
-from cron_observer.store import plans, tenants, upkeep
+from cron_observer.store import pauses, plans, tenants, upkeep
 from cron_observer.store.engine import Database, clock, is_transient
 from cron_observer.store.executions import expire, settle_waiting
 from cron_observer.store.plans import Connection
@@ -28,6 +29,9 @@ log = structlog.get_logger()
 
 #: Tasks that one planning transaction locks. More would keep edits of them waiting.
 BATCH: Final = 2_000
+
+#: Batches that are planned at the same time: one computes while the database writes the other.
+PLANNERS: Final = 2
 
 #: Seconds of a tick that planning may take, so that expiry and settling of others never wait longer.
 PLANNING_SECONDS: Final = 5.0
@@ -41,8 +45,15 @@ ROUNDS: Final = 10
 SWEEP_EVERY: Final = 60.0
 PARTITIONS_EVERY: Final = 3600.0
 
-#: Partitions exist this far ahead: planning needs two days, and a scheduler may be away for two weeks.
-PARTITIONS_AHEAD: Final = timedelta(days=22)
+#: Partitions exist this far ahead: planning needs two days, calendars may move a slot by two weeks and jitter by a
+#: day, and a scheduler may be away for two weeks.
+PARTITIONS_AHEAD: Final = timedelta(days=38)
+
+#: Slots that newer data moves and that the log names; the audit log names more.
+MOVED_SHOWN: Final = 20
+
+#: Pauses that one transaction follows.
+PAUSES_BATCH: Final = 100
 
 
 @dataclass(slots=True)
@@ -54,6 +65,7 @@ class TickResult:
     slots: int = 0
     quarantined: int = 0
     expired: int = 0
+    followed: int = 0  #: pauses
     settled: int = 0
     deleted: int = 0
     swept: int = 0
@@ -81,6 +93,7 @@ class Scheduler:
         self._guard = guard or ClockGuard()
         self._memory: dict[UUID, _Memory] = {}
         self._partitions_at: float | None = None
+        self._singly = asyncio.Lock()
 
     async def tick(self) -> TickResult:
         """Do what is due for every tenant. A tenant or task that fails is logged and harms no other.
@@ -97,6 +110,7 @@ class Scheduler:
         await self.plan(result)
         for tenant in found:
             await self._guarded(result, tenant, "expire", self._expire(result, tenant))
+            await self._guarded(result, tenant, "pauses", self._follow_pauses(result, tenant))
             await self._guarded(result, tenant, "settle", self._settle(result, tenant))
             await self._guarded(result, tenant, "delete", self._delete(result, tenant))
             await self._guarded(result, tenant, "sweep", self._sweep(result, tenant))
@@ -138,21 +152,29 @@ class Scheduler:
     async def _partitions(self, reading: Reading) -> None:
         if not _due(self._partitions_at, PARTITIONS_EVERY):
             return
-        async with self._database.transaction([]) as conn:
-            made = await upkeep.ensure_partitions(conn, reading.now - CATCH_UP, reading.now + PARTITIONS_AHEAD)
         dropped = 0
         if not reading.frozen:
             async with self._database.transaction([]) as conn:
                 dropped = await upkeep.drop_partitions(conn, reading.now - self._retention)
+        # Who has just come may have to write what an absence has left open, further back than anything is kept.
+        back = CATCH_UP if self._partitions_at is None else min(CATCH_UP, self._retention)
+        async with self._database.transaction([]) as conn:
+            made = await upkeep.ensure_partitions(conn, reading.now - back, reading.now + PARTITIONS_AHEAD)
         if made or dropped:
             log.info("partitions_changed", made=made, dropped=dropped)
         self._partitions_at = time.monotonic()
 
     async def plan(self, result: TickResult) -> None:
         """Plan batch by batch, tenants in turn, until nothing is due or the time is used up."""
+        shared: dict[UUID, plans.Round] = {}
+        planners = [self._planner(result, shared) for _ in range(min(PLANNERS, self._database.connections))]
+        for error in await asyncio.gather(*planners, return_exceptions=True):
+            if isinstance(error, BaseException):
+                raise error
+
+    async def _planner(self, result: TickResult, shared: dict[UUID, plans.Round]) -> None:
         end = time.monotonic() + PLANNING_SECONDS
         waiting = list(self._memory)
-        shared: dict[UUID, plans.Round] = {}
         while waiting and time.monotonic() < end:
             waiting = [
                 tenant
@@ -172,7 +194,9 @@ class Scheduler:
         except Exception as error:
             if is_transient(error):
                 raise
-            await self._plan_one_by_one(result, tenant)
+            # Both planners may have met the same task; the second finds it put aside.
+            async with self._singly:
+                await self._plan_one_by_one(result, tenant)
             return False
         _count(result, done)
         return done.more
@@ -204,15 +228,18 @@ class Scheduler:
             return
         async with self._open(tenant) as (_, reading):
             now = reading.now
-        moved = plans.INLINE_MAX
-        while moved == plans.INLINE_MAX:
-            moved = await plans.in_transaction_with_margin(
+        tasks = plans.INLINE_MAX
+        while tasks == plans.INLINE_MAX:
+            tasks, moved = await plans.in_transaction_with_margin(
                 self._database,
                 [tenant],
                 lambda conn: plans.follow_zone_data(conn, tenant, plans.INLINE_MAX, now),
             )
+            if tasks:
+                log.info("zone_data_followed", tenant=str(tenant), tasks=tasks)
             if moved:
-                log.info("zone_data_followed", tenant=str(tenant), tasks=moved)
+                shown = [one.shown for one in moved[:MOVED_SHOWN]]
+                log.warning("zone_data_moved", tenant=str(tenant), count=len(moved), moved=shown)
         memory.zones_at = time.monotonic()
 
     async def _expire(self, result: TickResult, tenant: UUID) -> None:
@@ -229,6 +256,16 @@ class Scheduler:
                 memory.leases_due = False
             result.expired += changed
             if changed < EXPIRE_BATCH:
+                return
+
+    async def _follow_pauses(self, result: TickResult, tenant: UUID) -> None:
+        for _ in range(ROUNDS):
+            async with self._open(tenant) as (conn, reading):
+                if reading.frozen:
+                    return
+                done = await pauses.follow(conn, tenant, reading.now, PAUSES_BATCH)
+            result.followed += done
+            if done < PAUSES_BATCH:
                 return
 
     async def _settle(self, result: TickResult, tenant: UUID) -> None:
@@ -254,7 +291,7 @@ class Scheduler:
         async with self._open(tenant) as (conn, reading):
             if reading.frozen:
                 return
-            result.swept += await upkeep.sweep(conn, tenant, reading.now)
+            result.swept += await upkeep.sweep(conn, tenant, reading.now, reading.now - self._retention)
         memory.swept_at = time.monotonic()
 
 

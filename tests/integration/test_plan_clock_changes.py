@@ -129,7 +129,7 @@ async def test_newer_zone_data_is_an_edit(database: FreshDatabase, tenant: Tenan
     database.do("UPDATE executions SET tzdata_version = '2001a'")
 
     async def follow(conn: plans.Connection) -> int:
-        return await plans.follow_zone_data(conn, tenant.tenant_id, 100, now)
+        return (await plans.follow_zone_data(conn, tenant.tenant_id, 100, now)).tasks
 
     assert await plans.in_transaction_with_margin(database.scheduler, [tenant.tenant_id], follow) == 1
     await plan_all(tenant, database.value("SELECT clock_timestamp()"))
@@ -146,5 +146,5 @@ async def test_older_zone_data_does_not_undo_newer(database: FreshDatabase, tena
     uid, now = make_unplanned(tenant), database.value("SELECT now()")
     begin(tenant, uid, {"cron": "* * * * *", "timezone": "Europe/Berlin"}, now, tzdata_version="2099z")
     async with database.scheduler.transaction([tenant.tenant_id]) as conn:
-        assert await plans.follow_zone_data(conn, tenant.tenant_id, 100, now) == 0
+        assert (await plans.follow_zone_data(conn, tenant.tenant_id, 100, now)).tasks == 0
     assert (await plan(tenant, now)).tasks == 1

@@ -40,6 +40,7 @@ class Database:
         """`url` is any PostgreSQL URL; `role` one of cron_observer_api, _reconciler, _scheduler."""
         target, assume = role_url(url, role)
         self.role = role
+        self.connections = pool_size  #: how many transactions may be open at once
         self._prefix = f"SET LOCAL ROLE {role}; " if assume else ""
         self.engine = create_async_engine(
             target,

@@ -125,13 +125,17 @@ def named(block: Any) -> Iterator[tuple[str, str]]:
                 yield text, text.rpartition("@")[2]
 
 
+def seeded(block: Mapping[str, Any]) -> bool:
+    """Say whether something is drawn with the seed of a block."""
+    return bool(block.get("jitter")) or any(_HASHED.search(text) for text in block.get("cron") or ())
+
+
 def compiled(block: Mapping[str, Any], calendars: Mapping[str, Calendar] | None = None) -> Schedule:
     """Return the compiled schedule of a normalised block; blocks that differ in an unused seed share one.
 
     `calendars` by digest. Raises `ScheduleError`, or whatever a damaged block leads to.
     """
-    used = block.get("jitter") or any(_HASHED.search(text) for text in block.get("cron") or ())
-    spec = ScheduleSpec.read(block, block["seed"] if used else None)
+    spec = ScheduleSpec.read(block, block["seed"] if seeded(block) else None)
     if not spec.include and not spec.exclude:
         return compile_schedule(spec)
     known = calendars or {}
@@ -171,10 +175,18 @@ class Round:
         self.now = now
         #: Slots that were made, and not only shared.
         self.made = 0
+        self._prepared: dict[tuple[str, str | None], Prepared] = {}
         self._goals: dict[Schedule, Aim] = {}
         self._stretches: dict[tuple[Schedule, datetime], Stretch] = {}
         self._shared: dict[tuple[Prepared, datetime], _Shared] = {}
         self._owed: dict[tuple[Prepared, datetime, datetime], _Shared] = {}
+
+    def ready(self, block: Any, calendars: Mapping[str, Calendar]) -> Prepared:
+        """Return a block made ready, from memory where it only differs in a seed that nothing is drawn with."""
+        key = json.dumps({**block, "seed": None}), block["seed"] if seeded(block) else None
+        if key not in self._prepared:
+            self._prepared[key] = prepared(block, calendars)
+        return self._prepared[key]
 
     def goal(self, schedule: Schedule) -> Aim:
         """Return how far a schedule is to be planned."""
@@ -211,7 +223,6 @@ class Worker:
     def __init__(self, shared: Round, facts: Facts) -> None:
         self._round = shared
         self._facts = facts
-        self._prepared: dict[str, Prepared] = {}
 
     def plan(self, plan: Plan) -> Planned:
         """Compute what a plan needs next. Raises whatever is wrong with its block."""
@@ -238,10 +249,7 @@ class Worker:
         return [one for one in found if one.slots or one.pieces]
 
     def _ready(self, plan: Plan) -> Prepared:
-        key = json.dumps(plan.schedule)
-        if key not in self._prepared:
-            self._prepared[key] = prepared(plan.schedule, self._facts.calendars)
-        return self._prepared[key]
+        return self._round.ready(plan.schedule, self._facts.calendars)
 
     def _told(self, shared: _Shared, one: Planned) -> Planned:
         """Add what is known of the task, leave out what is before its time, and part rows from ranges."""

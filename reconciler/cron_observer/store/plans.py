@@ -11,22 +11,23 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.errors import DatabaseError
-from cron_observer.schedule import tzdata_version
-from cron_observer.store import plan_rows
+from cron_observer.store import plan_rows, plan_versions
 from cron_observer.store.engine import Database, clock, fetch
 from cron_observer.store.plan_blocks import normalised
 from cron_observer.store.plan_rows import Plan, PlanResult, Round, write_plans
+from cron_observer.store.plan_versions import Moved
 
 __all__ = [
     "INLINE_MAX",
     "MARGIN",
     "Connection",
+    "Followed",
     "MarginPassedError",
     "PlanInput",
     "PlanResult",
@@ -113,9 +114,7 @@ WHERE p.tenant_id = %(tenant)s AND p.plan_due_at <= %(now)s ORDER BY p.plan_due_
 _OUTDATED: Final = f"""
 SELECT {plan_rows.PLAN_COLUMNS}
 FROM task_plan p
-WHERE p.tenant_id = %(tenant)s AND p.active AND p.schedule ->> 'timezone' <> 'UTC'
-  AND p.tzdata_version < %(version)s COLLATE "C"
-ORDER BY p.task_uid LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+{plan_versions.OUTDATED}
 """
 
 _REQUEUE_PLANS: Final = """
@@ -259,23 +258,30 @@ async def quarantine(conn: AsyncConnection, tenant_id: UUID, task_uid: UUID, why
     await plan_rows.quarantine(conn, tenant_id, [(Plan(*row[:-1]), why) for row in rows], now)
 
 
-async def follow_zone_data(conn: AsyncConnection, tenant_id: UUID, limit: int, now: datetime) -> int:
-    """Plan tasks anew that were planned with older zone data than ours, as if their authors had edited them.
+class Followed(NamedTuple):
+    """How many tasks were planned anew because of newer data, and which of their forecasts that moves."""
 
-    Returns how many; less than `limit` means all. Data is only followed forward, so that two processes with
-    different versions do not undo each other's work. Call it in `in_transaction_with_margin`.
+    tasks: int
+    moved: list[Moved]
+
+
+async def follow_zone_data(conn: AsyncConnection, tenant_id: UUID, limit: int, now: datetime) -> Followed:
+    """Plan tasks anew that were planned with older data than ours, as if their authors had edited them.
+
+    Data is that on time zones, and on public holidays for tasks whose calendars name some. Less than `limit` tasks
+    means all. What moves is written to the audit log. Call it in `in_transaction_with_margin`.
     """
-    version = tzdata_version()
-    if not version[:1].isdigit():
-        return 0
-    rows = await fetch(conn, _OUTDATED, {"tenant": tenant_id, "version": version, "limit": limit})
-    old = [Plan(*row) for row in rows]
+    parameters = plan_versions.versions() | {"tenant": tenant_id, "limit": limit}
+    old = [Plan(*row) for row in await fetch(conn, _OUTDATED, parameters)]
+    moved: list[Moved] = []
     if old:
         effective_from = await _effective_from(conn)
-        plans = [plan.follow(effective_from) for plan in old]
         await plan_rows.close(conn, tenant_id, old, effective_from, now)
+        moved = await plan_versions.moves(conn, tenant_id, old, effective_from)
+        await plan_versions.record(conn, tenant_id, [plan.task_uid for plan in old], moved, now)
+        plans = [plan.follow(effective_from) for plan in old]
         await plan_rows.raise_generations(conn, tenant_id, plans, now)
-    return len(old)
+    return Followed(len(old), moved)
 
 
 async def check_margin(conn: AsyncConnection, effective_from: datetime | None) -> None:

@@ -1,4 +1,4 @@
-"""Keeping house: deletions carried out, replies nobody can ask for again, partitions, leases after a clock jump."""
+"""Keeping house: deletions carried out, what nobody can ask for again, partitions, leases after a clock jump."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from cron_observer.store import ranges
 from cron_observer.store.engine import fetch
 
 #: What is still running keeps its task; what only waits is settled as task_deleted, before or after.
@@ -67,10 +68,15 @@ async def finish_deletions(conn: AsyncConnection, tenant_id: UUID, now: datetime
     return len(await fetch(conn, _FINISH_DELETIONS, parameters))
 
 
-async def sweep(conn: AsyncConnection, tenant_id: UUID, now: datetime, limit: int = 1_000) -> int:
-    """Remove the remembered replies of claims and requests that have expired; return how many, `limit` each at most."""
+async def sweep(conn: AsyncConnection, tenant_id: UUID, now: datetime, keep_from: datetime, limit: int = 1_000) -> int:
+    """Remove what is over; return how many rows, `limit` of each kind at most.
+
+    That is: the remembered replies of claims and requests that have expired, and ranges of slots that ended before
+    `keep_from`.
+    """
     parameters = {"tenant": tenant_id, "now": now, "limit": limit}
-    return len(await fetch(conn, _SWEEP_CLAIMS, parameters)) + len(await fetch(conn, _SWEEP_KEYS, parameters))
+    replies = len(await fetch(conn, _SWEEP_CLAIMS, parameters)) + len(await fetch(conn, _SWEEP_KEYS, parameters))
+    return replies + await ranges.sweep(conn, tenant_id, keep_from, limit)
 
 
 async def extend_leases(conn: AsyncConnection, tenant_id: UUID, now: datetime) -> int:
