@@ -51,6 +51,7 @@ class Gate:
         self._way = {OnExcluded.SKIP: 0, OnExcluded.NEXT_ALLOWED: DAY, OnExcluded.PREVIOUS_ALLOWED: -DAY}[on_excluded]
         self.forward = self._way > 0  #: slots may fire days after their nominal instant
         self.backward = self._way < 0  #: slots may fire days before it
+        self.moves = self._way != 0
 
     def allows(self, label: int, instant: int) -> bool:
         """Whether the calendars allow a moment."""
@@ -63,6 +64,17 @@ class Gate:
         """An instant behind `instant` before which `allows` does not change its answer."""
         calendars = (*self._include, *self._exclude)
         return min(calendar.steady_until(label, instant, self._zone) for calendar in calendars)
+
+    def is_whole(self, day: int) -> bool:
+        """Whether `day`, and each day that its slots may be moved to, is allowed or excluded as a whole."""
+        for near in range(day, day + (REACH + 1) * self._way // DAY, self._way // DAY):
+            place = self._zone.day(near)
+            if not isinstance(place, int):
+                return False
+            midnight = near * DAY
+            if self.steady_until(midnight, midnight - place) < midnight - place + DAY:
+                return False
+        return True
 
     def judge(self, slot: Slot) -> Slot:
         """Say what becomes of a slot to which the rule for gaps has been applied."""

@@ -17,7 +17,7 @@ from typing import Final
 from cron_observer.schedule.coalesce import Meeting
 from cron_observer.schedule.evaluate import END, EPOCH, FIRST, Member, Slot
 from cron_observer.schedule.jitter import Jitter
-from cron_observer.schedule.shift import Gate, label_of
+from cron_observer.schedule.shift import REACH, Gate, label_of
 from cron_observer.schedule.windows import Windows
 from cron_observer.schedule.zones import DAY, Zone
 
@@ -26,9 +26,10 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 _FOREVER: Final = EPOCH + timedelta(seconds=END)
 
 #: Where a search for the next slot that windows and calendars leave gives up: so long after the last one (every kind
-#: of year comes within 40 years), or after so many slots in a row that do not fire.
+#: of year comes within 40 years), or after so much work in vain. A slot that is skipped is one of it, a day that is
+#: leapt over 50 (ten years of days), a slot that calendars would move 5.
 GIVE_UP: Final = timedelta(days=41 * 366)
-GIVE_UP_SLOTS: Final = 200_000
+GIVE_UP_WORK: Final = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class Schedule:
     def next_fires(self, after: datetime, count: int) -> list[datetime]:
         """The first `count` instants at which the schedule fires behind `after`, before jitter: fewer if it ends.
 
-        It gives up `GIVE_UP` or `GIVE_UP_SLOTS` behind the last fire, so that windows and calendars that leave
+        It gives up `GIVE_UP` or `GIVE_UP_WORK` behind the last fire, so that windows and calendars that leave
         nothing cannot hold it up.
         """
         if count == 1:
@@ -260,27 +261,38 @@ class Schedule:
         if not self._narrowed:
             yield from (slot for slot in self._marked(after, END * 1000) if slot.skip is None)
             return
-        patience, steps = after + GIVE_UP // _MILLISECOND, 0
+        patience, work = after + GIVE_UP // _MILLISECOND, 0
+        moves = self._gate is not None and self._gate.moves
         while True:
             for slot in self._marked(after, END * 1000):
-                steps += 1
+                work += 5 if moves else 1
                 nominal = (slot.nominal_at - EPOCH) // _MILLISECOND
                 if slot.skip is None:
-                    patience, steps = nominal + GIVE_UP // _MILLISECOND, 0
+                    patience, work = nominal + GIVE_UP // _MILLISECOND, 0
                     yield slot
-                elif nominal > patience or steps > GIVE_UP_SLOTS:
+                elif nominal > patience or work > GIVE_UP_WORK:
                     return
                 elif (opening := self._allowed_from(slot)) > nominal:
                     after = opening
+                    work += 50
                     break
             else:
                 return
 
     def _allowed_from(self, slot: Slot) -> int:
-        """Milliseconds up to which calendars skip all that comes behind a slot that they skip."""
-        if self._gate is None or slot.skip != "calendar" or self._gate.forward or self._gate.backward:
+        """Milliseconds up to which calendars skip all that comes behind a slot that they skip; 0 if nobody knows."""
+        if self._gate is None or slot.skip != "calendar":
             return 0
-        return self._gate.steady_until(label_of(slot), (slot.nominal_at - EPOCH) // _SECOND) * 1000 - 1
+        label = label_of(slot)
+        if not self._gate.moves:
+            return self._gate.steady_until(label, (slot.nominal_at - EPOCH) // _SECOND) * 1000 - 1
+        place = self._zone.day(label // DAY)
+        if not isinstance(place, int) or not self._bounds.windows.always:
+            return 0
+        midnight = (label // DAY + 1) * DAY - place
+        reach = (REACH + 2) * DAY
+        inside = self._bounds.first <= (midnight - reach) * 1000 and (midnight + reach) * 1000 <= self._bounds.end
+        return midnight * 1000 - 1 if inside and self._gate.is_whole(label // DAY) else 0
 
 
 def _floor(at: datetime, unit: timedelta) -> int:
