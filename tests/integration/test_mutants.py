@@ -220,7 +220,7 @@ MUTANTS: dict[str, tuple[Break, Check]] = {
     "slots of any plan": (
         all_of(
             text(candidates, "_DUE_IN_QUEUES", bounds.CURRENT.strip(), "true"),
-            text(settling, "_BACKLOG_OF_TASKS", bounds.CURRENT.strip(), "true"),
+            text(settling, "_BACKLOG_WITHOUT_HELD", bounds.CURRENT.strip(), "true"),
         ),
         check(test_claims.test_an_obsolete_slot_is_not_claimed),
     ),

@@ -20,7 +20,7 @@ from cron_observer.lifecycle import Event, Reason, Run
 from cron_observer.model import Overlap, Policy
 from cron_observer.store.executions.apply import Step, write
 from cron_observer.store.executions.bounds import due_bounds
-from cron_observer.store.executions.candidates import LOOK_MAX, Seat, candidates, unblocked
+from cron_observer.store.executions.candidates import LOOK_MAX, Seat, anything_held, candidates, unblocked
 from cron_observer.store.executions.deadlines import expire
 from cron_observer.store.executions.places import Need, Places
 from cron_observer.store.executions.rows import lock, policies
@@ -70,10 +70,13 @@ async def _hand_out(
     if not seats:
         return [], 0
     locked = await candidates(conn, tenant_id, seats, now, look)
-    uids = {run.task_uid for run in locked.values()} | await unblocked(conn, tenant_id, seats, now)
+    uids = {run.task_uid for run in locked.values()}
+    held = await anything_held(conn, tenant_id, now)
+    if held:
+        uids |= await unblocked(conn, tenant_id, seats, now)
     if not uids:
         return [], 0
-    settled = await settlements(conn, tenant_id, uids, now, due_bounds(now), seen=locked.values())
+    settled = await settlements(conn, tenant_id, uids, now, due_bounds(now), seen=locked.values(), held=held)
     others = await end(conn, tenant_id, settled, locked, now)
     others += await ask_to_stop(conn, tenant_id, settled, now)
     locked |= await lock_free(conn, tenant_id, _behind(settled, locked, sum(seat.room for seat in seats)))

@@ -9,7 +9,7 @@ import heapq
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -61,6 +61,19 @@ CROSS JOIN LATERAL (
         ORDER BY e.backfill_id, e.available_at
         LIMIT %(few)s
     )
+) AS e
+"""
+
+#: The same where nothing is held, or was not a moment ago: a third of the work to plan it.
+_BACKLOG_WITHOUT_HELD: Final = f"""
+SELECT e.task_uid, e.id, e.fire_at, e.available_at, e.start_deadline, e.closes_at, e.trigger, e.held_at, e.forced
+FROM unnest(%(uids)s::uuid[]) AS wanted (task_uid)
+CROSS JOIN LATERAL (
+    SELECT * FROM executions e
+    WHERE e.tenant_id = %(tenant)s AND e.task_uid = wanted.task_uid AND e.status = 'PENDING' AND e.fence = 0
+      AND e.available_at <= %(now)s AND {BETWEEN} AND {CURRENT}
+    ORDER BY e.available_at DESC
+    LIMIT %(limit)s
 ) AS e
 """
 
@@ -123,8 +136,12 @@ async def settlements(
     bounds: Mapping[str, UUID] = EVERYWHERE,
     *,
     seen: Iterable[Run] = (),
+    held: bool = True,
 ) -> Settled:
-    """Settle the due, never-claimed executions of each task; those that were `seen` whatever else there is."""
+    """Settle the due, never-claimed executions of each task; those that were `seen` whatever else there is.
+
+    `held` False says that nothing is held just now.
+    """
     wanted = sorted(set(uids))
     places = Places(tenant_id)
     if not wanted:
@@ -137,7 +154,9 @@ async def settlements(
     needs = {uid: Need(uid, row.project_id, rules[uid]) for uid, row in known.items()}
     await places.learn(conn, needs.values())
     paused = await pauses.in_force(conn, tenant_id, wanted, now)
-    waiting = await _waiting(conn, tenant_id, wanted, now, bounds, seen)
+    statement = _BACKLOG_OF_TASKS if held else _BACKLOG_WITHOUT_HELD
+    parameters = {"tenant": tenant_id, "uids": wanted, "now": now, "limit": _BACKLOG, "few": _FEW, **bounds}
+    waiting = _waiting(wanted, await fetch(conn, statement, parameters), seen)
     active = await _active(conn, tenant_id, needs, places, bounds)
     verdicts = {}
     for uid in wanted:
@@ -153,8 +172,8 @@ async def settlements(
             group_full=since is not None,
             group_since=since,
         )
-    held = frozenset(one.id for some in waiting.values() for one in some if one.held)
-    return Settled(verdicts, rules, current, removed, paused, places, held)
+    marked = frozenset(one.id for some in waiting.values() for one in some if one.held)
+    return Settled(verdicts, rules, current, removed, paused, places, marked)
 
 
 def _group_since(need: Need, places: Places, active: Sequence[Active]) -> datetime | None:
@@ -163,20 +182,10 @@ def _group_since(need: Need, places: Places, active: Sequence[Active]) -> dateti
     return places.full_since(need, besides=replaced)
 
 
-async def _waiting(
-    conn: AsyncConnection,
-    tenant_id: UUID,
-    uids: Sequence[UUID],
-    now: datetime,
-    bounds: Mapping[str, UUID],
-    seen: Iterable[Run],
-) -> dict[UUID, list[Waiting]]:
+def _waiting(uids: Iterable[UUID], rows: Iterable[Any], seen: Iterable[Run]) -> dict[UUID, list[Waiting]]:
     """Return what waits of each task, and was never claimed."""
     waiting: dict[UUID, dict[UUID, Waiting]] = {uid: {} for uid in uids}
-    parameters = {"tenant": tenant_id, "uids": list(uids), "now": now, "limit": _BACKLOG, "few": _FEW, **bounds}
-    for uid, identity, fire_at, available_at, deadline, closes_at, trigger, held_at, forced in await fetch(
-        conn, _BACKLOG_OF_TASKS, parameters
-    ):
+    for uid, identity, fire_at, available_at, deadline, closes_at, trigger, held_at, forced in rows:
         waiting[uid][identity] = Waiting(
             id=identity,
             fire_at=fire_at,
