@@ -192,7 +192,7 @@ class Scene:
         """Return what is due of a task, or also what is not yet, in the order of firing."""
         query = (
             "SELECT e.* FROM executions e LEFT JOIN task_plan p USING (tenant_id, task_uid) WHERE e.task_uid = %s "
-            "AND (%s OR e.fire_at <= %s) AND (e.plan_generation IS NULL OR e.fence > 0 "
+            "AND (%s OR e.fire_at <= %s) AND (e.status <> 'PENDING' OR e.plan_generation IS NULL OR e.fence > 0 "
             "OR e.plan_generation = p.generation OR e.nominal_at <= p.effective_from) ORDER BY e.fire_at, e.id"
         )
         return self.database.rows(query, uid, upcoming, self.now)

@@ -76,6 +76,7 @@ class Story:
 
     number: int
     model: Model
+    times: int = 0  #: at which hours it lives; see `hours`
     files: dict[int, tuple[str, str, str | None, dict[str, Any]] | None] = field(default_factory=dict)
     deeds: dict[int, str] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
@@ -205,8 +206,8 @@ class Batch:
         found: dict[UUID, list[dict[str, Any]]] = {one.uid: [] for one in self.stories if one.uid}
         query = (
             "SELECT e.* FROM executions e JOIN task_plan p USING (tenant_id, task_uid) "
-            "WHERE e.tenant_id = %s AND e.fire_at <= %s AND (e.plan_generation IS NULL OR e.fence > 0 "
-            "OR e.plan_generation = p.generation OR e.nominal_at <= p.effective_from)"
+            "WHERE e.tenant_id = %s AND e.fire_at <= %s AND (e.status <> 'PENDING' OR e.plan_generation IS NULL "
+            "OR e.fence > 0 OR e.plan_generation = p.generation OR e.nominal_at <= p.effective_from)"
         )
         for row in self.database.rows(query, self.tenant.tenant_id, self.now + HOUR):
             found[row["task_uid"]].append(row)
