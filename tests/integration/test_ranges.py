@@ -181,6 +181,22 @@ async def test_metrics_tell_outcomes_by_reason(tenant: Tenant) -> None:
     assert found == {("FINISHED", ""): 1}
 
 
+async def test_a_day_of_ranges_alone_says_so(tenant: Tenant) -> None:
+    """A day on which everything was skipped alike counts its slots, and says why it lists none."""
+    task = make_task(tenant)
+    day = midnight(database_now(tenant.database)) - timedelta(days=3)
+    a_paused_day(tenant, task, day)
+    async with api(tenant) as it:
+        whole = text_of((await it.client.get(f"/?date={day.date()}")).text)
+        skipped = text_of((await it.client.get(f"/?date={day.date()}&status=skipped")).text)
+        failed = text_of((await it.client.get(f"/?date={day.date()}&status=failed")).text)
+    assert "86,400 executions" in whole
+    for page in (whole, skipped):
+        assert "have no rows of their own" in page
+        assert "Did not run: 86,400 skipped (the task was paused)." in page
+    assert "No execution of this day is failed." in failed
+
+
 async def test_pages_count_ranges(tenant: Tenant) -> None:
     """The strip of days and the page of a day count ranges, and that page says why slots did not run."""
     task = make_task(tenant)

@@ -76,6 +76,8 @@ async def one_day(shown: Opened, chosen: date) -> dict[str, Any]:
         "executions": [execution_line(row) for row in rows[:PAGE]],
         "kind": kind[1],
         "whys": [_why(row) for row in whys],
+        # What is told as ranges has no rows.
+        "together": not rows and not shown.query.get("after") and bool(_counted(day, kind[0], kind[2])),
         "first": link("/", **base, status=kind[0]) if shown.query.get("after") else None,
         "more": link("/", **base, status=kind[0], after=position(rows[PAGE - 1])) if len(rows) > PAGE else None,
     }
