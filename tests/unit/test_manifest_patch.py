@@ -214,3 +214,29 @@ def test_distant_changes_are_separate_hunks() -> None:
 def test_the_end_of_a_file_without_a_line_feed() -> None:
     """A missing line feed is said, as Git says it."""
     assert unified("a", "x\ny", "x\ny\n").endswith("@@ -1,2 +1,2 @@\n x\n-y\n\\ No newline at end of file\n+y\n")
+
+
+@pytest.mark.parametrize("broken", ["  catchup: 3\n", "  catchup: [a]\n", "  catchup: {policy: [all]}\n"])
+def test_a_broken_text_is_patched_too(broken: str) -> None:
+    """Whatever stands in the text, what was asked for is written into it."""
+    text = task(broken)
+    spec = {"name": "nightly-export", "schedule": {"cron": "0 1 * * *"}}
+    wanted = [("/schedule", spec["schedule"]), ("/catchup", {"policy": "all"})]
+    result = applied(text, manifest.patch(text, "a.yaml", 0, changes=wanted, requested=spec))
+
+    assert result is not None
+    assert manifest.parse("a.yaml", result.encode()).findings == ()
+
+
+def test_a_policy_without_bound_keeps_the_window_that_was_meant() -> None:
+    """Changes are changes of what a task means: `catchup: all` alone would lose the default window of an hour."""
+    text = task('  schedule: {cron: "0 1 * * *"}\n')
+    result = applied(text, manifest.patch(text, "a.yaml", 0, changes=[("/catchup/policy", "all")]))
+    unbounded = applied(
+        text, manifest.patch(text, "a.yaml", 0, changes=[("/catchup/policy", "all"), ("/catchup/window", None)])
+    )
+
+    for changed, window in ((result, "1h"), (unbounded, None)):
+        assert changed is not None
+        (one,) = manifest.parse("a.yaml", changed.encode()).tasks
+        assert (one.spec["catchup"]["policy"], one.spec["catchup"]["window"]) == ("all", window)

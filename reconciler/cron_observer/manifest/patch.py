@@ -22,6 +22,8 @@ from cron_observer.model import API_VERSION, Severity
 
 Change = tuple[str, Any]
 
+_CATCHUP_POLICY: Final = ("spec", "catchup", "policy")
+_CATCHUP_WINDOW: Final = ("spec", "catchup", "window")
 _METADATA: Final = ("name", "labels", "annotations")
 
 
@@ -216,6 +218,11 @@ def _document(requested: Mapping[str, Any]) -> dict[str, Any]:
 def _wanted(old: dict[str, Any], changes: Sequence[Change]) -> dict[str, Any]:
     """Apply changes to the value of a document, and leave out what would say nothing."""
     paths = [(_path(name), value) for name, value in changes]
+    named = dict(paths)
+    if named.get(_CATCHUP_POLICY) == "all" and not named.keys() & {_CATCHUP_POLICY[:2], _CATCHUP_WINDOW}:
+        # The default of the window depends on the policy: what was meant so far is written out.
+        window = _get(effective(old.get("spec") or {}), _CATCHUP_WINDOW[1:])
+        paths += [] if window is ABSENT else [(_CATCHUP_WINDOW, window)]
     wanted: dict[str, Any] = copy.deepcopy(old)
     for path, value in paths:
         _set(wanted, path, value)

@@ -53,15 +53,13 @@ def effective(spec: Mapping[str, Any], kind: str = "Task") -> dict[str, Any]:
     Applying it twice changes nothing.
     """
     filled: dict[str, Any] = _fill(_load(kind.lower())["properties"]["spec"], spec)
-    if kind == "Task":
-        _look_back(filled["catchup"], spec.get("catchup") or {})
+    # Texts that are broken are patched too: nothing is taken for granted here.
+    given: Any = spec
+    written = given.get("catchup", {}) if isinstance(given, Mapping) else None
+    if kind == "Task" and isinstance(written, Mapping) and written.get("window") is None:
+        # How far catch-up looks back where it is not said: an hour, but for `all`, which has no bound.
+        filled["catchup"]["window"] = None if filled["catchup"]["policy"] == "all" else "1h"
     return filled
-
-
-def _look_back(filled: dict[str, Any], written: Mapping[str, Any]) -> None:
-    """How far catch-up looks back where it is not said: an hour, but for ``all``, which has no bound."""
-    if written.get("window") is None:
-        filled["window"] = None if filled["policy"] == "all" else "1h"
 
 
 def _fill(part: Mapping[str, Any], value: Any) -> Any:
