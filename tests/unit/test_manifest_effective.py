@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -89,21 +90,55 @@ def test_filling_in_defaults_leaves_its_argument() -> None:
     assert manifest.effective(given)["run"] == {"external": {}}
 
 
-def test_every_field_is_described() -> None:
-    """Every field of the schema has title, description and examples; every optional one a default."""
+KINDS = ["Task", "Calendar", "TaskGroup"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_field_is_described(kind: str) -> None:
+    """Every field of a schema has title, description and examples; every optional one a default."""
     alternatives = {"/spec/schedule/cron", "/spec/schedule/every", "/spec/schedule/at"}
-    for pointer, field, required in fields(manifest.schema("task")):
+    entries = ("date", "from", "to", "yearly", "weekdays", "holidays", "ics")
+    alternatives |= {f"/spec/entries/{name}" for name in entries}
+    for pointer, field, required in fields(manifest.schema(kind)):
         assert field["title"], pointer
         assert field["description"], pointer
         assert field["examples"], pointer
         assert required or "default" in field or pointer in alternatives, pointer
 
 
-def test_mappings_are_closed() -> None:
-    """No mapping of the schema takes fields that it does not name, but for labels and annotations."""
-    for pointer, field, _ in fields({"properties": {"": manifest.schema("task")}}):
-        if field.get("type") == "object" and not pointer.endswith(("/labels", "/annotations")):
-            assert field["additionalProperties"] is False, pointer
+@pytest.mark.parametrize("kind", KINDS)
+def test_mappings_are_closed(kind: str) -> None:
+    """No mapping of a schema takes fields that it does not name, but for labels and annotations."""
+    for pointer, field, _ in fields({"properties": {"": manifest.schema(kind)}}):
+        for part in (field, field.get("items", {})):
+            if part.get("type") == "object" and not pointer.endswith(("/labels", "/annotations")):
+                assert part["additionalProperties"] is False, pointer
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_the_other_kinds_show_themselves(kind: str) -> None:
+    """The examples of a schema are valid, and so is each example of each field in its place."""
+    published = manifest.schema(kind)
+    spec = published["properties"]["spec"]
+    specs = [*(one["spec"] for one in published["examples"]), *spec["examples"]]
+    needed = (
+        {"entries": [{"weekdays": ["sun"]}]} if kind == "Calendar" else {"windows": [{"from": "22:00", "to": "06:00"}]}
+    )
+    specs += [{**needed, name: value} for name, field in spec["properties"].items() for value in field["examples"]]
+    entries = spec["properties"].get("entries", {}).get("items", {}).get("properties", {})
+    beside = {"from": {"to": "2027-01-02"}, "to": {"from": "2026-12-24"}}
+    specs += [
+        {"entries": [{name: value, **beside.get(name, {})}]}
+        for name, field in entries.items()
+        for value in field["examples"]
+    ]
+    for one in specs:
+        document = {"apiVersion": "cron-observer/v1", "kind": kind, "metadata": {"name": "x"}, "spec": one}
+        parsed = manifest.parse("x.yaml", json.dumps(document).encode())
+
+        assert parsed.findings == (), one
+        assert [other.kind for other in parsed.others] == [kind]
+        assert manifest.effective(parsed.others[0].spec, kind) == parsed.others[0].spec
 
 
 def test_the_schema_is_the_contract_of_this_version() -> None:
