@@ -11,6 +11,7 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, expect
 
+from support import pages_time
 from support.api import Api, served
 from support.browser import MODES, Complaints, Mode, browser, needs_browser, reader
 from support.databases import Tenant
@@ -29,6 +30,7 @@ class House:
     base: str
     browser: Browser
     company: Company
+    paused: dict[str, str]
 
     def execution(self, kind: str) -> str:
         """Return the address of an execution of a kind that has a log."""
@@ -46,8 +48,9 @@ class House:
 async def house(tenant: Tenant, days: int = 3) -> AsyncIterator[House]:
     """Serve a company's data and open a browser."""
     company = stocked(tenant, days)
+    paused = pages_time.add(tenant)
     async with served(tenant) as api, browser() as running:
-        yield House(api, str(api.client.base_url).rstrip("/"), running, company)
+        yield House(api, str(api.client.base_url).rstrip("/"), running, company, paused)
 
 
 def everything(it: House) -> dict[str, str]:
@@ -72,7 +75,7 @@ def everything(it: House) -> dict[str, str]:
         "source": "/sync/main",
         "dates": "/#dates",
         "failure": "/sync/nothing",
-    }
+    } | it.paused
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
-from typing import Any
-from uuid import UUID
 
-from cron_observer.schedule import new_id
 from support.api import Api, api
 from support.databases import Tenant
 from support.pages import links_of, part, text_of
-from support.plans import begin
+from support.pages_time import DIGEST, HOUR, SCHEDULE, backfilled, declare, exclude, paused, ranged
 from support.rows import database_now, make_slot, make_task
-
-HOUR = timedelta(hours=1)
-SCHEDULE = {"cron": "0 * * * *", "timezone": "UTC", "calendars": {"exclude": ["feasts"]}}
-DIGEST = "0" * 64
 
 
 async def get(it: Api, path: str) -> str:
@@ -24,76 +16,6 @@ async def get(it: Api, path: str) -> str:
     answer = await it.client.get(path)
     assert answer.status_code == 200, answer.text[:500]
     return answer.text
-
-
-def source(tenant: Tenant) -> UUID:
-    """Insert a source whose forge is known."""
-    identity, now = new_id(database_now(tenant.database)), database_now(tenant.database)
-    tenant.database.insert(
-        "sources",
-        [
-            {
-                "tenant_id": tenant.tenant_id,
-                "source_id": identity,
-                "project_id": tenant.project_id,
-                "name": "main",
-                "kind": "git",
-                "url": "https://github.com/acme-example/schedules.git",
-                "ref": "refs/heads/main",
-                "poll_seconds": 30.0,
-                "next_poll_at": now,
-                "created_at": now,
-            }
-        ],
-    )
-    return identity
-
-
-def declare(tenant: Tenant, table: str, name: str, line: int, **columns: Any) -> None:
-    """Insert a calendar or a task group as a manifest declares it."""
-    now = database_now(tenant.database)
-    known = tenant.database.rows("SELECT source_id FROM sources")
-    owner = known[0]["source_id"] if known else source(tenant)
-    key = "calendar_uid" if table == "calendars" else "group_uid"
-    tenant.database.insert(
-        table,
-        [
-            {
-                "tenant_id": tenant.tenant_id,
-                key: new_id(now),
-                "project_id": tenant.project_id,
-                "name": name,
-                "source_id": owner,
-                "path": f"{table}/{name}.yaml",
-                "document": 0,
-                "line": line,
-                "commit": "3f9c2ab0" * 5,
-                "author": "Ada <ada@acme.example>",
-                "spec": {},
-                "spec_hash": b"-",
-                "version": 1,
-                "sync": "SYNCED",
-                "created_at": now,
-                "updated_at": now,
-            }
-            | columns
-        ],
-    )
-
-
-def paused(tenant: Tenant, task: UUID, since: datetime, **columns: Any) -> None:
-    """Insert a pause of a task."""
-    row = {
-        "tenant_id": tenant.tenant_id,
-        "pause_id": new_id(since, task, since),
-        "task_uid": task,
-        "since": since,
-        "reason": "the <ledger> moves",
-        "author": "key:ops",
-        "on_resume": "last",
-        "created_at": since,
-    }
-    tenant.database.insert("pauses", [row | columns])
 
 
 async def test_a_paused_task_says_who_why_and_until_when(tenant: Tenant) -> None:
@@ -147,21 +69,7 @@ async def test_group_and_calendars_lead_back_to_their_lines(tenant: Tenant) -> N
 async def test_ranges_are_one_line_of_history(tenant: Tenant) -> None:
     """A week of skipped seconds is one line with its count, reason and ends, above the runs."""
     task, now = make_task(tenant), database_now(tenant.database)
-    row = {
-        "tenant_id": tenant.tenant_id,
-        "task_uid": task,
-        "first_at": now - 30 * HOUR,
-        "last_at": now - 7 * HOUR,
-        "project_id": tenant.project_id,
-        "status": "SKIPPED",
-        "reason": "paused",
-        "slots": 604_800,
-        "quarters": [6300] * 96,
-        "timezone": "UTC",
-        "plan_generation": 1,
-        "created_at": now,
-    }
-    tenant.database.insert("slot_ranges", [row])
+    ranged(tenant, task, now - 30 * HOUR, now - 7 * HOUR)
     async with api(tenant) as it:
         everything = text_of(await get(it, "/tasks/default/export"))
         failed = text_of(await get(it, "/tasks/default/export?status=failed"))
@@ -175,28 +83,7 @@ async def test_a_repeat_and_its_slot_lead_to_each_other(tenant: Tenant) -> None:
     at = now - 2 * HOUR
     paused(tenant, task, at - HOUR, ended_at=at + HOUR, ended_by="key:ops")
     slot = make_slot(tenant, task, at, status="SKIPPED", reason="paused", finished_at=at)
-    cause = new_id(now)
-    tenant.database.insert(
-        "backfills",
-        [
-            {
-                "tenant_id": tenant.tenant_id,
-                "backfill_id": cause,
-                "task_uid": task,
-                "from_at": at,
-                "to_at": now,
-                "selected": "missing",
-                "sorted": "oldest_first",
-                "max_parallel": 1,
-                "runs": 1,
-                "author": "key:ops",
-                "created_at": now,
-            }
-        ],
-    )
-    columns = {"id": new_id(now), "trigger": "backfill", "nominal_at": at, "repeats": slot, "backfill_id": cause}
-    run = make_slot(tenant, task, now, **columns, plan_generation=None)
-    run = columns["id"] if run else run
+    cause, run = backfilled(tenant, task, slot, at, now)
     async with api(tenant) as it:
         of_run = await get(it, f"/executions/{run}")
         of_slot = await get(it, f"/executions/{slot}")
@@ -211,26 +98,7 @@ async def test_a_skipped_day_names_the_calendar_and_the_feast(tenant: Tenant) ->
     """SKIPPED(calendar) says which calendar, what it says of the day, and where it is written."""
     declare(tenant, "calendars", "feasts", 3, digest=DIGEST)
     task, now = make_task(tenant, schedule=SCHEDULE), database_now(tenant.database)
-    content = {"parts": [{"timezone": None, "yearly": [f"{now:%m-%d}"]}]}
-    part_ = {"dates": [], "weekdays": [], "holidays": [], "spans": []}
-    content["parts"][0] |= part_
-    tenant.database.insert(
-        "calendar_contents",
-        [{"tenant_id": tenant.tenant_id, "digest": DIGEST, "content": content, "created_at": now}],
-    )
-    block = {**SCHEDULE, "calendars": {"exclude": [f"feasts@{DIGEST}"]}, "seed": "default/export"}
-    begin(tenant, task, SCHEDULE, now - HOUR)
-    history = {
-        "tenant_id": tenant.tenant_id,
-        "task_uid": task,
-        "generation": 1,
-        "active": True,
-        "schedule": block,
-        "effective_from": now - HOUR,
-        "created_at": now,
-    }
-    tenant.database.do("DELETE FROM plan_history WHERE task_uid = %s", task)
-    tenant.database.insert("plan_history", [history])
+    exclude(tenant, task, now)
     slot = make_slot(tenant, task, now, status="SKIPPED", reason="calendar", finished_at=now)
     async with api(tenant) as it:
         page = await get(it, f"/executions/{slot}")
