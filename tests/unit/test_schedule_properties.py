@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from uuid import UUID
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cron_observer import schedule
-from cron_observer.model import ScheduleSpec
+from cron_observer.model import FoldRule, GapRule, ScheduleSpec
 
 UID = UUID("0190a5f0-0000-7000-8000-000000000001")
 
@@ -186,3 +187,62 @@ def test_the_next_slot_is_the_first_slot(spec: ScheduleSpec, start: datetime) ->
         assert list(slots) == []
     else:
         assert next(slots) == found
+
+
+@settings(max_examples=200, deadline=None)
+@given(specs(), st.sampled_from(GapRule), st.sampled_from(FoldRule), MOMENT, st.floats(0, 1))
+def test_the_short_cut_names_the_fires_of_the_slots(
+    spec: ScheduleSpec, gap: GapRule, overlap: FoldRule, start: datetime, fraction: float
+) -> None:
+    """`next_fire`, which calculates where no clock change is near, gives what `slots` gives."""
+    compiled = schedule.compile(replace(spec, gap=gap, overlap=overlap))
+    at = start + timedelta(seconds=fraction)
+    span = timedelta(days=2)
+    # What fires in the span is nominal up to a missing day later.
+    slots = compiled.slots(at - timedelta(days=1), compiled.settled(at + span) + timedelta(days=1))
+    fires = sorted(slot.fire_at for slot in slots if slot.skip is None and at < slot.fire_at <= at + span)
+    made = []
+    while len(made) < 30 and (fire := compiled.next_fire(at)) is not None and fire <= start + span:
+        made.append(fire)
+        at = fire
+    assert made == [fire for fire in fires if fire <= start + span][: len(made)]
+    assert len(made) == 30 or len(made) == len([fire for fire in fires if fire <= start + span])
+
+
+@settings(max_examples=200, deadline=None)
+@given(specs(), st.sampled_from(GapRule), st.sampled_from(FoldRule), MOMENT)
+def test_rules_for_clock_changes_change_nothing_else(
+    spec: ScheduleSpec, gap: GapRule, overlap: FoldRule, start: datetime
+) -> None:
+    """Away from labels that are skipped or repeated, and for elapsed time, all nine pairs of rules give one answer."""
+    info = ZoneInfo(spec.timezone)
+
+    def plain(rules: ScheduleSpec) -> list[tuple[datetime, datetime]]:
+        slots = schedule.compile(rules).slots(start, start + timedelta(days=3))
+        return [
+            (slot.nominal_at, slot.fire_at)
+            for slot in slots
+            if shown(slot, spec.timezone)
+            and len({slot.nominal_local.replace(tzinfo=info, fold=fold).utcoffset() for fold in (0, 1)}) == 1
+        ]
+
+    assert plain(replace(spec, gap=gap, overlap=overlap)) == plain(spec)
+    if not spec.at and all(text.startswith("*") for text in spec.cron):
+        bare, ruled = schedule.compile(spec), schedule.compile(replace(spec, gap=gap, overlap=overlap))
+        end = start + timedelta(days=3)
+        assert list(bare.slots(start, end)) == list(ruled.slots(start, end))
+
+
+@settings(max_examples=150, deadline=None)
+@given(specs(), st.sampled_from(GapRule), st.sampled_from(FoldRule), MOMENT, st.lists(st.floats(0, 1), max_size=3))
+def test_every_pair_of_rules_is_asked_in_parts(
+    spec: ScheduleSpec, gap: GapRule, overlap: FoldRule, start: datetime, cuts: list[float]
+) -> None:
+    """Wherever a planner stops and goes on, the slots and their marks are the same, and fires never meet."""
+    compiled = schedule.compile(replace(spec, gap=gap, overlap=overlap))
+    span = timedelta(days=3)
+    points = [start, *(start + span * cut for cut in sorted(cuts)), start + span]
+    whole = list(compiled.slots(start, start + span))
+    assert [slot for low, high in pairwise(points) for slot in compiled.slots(low, high)] == whole
+    fires = [slot.fire_at for slot in whole if slot.skip is None]
+    assert len(set(fires)) == len(fires)
