@@ -86,12 +86,6 @@ WHERE t.uid IS NOT NULL AND EXISTS (
 )
 """
 
-_ANYTHING_HELD: Final = f"""
-SELECT 1 FROM executions e
-WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.held_at IS NOT NULL AND {BETWEEN}
-LIMIT 1
-"""
-
 _HELD_OF_TASKS: Final = f"""
 SELECT wanted.task_uid FROM unnest(%(uids)s::uuid[]) AS wanted (task_uid)
 WHERE EXISTS (
@@ -181,11 +175,6 @@ async def candidates(
 def _spread(now: datetime) -> UUID:
     """Return where a look begins that cannot see everything: elsewhere each second, everywhere in the end."""
     return UUID(int=int(now.timestamp()) * 0x9E3779B97F4A7C15F39CC0605CEDC835 % (1 << 128))
-
-
-async def anything_held(conn: AsyncConnection, tenant_id: UUID, now: datetime) -> bool:
-    """Say whether anything of the tenant waits for a place."""
-    return bool(await fetch(conn, _ANYTHING_HELD, {"tenant": tenant_id, **due_bounds(now)}))
 
 
 async def unblocked(conn: AsyncConnection, tenant_id: UUID, seats: Sequence[Seat], now: datetime) -> set[UUID]:

@@ -20,11 +20,20 @@ from cron_observer.lifecycle import Event, Reason, Run
 from cron_observer.model import Overlap, Policy
 from cron_observer.store.executions.apply import Step, write
 from cron_observer.store.executions.bounds import due_bounds
-from cron_observer.store.executions.candidates import LOOK_MAX, Seat, anything_held, candidates, unblocked
+from cron_observer.store.executions.candidates import LOOK_MAX, Seat, candidates, unblocked
 from cron_observer.store.executions.deadlines import expire
 from cron_observer.store.executions.places import Need, Places
 from cron_observer.store.executions.rows import lock, policies
-from cron_observer.store.executions.settling import Settled, ask_to_stop, end, hold, lock_free, settlements, to_hold
+from cron_observer.store.executions.settling import (
+    Settled,
+    anything_held,
+    ask_to_stop,
+    end,
+    hold,
+    lock_free,
+    settlements,
+    to_hold,
+)
 
 #: Looks of one round. Each sees twice as much as the one before, so that what only stands in the way (slots that
 #: are skipped as soon as they are looked at) hides what can be claimed from nobody.
@@ -71,7 +80,7 @@ async def _hand_out(
         return [], 0
     locked = await candidates(conn, tenant_id, seats, now, look)
     uids = {run.task_uid for run in locked.values()}
-    held = await anything_held(conn, tenant_id, now)
+    held = await anything_held(conn, tenant_id, due_bounds(now))
     if held:
         uids |= await unblocked(conn, tenant_id, seats, now)
     if not uids:

@@ -77,6 +77,12 @@ CROSS JOIN LATERAL (
 ) AS e
 """
 
+_ANYTHING_HELD: Final = f"""
+SELECT 1 FROM executions e
+WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.held_at IS NOT NULL AND {BETWEEN}
+LIMIT 1
+"""
+
 _HOLDERS: Final = f"""
 SELECT e.id, e.fire_at, e.cancel_requested_at IS NOT NULL FROM executions e
 WHERE e.tenant_id = %(tenant)s AND e.id = ANY (%(ids)s::uuid[]) AND {BETWEEN}
@@ -136,11 +142,11 @@ async def settlements(
     bounds: Mapping[str, UUID] = EVERYWHERE,
     *,
     seen: Iterable[Run] = (),
-    held: bool = True,
+    held: bool | None = None,
 ) -> Settled:
     """Settle the due, never-claimed executions of each task; those that were `seen` whatever else there is.
 
-    `held` False says that nothing is held just now.
+    `held` says whether anything is held just now, if that is known.
     """
     wanted = sorted(set(uids))
     places = Places(tenant_id)
@@ -154,6 +160,8 @@ async def settlements(
     needs = {uid: Need(uid, row.project_id, rules[uid]) for uid, row in known.items()}
     await places.learn(conn, needs.values())
     paused = await pauses.in_force(conn, tenant_id, wanted, now)
+    if held is None:
+        held = await anything_held(conn, tenant_id, bounds)
     statement = _BACKLOG_OF_TASKS if held else _BACKLOG_WITHOUT_HELD
     parameters = {"tenant": tenant_id, "uids": wanted, "now": now, "limit": _BACKLOG, "few": _FEW, **bounds}
     waiting = _waiting(wanted, await fetch(conn, statement, parameters), seen)
@@ -174,6 +182,11 @@ async def settlements(
         )
     marked = frozenset(one.id for some in waiting.values() for one in some if one.held)
     return Settled(verdicts, rules, current, removed, paused, places, marked)
+
+
+async def anything_held(conn: AsyncConnection, tenant_id: UUID, bounds: Mapping[str, UUID]) -> bool:
+    """Say whether anything of the tenant waits for a place."""
+    return bool(await fetch(conn, _ANYTHING_HELD, {"tenant": tenant_id, **bounds}))
 
 
 def _group_since(need: Need, places: Places, active: Sequence[Active]) -> datetime | None:
