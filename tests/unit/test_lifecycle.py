@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise, product
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from cron_observer.errors import AlreadyFinal, LeaseLost, NotRunning
 from cron_observer.lifecycle import (
     FINAL,
+    GRACE_DEFAULT,
     LEASE_LOSSES_MAX,
     MOVES,
     OFFERED_FOR,
@@ -26,15 +27,18 @@ from cron_observer.lifecycle import (
     complete,
     expire,
     heartbeat,
+    make_room,
     release,
     request_cancel,
     retry_wait,
     start,
+    terminate,
 )
 from cron_observer.model import Backoff, Late, Policy
 
 NOW = datetime(2026, 3, 29, 0, 30, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
 
 
 def waiting(**values: object) -> Run:
@@ -377,3 +381,65 @@ def test_release_does_not_undo_a_timeout() -> None:
     assert first.again
     assert (first.run.status, first.run.reason) == (Status.FAILED, Reason.TIMED_OUT)
     assert isinstance(second.refusal, AlreadyFinal)
+
+
+def test_the_end_of_a_window() -> None:
+    """A run whose group cuts it off is asked to stop when the window closes; in any other group the window is past."""
+    closes = NOW + MINUTE
+    for cut in (True, False):
+        slot = waiting(closes_at=closes)
+        run = claim(slot, Policy(), generation=1, worker="w", lease=60 * MINUTE, now=NOW, cut=cut).run
+        assert run.closes_at == (closes if cut else None)
+        assert run.check_at == (closes if cut else NOW + 60 * MINUTE)
+        asked = expire(run, Policy(), closes)
+        if not cut:
+            assert asked.run == run
+            continue
+        assert (asked.event, asked.actor, asked.run.check_at) == (
+            Event.CANCEL_REQUESTED,
+            "window",
+            closes + GRACE_DEFAULT,
+        )
+        ended = expire(asked.run, Policy(), closes + GRACE_DEFAULT).run
+        assert (ended.status, ended.reason) == (Status.CANCELLED, Reason.WINDOW)
+
+
+def test_a_retry_past_the_window_is_given_up() -> None:
+    """Where the window cuts runs off, their retries wait no longer than to its end."""
+    closes = NOW + MINUTE
+    policy = Policy(retries_max=3, backoff_initial=60 * MINUTE, backoff_cap=60 * MINUTE)
+    run = claim(waiting(closes_at=closes), policy, generation=1, worker="w", lease=60 * MINUTE, now=NOW, cut=True).run
+    retry = complete(run, Completion(outcome="failed", fence=run.fence, digest=b"x"), policy, NOW).run
+    assert (retry.status, retry.start_deadline) == (Status.PENDING, closes)
+    ended = expire(retry, policy, closes).run
+
+    assert (ended.status, ended.reason) == (Status.FAILED, Reason.WINDOW)
+
+
+def test_making_room_for_a_newer_slot() -> None:
+    """What runs is asked to stop once, what waits for its retry ends at once; terminated, either ends at once."""
+    slot = UUID(int=99)
+    run = claim(waiting(), Policy(), generation=1, worker="w", lease=60 * MINUTE, now=NOW).run
+    asked = make_room(run, slot, NOW).run
+    assert (asked.status, asked.cancel_by, asked.cancel_deadline) == (Status.RUNNING, "overlap", NOW + GRACE_DEFAULT)
+    assert make_room(asked, slot, NOW + 60 * MINUTE).run == asked
+    word = complete(asked, Completion(outcome="cancelled", fence=1, digest=b"x"), Policy(), NOW).run
+    assert (word.status, word.reason) == (Status.CANCELLED, Reason.OVERLAP)
+    retry = complete(run, Completion(outcome="failed", fence=1, digest=b"x"), Policy(retries_max=1), NOW).run
+    for one, end in ((retry, make_room), (retry, terminate), (run, terminate)):
+        ended = end(one, slot, NOW).run
+        assert (ended.status, ended.reason) == (Status.CANCELLED, Reason.OVERLAP)
+    assert terminate(word, slot, NOW).event is None
+    report = heartbeat(terminate(run, slot, NOW).run, 1, NOW)
+    assert isinstance(report.refusal, AlreadyFinal)
+
+
+def test_a_wait_in_a_buffer_is_no_catch_up() -> None:
+    """A slot that is late because its place was taken keeps its trigger, and its history says since when it waited."""
+    late = NOW + 60 * MINUTE
+    held = claim(waiting(held_at=NOW), Policy(), generation=1, worker="w", lease=60 * MINUTE, now=late)
+    missed = claim(waiting(), Policy(), generation=1, worker="w", lease=60 * MINUTE, now=late)
+
+    assert (held.run.trigger, held.run.held_at) == (Trigger.SCHEDULE, None)
+    assert held.data == {"waited_since": NOW.isoformat()}
+    assert (missed.run.trigger, missed.data) == (Trigger.CATCHUP, None)
