@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
 
-from cron_observer.store import plan_rows, plans
-from cron_observer.store.engine import fetch
-from cron_observer.store.plan_rows import Plan
+from cron_observer.store import plans
 from support.databases import FreshDatabase, Tenant
-from support.plans import begin, make_unplanned, plan, plan_all, slots
+from support.plans import begin, make_unplanned, plan, plan_all, slots, supersede
 
 #: In Berlin, 02:00 to 03:00 does not exist: the clock jumps at this instant.
 JUMP = datetime(2026, 3, 29, 1, 0, tzinfo=UTC)
@@ -34,17 +30,6 @@ def night(database: FreshDatabase) -> None:
 def outcome(rows: list[dict[str, Any]]) -> list[tuple[str, datetime, str, str | None]]:
     """Return label, fire time, status and reason of slots."""
     return [(row["nominal_local"].strftime("%d %H:%M"), row["fire_at"], row["status"], row["reason"]) for row in rows]
-
-
-async def supersede(tenant: Tenant, uid: UUID, at: datetime, now: datetime, **changes: Any) -> None:
-    """Edit a plan so that the new generation begins `at`, whatever time it is."""
-    async with tenant.database.api.transaction([tenant.tenant_id]) as conn:
-        (row,) = await fetch(conn, plans._LOCK, {"tenant": tenant.tenant_id, "uids": [uid]})
-        old = Plan(*row[:-1])
-        new = replace(old.follow(at), **changes)
-        await plan_rows.close(conn, tenant.tenant_id, [old], at, now)
-        await plan_rows.upsert(conn, tenant.tenant_id, [new], now)
-        await plan_rows.write_plans(conn, tenant.tenant_id, [new], now)
 
 
 def normal(schedule: Mapping[str, Any]) -> dict[str, Any]:

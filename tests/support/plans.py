@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cron_observer.store import plans
-from cron_observer.store.engine import clock
+from cron_observer.schedule import new_id
+from cron_observer.schedule.calendars import digest
+from cron_observer.store import plan_rows, plans
+from cron_observer.store.engine import clock, fetch
+from cron_observer.store.plan_rows import Plan
 from support.databases import FreshDatabase, Tenant
 from support.rows import make_task
 
@@ -43,7 +47,7 @@ async def edit(tenant: Tenant, *entries: plans.PlanInput) -> datetime | None:
     return await plans.in_transaction_with_margin(tenant.database.api, [tenant.tenant_id], work)
 
 
-def begin(tenant: Tenant, uid: UUID, schedule: Mapping[str, Any], at: datetime, **columns: Any) -> None:
+def begin(tenant: Tenant, uid: UUID, wanted: Mapping[str, Any], at: datetime, **columns: Any) -> None:
     """Write a plan that begins `at`, whatever time it is, and has not been planned yet."""
     row = {
         "tenant_id": tenant.tenant_id,
@@ -52,7 +56,7 @@ def begin(tenant: Tenant, uid: UUID, schedule: Mapping[str, Any], at: datetime, 
         "owner": "api",
         "generation": 1,
         "active": True,
-        "schedule": plans.normalised(schedule, "default/export"),
+        "schedule": plans.normalised(wanted, "default/export"),
         "queue": "default",
         "priority": 0,
         "effective_from": at,
@@ -60,7 +64,10 @@ def begin(tenant: Tenant, uid: UUID, schedule: Mapping[str, Any], at: datetime, 
         "plan_due_at": at,
     } | columns
     tenant.database.do("DELETE FROM task_plan WHERE task_uid = %s", uid)
+    tenant.database.do("DELETE FROM plan_history WHERE task_uid = %s", uid)
     tenant.database.insert("task_plan", [row])
+    noted = ("tenant_id", "task_uid", "generation", "active", "schedule", "effective_from")
+    tenant.database.insert("plan_history", [{name: row[name] for name in noted} | {"created_at": at}])
 
 
 def damage(database: FreshDatabase, uid: UUID, schedule: Any) -> None:
@@ -72,6 +79,41 @@ async def plan(tenant: Tenant, now: datetime, limit: int = 100) -> plans.PlanRes
     """Let the scheduler's role plan a batch `now`, whatever time it is."""
     async with tenant.database.scheduler.transaction([tenant.tenant_id]) as conn:
         return await plans.plan_batch(conn, tenant.tenant_id, limit, now)
+
+
+async def supersede(tenant: Tenant, uid: UUID, at: datetime, now: datetime, **changes: Any) -> None:
+    """Edit a plan so that the new generation begins `at`, whatever time it is."""
+    async with tenant.database.api.transaction([tenant.tenant_id]) as conn:
+        (row,) = await fetch(conn, plans._LOCK, {"tenant": tenant.tenant_id, "uids": [uid]})
+        old = Plan(*row[:-1])
+        new = replace(old.follow(at), **changes)
+        await plan_rows.close(conn, tenant.tenant_id, [old], at, now)
+        await plan_rows.upsert(conn, tenant.tenant_id, [new], now)
+        await plan_rows.write_plans(conn, tenant.tenant_id, [new], now)
+
+
+def pause(tenant: Tenant, uid: UUID, since: datetime, until: datetime | None = None, **columns: Any) -> None:
+    """Write a pause of a task, and nothing of its slots."""
+    row = {
+        "tenant_id": tenant.tenant_id,
+        "pause_id": new_id(since, uid),
+        "task_uid": uid,
+        "since": since,
+        "until": until,
+        "author": "tests",
+        "on_resume": "skip",
+        "created_at": since,
+    }
+    tenant.database.insert("pauses", [row | columns])
+
+
+def keep_calendar(tenant: Tenant, name: str, **part: Any) -> dict[str, str]:
+    """Store what a calendar holds, and return its name with its digest."""
+    content = {"parts": [{"timezone": None, **part}]}
+    made = digest(content)
+    row = {"tenant_id": tenant.tenant_id, "digest": made, "content": content, "created_at": datetime.now(UTC)}
+    tenant.database.insert("calendar_contents", [row])
+    return {name: made}
 
 
 async def plan_all(tenant: Tenant, now: datetime) -> None:
