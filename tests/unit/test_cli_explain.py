@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cron_observer import schedule
-from cron_observer.cli import commands
-from cron_observer.cli import batch
+from cron_observer.cli import batch, commands
 from cron_observer.cli import explain as command
 from cron_observer.model import ScheduleSpec
 
@@ -312,3 +311,100 @@ def test_the_ends_of_the_calendar_are_answered(after: str) -> None:
     """Starts outside the supported years are no errors."""
     answered = ask(id=1, schedule={"cron": "0 0 * * *", "timezone": "Asia/Tokyo"}, after=after, count=1)
     assert answered["fires"] in (["1970-01-01T15:00:00Z"], [])
+
+
+CALENDAR = """apiVersion: cron-observer/v1
+kind: Calendar
+metadata:
+  name: free
+spec:
+  entries:
+    - ics: shutdown.ics
+    - weekdays: [sat, sun]
+"""
+SHUTDOWN = """BEGIN:VCALENDAR
+VERSION:2.0
+PRODID:-//test//test//EN
+BEGIN:VEVENT
+UID:one
+DTSTAMP:20260101T000000Z
+DTSTART;VALUE=DATE:20260330
+DTEND;VALUE=DATE:20260331
+SUMMARY:Shutdown
+END:VEVENT
+END:VCALENDAR
+""".replace("\n", "\r\n")
+
+
+def test_every_part_of_a_schedule_has_an_option(tmp_path: Path) -> None:
+    """Clock rules, windows, calendars from files, bounds and jitter are told on the command line."""
+    (tmp_path / "days").mkdir()
+    (tmp_path / "days" / "free.yaml").write_text(CALENDAR)
+    (tmp_path / "days" / "shutdown.ics").write_text(SHUTDOWN, newline="")
+    zone = ("--timezone", "Europe/Berlin", "--local", "Asia/Tokyo")
+    rules = ("--gap", "shift", "--overlap", "both", "--jitter", "5m")
+    days = ("--exclude", "free", "--calendars", str(tmp_path), "--on-excluded", "next_allowed")
+    bounds = ("--window", "sat-tue 01:00-03:00", "--start-at", "2026-03-28T00:00:00", "--end-at", "2026-04-02T00:00:00")
+    done = run("30 2 * * *", *zone, *rules, *days, *bounds, "--after", "2026-03-28T00:00:00", "--format", "json")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.output)
+    assert [(row["utc"], row["reason"]) for row in told["skipped"]] == [
+        ("2026-03-28T01:30:00Z", "coalesced"),
+        ("2026-03-29T01:30:00Z", "coalesced"),
+        ("2026-03-30T00:30:00Z", "coalesced"),
+    ]
+    assert [(row["local"], row["here"]) for row in told["fires"]] == [
+        ("2026-03-31 02:30:00+02:00", "2026-03-31 09:30:00+09:00")
+    ]
+    assert "2026-03-30" in told["skipped"][2]["note"]
+
+
+def test_the_zone_of_the_viewer_is_a_column() -> None:
+    """With `--local` the table has a third time; without, only where the machine's zone tells something new."""
+    table = run("0 6 * * *", "--after", AFTER, "--count", "1", "--local", "Asia/Tokyo").output
+    assert "Asia/Tokyo" in table
+    assert "2026-03-28 15:00:00+09:00" in table
+    assert "here" not in run("0 6 * * *", "--after", AFTER, "--count", "1").output
+    away = CliRunner(env={"TZ": "Asia/Tokyo"}).invoke(command.explain, ["0 6 * * *", "--after", AFTER, "--count", "1"])
+    assert "here" in away.output
+    assert "2026-03-28 15:00:00+09:00" in away.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--exclude", "free"), "--calendars"),
+        (("--window", "10:00"), "is not a window"),
+        (("--window", "someday 10:00-11:00"), "is not a window"),
+        (("--window", "10:00-25:00"), "is not a window"),
+        (("--gap", "jump"), "--gap"),
+        (("--jitter", "soon"), "--jitter"),
+        (("--local", "Mars/Base"), "not a known time zone"),
+        (("--batch", "--jitter", "5m"), "--batch"),
+    ],
+)
+def test_a_wrong_option_is_a_usage_error(arguments: tuple[str, ...], said: str) -> None:
+    """The call is wrong, and the message says which part of it."""
+    done = run("0 6 * * *", *arguments)
+    assert done.exit_code != 0
+    assert said in done.output
+
+
+def test_a_manifest_brings_its_calendars(tmp_path: Path) -> None:
+    """`--file` finds calendars in the same file; one that is nowhere is an error of its task alone."""
+    narrowed = MANIFEST.replace(
+        "    timezone: Europe/Berlin\n", "    timezone: Europe/Berlin\n    calendars: {exclude: [free]}\n"
+    )
+    file = tmp_path / "tasks.yaml"
+    file.write_text(narrowed)
+    lonely = run("--file", str(file), "--after", AFTER, "--count", "1")
+    assert lonely.exit_code == 1
+    assert "CO3017" in lonely.output
+    assert "Every 15 minutes" in lonely.output
+    (tmp_path / "shutdown.ics").write_text(SHUTDOWN, newline="")
+    file.write_text(f"{narrowed}---\n{CALENDAR}")
+    done = run("--file", str(file), "--after", "2026-03-29", "--count", "1", "--format", "json")
+    assert done.exit_code == 0, done.output
+    item = json.loads(done.output)["items"][0]
+    assert item["fires"][0]["local"].startswith("2026-03-31 02:")
+    assert [row["note"] for row in item["skipped"]] == ["skipped: 2026-03-30"]

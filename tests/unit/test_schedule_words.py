@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from cron_observer import schedule
 from cron_observer.errors import ScheduleError
-from cron_observer.model import ScheduleSpec
+from cron_observer.model import FoldRule, GapRule, OnExcluded, ScheduleSpec, Window
+from cron_observer.schedule.calendars import read_calendar
 
 NOW = datetime(2026, 3, 27, tzinfo=UTC)
 
@@ -135,3 +137,84 @@ def test_explaining_is_planning() -> None:
         planned = compiled.slots(start, compiled.settled(explained[-1]))
         fired = sorted(slot.fire_at for slot in planned if not slot.coalesced)
         assert [fire for fire in fired if start < fire <= explained[-1]] == explained
+
+
+@pytest.mark.parametrize(
+    ("narrowed", "words"),
+    [
+        (
+            {"windows": (Window(frozenset({0, 1, 2, 3, 4}), 600, 870),)},
+            "only Monday through Thursday and Sunday 10:00 to 14:30",
+        ),
+        ({"windows": (Window(frozenset(range(7)), 1320, 360),)}, "only 22:00 to 06:00 of the day after"),
+        ({"include": ("work", "market")}, "only on days of work or market"),
+        (
+            {"exclude": ("free",), "on_excluded": OnExcluded.NEXT_ALLOWED},
+            "not on days of free, but on the next day allowed instead",
+        ),
+        ({"jitter": timedelta(minutes=5)}, "up to 5 minutes later"),
+        (
+            {"start_at": "2026-01-01T00:00:00", "end_at": "2027-01-01T00:00:00"},
+            "from 2026-01-01 00:00:00, before 2027-01-01 00:00:00",
+        ),
+    ],
+)
+def test_what_narrows_a_schedule_in_words(narrowed: dict[str, Any], words: str) -> None:
+    """Windows, calendars, jitter, start and end are said behind what they narrow."""
+    spec = ScheduleSpec(cron=("0 6 * * *",), timezone="Europe/Berlin", **narrowed)
+    assert schedule.describe(spec) == f"At 06:00, {words} (Europe/Berlin)"
+
+
+def test_explain_lists_what_is_skipped_where_it_would_stand() -> None:
+    """Slots in a row with one reason are one line, with the holiday or weekday that holds them."""
+    easter = read_calendar({"parts": [{"holidays": [{"country": "DE", "subdivision": None}], "weekdays": [0, 6]}]})
+    spec = ScheduleSpec(cron=("*/30 * * * *",), timezone="Europe/Berlin", exclude=("free",))
+    told = schedule.explain(spec, datetime(2026, 4, 2, 21, 45, tzinfo=UTC), 1, {"free": easter})
+    assert [(row.local, row.reason, row.note, row.slots) for row in told.skipped] == [
+        (
+            f"2026-04-{day:02} 00:00:00+02:00",
+            "calendar",
+            f"skipped: {name}, and 47 more up to 2026-04-{day:02} 23:30",
+            48,
+        )
+        for day, name in [(3, "Good Friday"), (4, "Saturday"), (5, "Sunday"), (6, "Easter Monday")]
+    ]
+    assert [fire.local for fire in told.fires] == ["2026-04-07 00:00:00+02:00"]
+    assert any("holiday data" in note for note in told.notes)
+
+
+def test_explain_says_what_moved_a_fire() -> None:
+    """The day that it was moved from, and the holiday; or the rule for gaps."""
+    friday = read_calendar({"parts": [{"holidays": [{"country": "DE", "subdivision": None}]}]})
+    spec = ScheduleSpec(
+        cron=("0 6 3 4 *",), timezone="Europe/Berlin", exclude=("free",), on_excluded=OnExcluded.PREVIOUS_ALLOWED
+    )
+    told = schedule.explain(spec, NOW, 1, {"free": friday})
+    assert told.fires[0].local == "2026-04-02 06:00:00+02:00"
+    assert told.fires[0].note == "moved from 2026-04-03 06:00: Good Friday"
+    shifted = ScheduleSpec(cron=("30 2 29 3 *",), timezone="Europe/Berlin", gap=GapRule.SHIFT)
+    fire = schedule.explain(shifted, NOW, 1).fires[0]
+    assert (fire.local, fire.note) == (
+        "2026-03-29 03:30:00+02:00",
+        "2026-03-29 02:30 does not exist: the clock jumps over it",
+    )
+
+
+def test_explain_tells_its_rules_and_what_changes_nothing() -> None:
+    """The rule for clock changes is that of the schedule; on elapsed time it is noted that it changes nothing."""
+    fixed = ScheduleSpec(cron=("30 2 * * *",), gap=GapRule.SKIP, overlap=FoldRule.BOTH)
+    assert schedule.explain(fixed, NOW, 0).rule == (
+        "what a clock change skips does not fire, what it repeats fires both times"
+    )
+    spread = ScheduleSpec(cron=("*/5 * * * *",), gap=GapRule.SKIP, jitter=timedelta(minutes=1), seed="p/n")
+    notes = " ".join(schedule.explain(spread, NOW, 0).notes)
+    assert "dst changes nothing" in notes
+    assert "drawn from p/n" in notes
+
+
+def test_explain_without_calendars_says_so() -> None:
+    """Who does not know the calendars sees the schedule without them, and a note."""
+    spec = ScheduleSpec(cron=("0 6 * * *",), exclude=("free",), on_excluded=OnExcluded.NEXT_ALLOWED)
+    told = schedule.explain(spec, NOW, 2)
+    assert len(told.fires) == 2
+    assert any("not known here" in note for note in told.notes)
