@@ -18,11 +18,12 @@ EXECUTION = {
     "timezone", "fire_at", "available_at", "queue", "priority", "attempt", "fence", "worker", "lease_until",
     "started_at", "finished_at", "duration_seconds", "run_deadline", "heartbeat_every_seconds", "cancel_requested",
     "progress", "checkpoint", "payload", "result", "exit_code", "error", "run_token", "definition",
+    "repeats", "backfill_id",
 }  # fmt: skip
 
 TASK = {
     "uid", "name", "project", "status", "owner", "sync", "spec", "generation", "labels", "schedule_text",
-    "next_fire_at", "last_execution", "ping_url", "sentry_dsn",
+    "next_fire_at", "pause", "last_execution", "ping_url", "sentry_dsn",
 }  # fmt: skip
 
 

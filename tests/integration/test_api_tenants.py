@@ -19,6 +19,7 @@ TEXT = "apiVersion: cron-observer/v1\nkind: Task\nmetadata: {name: secret-task}\
 
 #: A body that each write below an id would take, so that nothing but the id can be refused.
 BODIES: dict[str, Any] = {
+    "backfillTask": {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"},
     "startExecution": {"fence": 1},
     "heartbeat": {"fence": 1},
     "appendLogs": {"fence": 1, "first_seq": 0, "entries": [{"level": "INFO", "message": "x"}]},
