@@ -92,9 +92,13 @@ class _Scope:
 
 _scope: ContextVar[_Scope | None] = ContextVar("margin", default=None)
 
+#: The last column: whether it is quarantined. No join: before the first statistics of new tables, joining thousands of
+#: rows is planned as a loop in a loop.
 _LOCK: Final = f"""
-SELECT {plan_rows.PLAN_COLUMNS}, t.quarantine IS NOT NULL
-FROM task_plan p LEFT JOIN tasks t ON t.tenant_id = p.tenant_id AND t.task_uid = p.task_uid
+SELECT {plan_rows.PLAN_COLUMNS}, p.task_uid IN (
+    SELECT t.task_uid FROM tasks t
+    WHERE t.tenant_id = %(tenant)s AND t.task_uid = ANY (%(uids)s::uuid[]) AND t.quarantine IS NOT NULL)
+FROM task_plan p
 WHERE p.tenant_id = %(tenant)s AND p.task_uid = ANY (%(uids)s::uuid[])
 ORDER BY p.task_uid FOR UPDATE OF p
 """
