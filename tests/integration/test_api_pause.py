@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from support.api import Api, api
 from support.databases import Tenant
-from support.rows import database_now
+from support.plans import begin
+from support.rows import database_now, make_slot, make_task, state
 
 TASKS = "/projects/default/tasks"
 BODY = {"name": "export", "schedule": {"every": "1m"}, "onResume": "last"}
@@ -147,3 +149,47 @@ async def test_a_repeated_request_is_told_the_same(tenant: Tenant) -> None:
         now = await it.call("GET", f"{TASKS}/export")
     assert second.json() == first.json()
     assert now.json()["status"] == "ACTIVE"
+
+
+async def claim(it: Api, wait: float = 0) -> list[dict[str, Any]]:
+    """Claim what is due, as a worker does."""
+    body = {"worker": "w", "max": 10, "wait_seconds": wait}
+    answer = await it.call("POST", "/sdk/claims", "report", json=body)
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["executions"]
+    return found
+
+
+async def test_workers_get_nothing_of_a_paused_task_but_what_people_ask_for(tenant: Tenant) -> None:
+    """A due slot is skipped when a worker asks; a run by hand and a backfill are handed out, one after the other."""
+    task, now = make_task(tenant, overlap="allow_all"), database_now(tenant.database)
+    begin(tenant, task, {"cron": "0 * * * *"}, now - timedelta(hours=9))
+    async with api(tenant) as it:
+        await it.call("POST", f"{TASKS}/export/pause", "trigger")
+        slot = make_slot(tenant, task, now)
+        assert await claim(it) == []
+        manual = (await it.call("POST", f"{TASKS}/export/trigger", "trigger")).json()
+        assert [one["id"] for one in await claim(it)] == [manual["id"]]
+        span = {"from": (now - timedelta(hours=3)).isoformat(), "to": now.isoformat()}
+        made = (await it.call("POST", f"{TASKS}/export/backfill", "trigger", json=span)).json()
+        first = await claim(it)
+        assert await claim(it) == []  # the backfill runs one at a time
+    assert state(tenant.database, slot) == ("SKIPPED", "paused")
+    assert made["count"] == 3
+    assert [one["id"] for one in first] == [made["slots"][0]["execution_id"]]
+    assert first[0]["scheduled_for"] == made["slots"][0]["scheduled_for"]
+
+
+async def test_the_slot_that_a_pause_left_out_is_handed_out_at_its_end(tenant: Tenant) -> None:
+    """With `last`, a worker that waits while somebody resumes the task gets one run, five seconds later."""
+    task, now = make_task(tenant), database_now(tenant.database)
+    begin(tenant, task, {"cron": "0 * * * *"}, now - timedelta(hours=9), planned_until=now + timedelta(hours=1))
+    async with api(tenant) as it:
+        await it.call("POST", f"{TASKS}/export/pause", "trigger")
+        slot = make_slot(tenant, task, now)
+        assert await claim(it) == []
+        waiting = asyncio.ensure_future(claim(it, 20))
+        await it.call("POST", f"{TASKS}/export/resume", "trigger", json={"on_resume": "last"})
+        (got,) = await waiting
+    assert (got["trigger"], got["repeats"]) == ("catchup", str(slot))
+    assert database_now(tenant.database) - now >= timedelta(seconds=5)
