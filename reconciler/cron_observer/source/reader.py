@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -25,7 +25,7 @@ from cron_observer import manifest
 from cron_observer.errors import SourceError
 from cron_observer.manifest import ics, loader, rules
 from cron_observer.manifest.files import finding
-from cron_observer.manifest.nodes import find
+from cron_observer.manifest.nodes import Node, Stream, find
 from cron_observer.model import ParsedFile
 from cron_observer.source.spec import UNNAMABLE, UNREADABLE, Entry
 from cron_observer.source.trees import is_calendar_file
@@ -265,24 +265,29 @@ def _child(number: int) -> None:
 
 def _answer(request: _Request) -> ParsedFile | ics.CalendarFile | list[int | None]:
     if request.places:
-        return [_line(request.data, *place) for place in request.places]
+        return _lines_of(request.data, request.places)
     if is_calendar_file(request.path):
         return ics.read(request.path, request.data)
     return manifest.parse(request.path, request.data, mode=request.mode)
 
 
-def _line(data: bytes, kind: str | None, name: str | None, pointer: str) -> int | None:
-    """Return the line of a value, or of the nearest one around it."""
+def _lines_of(data: bytes, places: Sequence[Place]) -> list[int | None]:
+    """Return the line of each value, or of the nearest one around it."""
     stream = loader.load(loader.decode(data)[0])
+    roots: dict[tuple[Any, Any], Node] = {}
     for document in stream.documents:
-        root = document.root
-        found = [find(root, at) for at in ("/kind", "/metadata/name")]
-        if root is None or [node.value if node else None for node in found] != [kind, name]:
-            continue
-        while (node := find(root, pointer)) is None:
-            pointer = pointer.rpartition("/")[0]
-        return stream.place(node.start if node.key_start < 0 or node.children is None else node.key_start)[0]
-    return None
+        kind, name = (find(document.root, at) for at in ("/kind", "/metadata/name"))
+        if document.root is not None and kind is not None and name is not None:
+            roots[kind.value, name.value] = document.root
+    return [_line(stream, roots.get((kind, name)), pointer) for kind, name, pointer in places]
+
+
+def _line(stream: Stream, root: Node | None, pointer: str) -> int | None:
+    if root is None:
+        return None
+    while (node := find(root, pointer)) is None:
+        pointer = pointer.rpartition("/")[0]
+    return stream.place(node.start if node.key_start < 0 or node.children is None else node.key_start)[0]
 
 
 if __name__ == "__main__":
