@@ -9,7 +9,7 @@ import pytest
 
 from cron_observer import schedule
 from cron_observer.errors import ScheduleError
-from cron_observer.model import ScheduleSpec
+from cron_observer.model import FoldRule, GapRule, ScheduleSpec
 
 BERLIN = "Europe/Berlin"
 #: The day on which Berlin has no 02:00 to 03:00.
@@ -288,3 +288,69 @@ def test_what_is_no_schedule_is_refused_at_its_place(spec: ScheduleSpec, rule: s
             call(spec)
         assert (refused.value.rule, refused.value.pointer) == (rule, pointer)
         assert len(refused.value.message) < 200
+
+
+@pytest.mark.parametrize("parts", [{"cron": ("30 2 29 3 *",)}, {"at": ("2026-03-29T02:30:00",)}])
+@pytest.mark.parametrize(
+    ("gap", "fire", "skip", "moved_by"),
+    [
+        (GapRule.FIRST_VALID, "01:00", None, "dst"),
+        (GapRule.SKIP, "01:30", "dst_gap", None),
+        (GapRule.SHIFT, "01:30", None, "dst"),
+    ],
+)
+def test_the_rule_for_gaps(
+    parts: dict[str, tuple[str, ...]], gap: GapRule, fire: str, skip: str | None, moved_by: str | None
+) -> None:
+    """A skipped label is one slot by every rule, with the same identity; cron and one-off times alike."""
+    made = schedule.compile(ScheduleSpec(timezone=BERLIN, gap=gap, **parts))  # type: ignore[arg-type]
+    (slot,) = made.slots(SPRING, SPRING + DAY)
+    assert (f"{slot.nominal_local:%H:%M}", f"{slot.nominal_at:%H:%M}", slot.fold) == ("02:30", "01:30", 0)
+    assert (f"{slot.fire_at:%H:%M}", slot.skip, slot.moved_by) == (fire, skip, moved_by)
+    fires = [fire for fire in made.next_fires(SPRING, 1) if fire < SPRING + DAY]
+    assert fires == ([] if skip else [slot.fire_at])
+
+
+@pytest.mark.parametrize("parts", [{"cron": ("30 2 25 10 *",)}, {"at": ("2026-10-25T02:30:00",)}])
+@pytest.mark.parametrize(
+    ("overlap", "wanted"),
+    [
+        (FoldRule.FIRST, [("00:30", 0)]),
+        (FoldRule.SECOND, [("01:30", 1)]),
+        (FoldRule.BOTH, [("00:30", 0), ("01:30", 1)]),
+    ],
+)
+def test_the_rule_for_overlaps(
+    parts: dict[str, tuple[str, ...]], overlap: FoldRule, wanted: list[tuple[str, int]]
+) -> None:
+    """Of a label that is shown twice the chosen passes are slots; cron and one-off times alike."""
+    made = schedule.compile(ScheduleSpec(timezone=BERLIN, overlap=overlap, **parts))  # type: ignore[arg-type]
+    slots = list(made.slots(AUTUMN, AUTUMN + DAY))
+    assert [(f"{slot.nominal_at:%H:%M}", slot.fold) for slot in slots] == wanted
+    assert all(slot.fire_at == slot.nominal_at and slot.moved_by is None for slot in slots)
+
+
+def test_exact_times_have_no_clock_to_follow() -> None:
+    """A one-off time with an offset is an instant, whatever the rules say."""
+    for overlap in FoldRule:
+        spec = ScheduleSpec(at=("2026-10-25T02:30:00+01:00",), timezone=BERLIN, overlap=overlap, gap=GapRule.SKIP)
+        assert told(spec, AUTUMN, AUTUMN + DAY) == [("25 02:30:00/1", "25 01:30:00", "25 01:30:00", False)]
+
+
+def test_a_shifted_slot_gives_way_to_the_one_that_stands_there() -> None:
+    """02:30 comes to 03:30, where 03:30 has its own slot."""
+    spec = ScheduleSpec(cron=("30 2,3 * * *",), timezone=BERLIN, gap=GapRule.SHIFT)
+    assert told(spec, SPRING, SPRING + timedelta(hours=12)) == [
+        ("29 02:30:00/0", "29 01:30:00", "29 01:30:00", True),
+        ("29 03:30:00/0", "29 01:30:00", "29 01:30:00", False),
+    ]
+
+
+def test_the_rules_leave_elapsed_time_alone() -> None:
+    """Interval-like expressions and `every` run on in spring and autumn alike."""
+    for parts in ({"cron": ("*/30 * * * *",)}, {"every": timedelta(minutes=30)}):
+        for day in (SPRING, AUTUMN):
+            plain = schedule.compile(ScheduleSpec(timezone=BERLIN, **parts))  # type: ignore[arg-type]
+            ruled = ScheduleSpec(timezone=BERLIN, gap=GapRule.SKIP, overlap=FoldRule.SECOND, **parts)  # type: ignore[arg-type]
+            assert list(schedule.compile(ruled).slots(day, day + DAY)) == list(plain.slots(day, day + DAY))
+            assert len(plain.next_fires(day, 48)) == 48
