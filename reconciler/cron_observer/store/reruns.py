@@ -19,7 +19,8 @@ from cron_observer.lifecycle import OFFERED_FOR, Event, Trigger
 from cron_observer.model import ScheduleSpec
 from cron_observer.schedule import Schedule, new_id
 from cron_observer.schedule import compile as compile_schedule
-from cron_observer.schedule.calendars import Calendar, read_calendar
+from cron_observer.schedule.calendars import Calendar
+from cron_observer.store import plan_facts
 from cron_observer.store.engine import fetch
 from cron_observer.store.jsonb import to_json
 
@@ -32,11 +33,6 @@ _TASK: Final = """
 SELECT t.task_uid, t.project_id, t.generation, t.spec, t.removed_at IS NOT NULL OR t.deleting_at IS NOT NULL
 FROM tasks t
 WHERE t.tenant_id = %(tenant)s AND t.task_uid = %(uid)s
-"""
-
-_CONTENTS: Final = """
-SELECT c.digest, c.content FROM calendar_contents c
-WHERE c.tenant_id = %(tenant)s AND c.digest = ANY (%(digests)s::text[])
 """
 
 _INSERT: Final = """
@@ -99,7 +95,7 @@ async def task(conn: AsyncConnection, tenant_id: UUID, task_uid: UUID) -> Task |
 async def calendars_of(conn: AsyncConnection, tenant_id: UUID, block: Any) -> tuple[ScheduleSpec, dict[str, Calendar]]:
     """Read a stored schedule block and the calendars that it names, by the names as they stand there.
 
-    Raises `ScheduleError` if either is damaged.
+    One that is missing or damaged is left out. Raises `ScheduleError` if the block is damaged.
     """
     try:
         spec = ScheduleSpec.read(block, block["seed"])
@@ -107,10 +103,7 @@ async def calendars_of(conn: AsyncConnection, tenant_id: UUID, block: Any) -> tu
         told = f"the stored schedule is damaged: {type(error).__name__}"
         raise ScheduleError(told, pointer="", rule="CO3001", hint="write the task again") from error
     digests = {text: text.rpartition("@")[2] for text in (*spec.include, *spec.exclude)}
-    if not digests:
-        return spec, {}
-    rows = await fetch(conn, _CONTENTS, {"tenant": tenant_id, "digests": sorted(set(digests.values()))})
-    found = {one: await asyncio.to_thread(read_calendar, content) for one, content in rows}
+    found = await plan_facts.calendars(conn, tenant_id, [block]) if digests else {}
     return spec, {text: found[one] for text, one in digests.items() if one in found}
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,9 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.errors import ScheduleError
 from cron_observer.model import TASK_NAME, ScheduleSpec
-from cron_observer.schedule import Schedule, describe, id_ceil
-from cron_observer.store import reads, reruns, shapes
+from cron_observer.schedule import describe, id_ceil
+from cron_observer.schedule.calendars import Calendar
+from cron_observer.store import plan_facts, reads, shapes
 from cron_observer.store.lists import ID_SLACK
+from cron_observer.store.plan_work import prepared
 from cron_observer.store.task_status import PAUSE_COLUMNS, PAUSE_JOIN, STATUS
 
 #: Every status that a task can show; REMOVED ones are listed only when asked for.
@@ -70,6 +73,9 @@ _AROUND: Final = text(f"""
             CASE WHEN plan.next_fire_at > :now THEN plan.next_fire_at END) AS next_fire_at
     FROM unnest(CAST(:uids AS uuid[])) AS wanted (task_uid)
     LEFT JOIN task_plan AS plan ON plan.tenant_id = :tenant_id AND plan.task_uid = wanted.task_uid""")
+
+#: Slots behind a pause that are looked at for one that the windows of its group let run.
+LOOKED_AHEAD: Final = 5_000
 
 _BLOCKS: Final = text("""
     SELECT plan.task_uid, plan.schedule FROM task_plan AS plan
@@ -249,16 +255,20 @@ async def _after_pauses(
     unknown = [uid for uid in ends if found[uid] is None]
     if unknown:
         for uid, block in await conn.execute(_BLOCKS, {"tenant_id": tenant_id, "uids": unknown}):
+            calendars = await plan_facts.calendars(conn, tenant_id, [block])
             try:
-                schedule = await reruns.schedule_of(conn, tenant_id, block)
+                found[uid] = await asyncio.to_thread(_first_from, block, calendars, ends[uid])
             except ScheduleError:
                 continue  # it is going to be quarantined
-            found[uid] = await asyncio.to_thread(_first_from, schedule, ends[uid])
     return found
 
 
-def _first_from(schedule: Schedule, at: datetime) -> datetime | None:
-    return next((slot.fire_at for slot in schedule.next_fire_slots(at - timedelta(milliseconds=1))), None)
+def _first_from(block: Any, calendars: Mapping[str, Calendar], at: datetime) -> datetime | None:
+    """Return when a schedule first fires from `at` on while its group is open, among the next slots."""
+    ready = prepared(block, calendars)
+    slots = islice(ready.schedule.next_fire_slots(at - timedelta(milliseconds=1)), LOOKED_AHEAD)
+    open_ = (slot.fire_at for slot in slots if ready.windows is None or ready.windows.open_at(slot.fire_at))
+    return next(open_, None)
 
 
 async def list_projects(
