@@ -277,3 +277,25 @@ def test_a_slot_fires_from_14_days_before_to_15_behind_its_nominal_instant(
     """The bounds by which a search for due slots is widened hold, an hour of clock change allowed."""
     for slot in made.slots(start, start + 20 * DAY):
         assert -14 * DAY - timedelta(hours=2) <= slot.fire_at - slot.nominal_at <= 15 * DAY + timedelta(hours=2)
+
+
+MIXED = read_calendar(
+    {
+        "parts": [
+            {"dates": [["2026-03-30", "2026-04-02"]], "spans": [["2026-03-28T09:30:00Z", "2026-03-28T11:00:00Z"]]},
+            {"timezone": "Asia/Tokyo", "weekdays": [3], "spans": [["2026-04-06T10:00:00", "2026-04-06T10:07:00"]]},
+        ]
+    }
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from([BERLIN, "America/New_York", "UTC"]), st.integers(0, 14 * 24 * 60))
+def test_a_calendar_is_steady_as_long_as_it_says(name: str, minutes: int) -> None:
+    """Before `steady_until` no minute is answered otherwise, so leaping there loses no fire."""
+    zone = schedule.zone(name)
+    start = 1_774_569_600 + minutes * 60  # from 2026-03-27
+    until = MIXED.steady_until(start + zone.offset(start), start, zone)
+    assert start < until <= start + 86_400
+    answers = {MIXED.holds(at + zone.offset(at), at, zone) for at in range(start, until, 60)}
+    assert len(answers) == 1
