@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 from cron_observer.store import plans
-from cron_observer.store.engine import clock
+from cron_observer.store.engine import clock, fetch
 from support.claims import claimed, complete, said, seat
 from support.databases import Tenant
 from support.repositories import Following, Repository, following
@@ -112,3 +112,17 @@ async def test_an_apply_of_thousands_loses_no_slot(tenant: Tenant, tmp_path: Pat
     assert [row for row in rows if (row["rows"], row["finished"]) != (1, 1)] == []
     assert max(workers.seen.values()) == 1
     assert len(workers.seen) >= len(rows)
+
+
+async def test_plans_are_locked_without_a_loop_in_a_loop(tenant: Tenant, tmp_path: Path) -> None:
+    """Also when thousands of tasks have just been added, and the server knows nothing of the tables yet."""
+    repository = Repository.make(tmp_path)
+    repository.push({"calendar.yaml": IDLE.format("2001-01-01"), **files("UTC")})
+    async with following(tenant, repository.bare, tmp_path) as it:
+        assert await it.reconciler.tick() == {"main": "applied"}
+        uids = [row["task_uid"] for row in it.database.rows("SELECT task_uid FROM task_plan")]
+        async with tenant.database.reconciler.transaction([tenant.tenant_id]) as conn:
+            values = {"tenant": tenant.tenant_id, "uids": uids}
+            lines = [str(line) for (line,) in await fetch(conn, f"EXPLAIN {plans._LOCK}", values)]
+        assert any("task_plan" in line for line in lines)
+        assert not any("Nested Loop" in line for line in lines), lines

@@ -15,6 +15,7 @@ from cron_observer.manifest import effective
 from cron_observer.store import plans, tasks
 from cron_observer.store.engine import clock
 from cron_observer.store.tasks import TaskRow
+from support.api import api
 from support.databases import Tenant
 from support.repositories import Repository, following, manifest
 
@@ -213,3 +214,15 @@ async def test_a_task_of_the_api_may_use_what_manifests_declare(tenant: Tenant, 
                 lambda conn, now: tasks.update_owned(conn, tenant.tenant_id, made.task_uid, bad, {}, "key", now),
             )
         assert it.names() == ["alpha"]
+
+
+async def test_the_api_tells_what_is_not_declared(tenant: Tenant) -> None:
+    """Over HTTP it is 422 with a finding at the field, and nothing is created."""
+    schedule = {"cron": "0 4 * * *", "calendars": {"exclude": ["weekends"]}}
+    async with api(tenant) as it:
+        body = {"name": "alpha", "schedule": schedule}
+        refused = await it.call("POST", "/projects/default/tasks", "tasks:write", json=body)
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_spec")
+    (found,) = refused.json()["findings"]
+    assert (found["code"], found["pointer"]) == ("CO1403", "/schedule/calendars/exclude/0")
+    assert tenant.database.value("SELECT count(*) FROM tasks") == 0
