@@ -210,7 +210,7 @@ class Batch:
             "OR e.fence > 0 OR e.plan_generation = p.generation OR e.nominal_at <= p.effective_from)"
         )
         for row in self.database.rows(query, self.tenant.tenant_id, self.now + HOUR):
-            found[row["task_uid"]].append(row)
+            found.setdefault(row["task_uid"], []).append(row)
         return found
 
     def divergences(self) -> Iterable[str]:
