@@ -91,6 +91,18 @@ async def test_missing_slots_are_those_that_never_had_a_chance(tenant: Tenant) -
     assert repeats(tenant.database) == []
 
 
+async def test_a_slot_that_was_caught_up_with_is_not_missing(tenant: Tenant) -> None:
+    """A slot that a worker claimed late has run, though its trigger says catchup; the run of a pause is no slot."""
+    task, found = hours(tenant, 3)
+    slot_of(tenant, task, found[0], trigger="catchup", **ended("FINISHED", None, found[0]))
+    slot_of(tenant, task, found[1], trigger="catchup", **ended("FAILED", "error", found[1]))
+    async with api(tenant) as it:
+        missing = await asked(it, found[0], found[-1] + MINUTE, dry_run=True)
+        failed = await asked(it, found[0], found[-1] + MINUTE, dry_run=True, select="failed")
+    assert times(missing) == found[2:]
+    assert times(failed) == [found[1]]
+
+
 async def test_the_range_holds_its_start_and_not_its_end(tenant: Tenant) -> None:
     """A slot at `from` is selected, one at `to` is not."""
     _, found = hours(tenant)

@@ -45,7 +45,8 @@ SELECT p.schedule FROM task_plan p WHERE p.tenant_id = %(tenant)s AND p.task_uid
 
 _OUTCOMES: Final = """
 SELECT e.id, e.status, e.reason FROM executions e
-WHERE e.tenant_id = %(tenant)s AND e.task_uid = %(uid)s AND e.trigger = 'schedule'
+WHERE e.tenant_id = %(tenant)s AND e.task_uid = %(uid)s
+  AND e.trigger IN ('schedule', 'catchup') AND e.repeats IS NULL
   AND e.fire_at BETWEEN %(first)s AND %(last)s AND e.id BETWEEN %(low)s AND %(high)s
 """
 
