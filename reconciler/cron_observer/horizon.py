@@ -92,9 +92,9 @@ def _beyond(schedule: Schedule, now: datetime) -> tuple[datetime, datetime | Non
         return within, None
     # Whatever is nominal behind that fires later than `following`; what lies before may fire earlier than it.
     settled = max(following.nominal_at, schedule.settled(following.fire_at))
-    fires = [slot.fire_at for slot in schedule.slots(within, settled) if slot.skip is None]
+    ahead = [slot.fire_at for slot in schedule.slots(within, settled) if slot.skip is None]
     # What is skipped counts by its nominal instant: it may have been moved onto one that is long over.
-    return within, min(*(fire - NEXT_WITHIN for fire in fires), following.nominal_at - NEXT_WITHIN)
+    return within, min([*ahead, following.nominal_at]) - NEXT_WITHIN
 
 
 def stretch(schedule: Schedule, planned_until: datetime, goal: Aim, now: datetime) -> Stretch:

@@ -18,11 +18,13 @@ from cron_observer.horizon import (
     PROMISED_SLOTS,
     STEP,
     aim,
+    remainder,
     stretch,
 )
-from cron_observer.model import ScheduleSpec
-from cron_observer.schedule import Schedule
+from cron_observer.model import ScheduleSpec, parse_duration
+from cron_observer.schedule import Schedule, Slot
 from cron_observer.schedule import compile as compile_schedule
+from cron_observer.schedule.calendars import read_calendar
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -44,8 +46,29 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 }
 
 
+#: The calendar of the schedules below: weekends, and a week of March.
+OFF = read_calendar({"parts": [{"timezone": None, "weekdays": [0, 6], "dates": [["2026-03-30", "2026-04-03"]]}]})
+EXCLUDED = {"calendars": {"exclude": ["off"]}, "timezone": "Europe/Berlin"}
+
+#: Their slots fire before and after their nominal instants, or not at all.
+MOVED: dict[str, dict[str, Any]] = {
+    "moved on": {"cron": ["30 9 * * *", "45 23 * * 6"], "onExcluded": "next_allowed"} | EXCLUDED,
+    "moved back": {"cron": ["30 9 * * *", "45 23 * * 6"], "onExcluded": "previous_allowed"} | EXCLUDED,
+    "moved back, often": {"cron": "0-59/7 8-17 * * *", "onExcluded": "previous_allowed"} | EXCLUDED,
+    "moved on, with jitter": {"cron": "0 2,9 * * *", "jitter": "24h", "onExcluded": "next_allowed"} | EXCLUDED,
+    "left out": {"cron": "*/10 * * * *"} | EXCLUDED,
+    "left out, every second": {"every": "1s"} | EXCLUDED,
+    "jitter": {"every": "10m", "jitter": "8m"},
+    "jitter of an hour": {"cron": "0 5 * * *", "jitter": "1h"},
+    "jitter of seconds": {"every": "1s", "jitter": "900ms"},
+    "windows": {"every": "5m", "windows": [{"days": ["fri", "sun"], "from": "22:00", "to": "03:00"}]},
+    "begins and ends": {"every": "1m", "startAt": "2026-03-27T00:00:00", "endAt": "2026-03-28T00:00:00"},
+}
+
+
 def made(block: dict[str, Any]) -> Schedule:
-    return compile_schedule(ScheduleSpec.read(block))
+    spec = ScheduleSpec.read(block, "default/export")
+    return compile_schedule(spec, {"off": OFF}) if spec.exclude else compile_schedule(spec)
 
 
 class Planner:
@@ -56,6 +79,7 @@ class Planner:
         self.until = start
         self.due_at: datetime | None = start
         self.planned: set[datetime] = set()
+        self.nominal: list[Slot] = []
 
     def plan(self, now: datetime) -> None:
         """Plan until nothing is due."""
@@ -63,7 +87,8 @@ class Planner:
             part = stretch(self.schedule, self.until, aim(self.schedule, now), now)
             assert part.until >= self.until
             assert part.due_at is None or part.due_at > now or part.until > self.until
-            self.planned |= {slot.fire_at for slot in part.slots if not slot.coalesced}
+            self.planned |= {slot.fire_at for slot in part.slots if slot.skip is None}
+            self.nominal += part.slots
             self.until, self.due_at = part.until, part.due_at
 
     def kept(self, now: datetime) -> bool:
@@ -120,6 +145,43 @@ def test_the_promise_holds_whenever_one_looks(name: str, after: float, moments: 
         now = upcoming
 
 
+@settings(max_examples=50, deadline=None)
+@given(
+    st.sampled_from(sorted(MOVED)),
+    st.floats(0, 14 * 24 * 3600),
+    st.lists(st.floats(0, 60 * 3600), min_size=1, max_size=8),
+)
+def test_the_promise_holds_by_the_instants_at_which_slots_fire(name: str, after: float, moments: list[float]) -> None:
+    """Wherever calendars and jitter move slots, what fires within the hour is planned, and every slot exactly once."""
+    begin = datetime(2026, 3, 20, tzinfo=UTC) + timedelta(seconds=after)
+    schedule = made(MOVED[name])
+    planner = Planner(schedule, begin)
+    # What is nominal before is planned as well, as if there had always been a planner.
+    back = timedelta(days=16) if "onExcluded" in MOVED[name] else parse_duration(MOVED[name].get("jitter", "0s"))
+    planner.planned |= {slot.fire_at for slot in schedule.slots(begin - back, begin) if slot.skip is None}
+    now, visits = begin, 0
+    looks = sorted(begin + timedelta(seconds=seconds) for seconds in moments)
+    while looks and visits < 40:
+        planner.plan(now)
+        visits += 1
+        upcoming = planner.due_at or looks[-1] + HOUR
+        while looks and looks[0] < upcoming:
+            assert planner.kept(max(looks.pop(0), now))
+        now = upcoming
+    assert planner.nominal == list(schedule.slots(begin, planner.until))
+
+
+@pytest.mark.parametrize("name", sorted(MOVED))
+def test_what_a_plan_owes_is_what_fires_or_is_nominal_by_its_end(name: str) -> None:
+    """A plan that ends owes the slots that are nominal, or fire, up to its end, and no other."""
+    schedule = made(MOVED[name])
+    since = datetime(2026, 3, 27, tzinfo=UTC)
+    end = since + timedelta(hours=20)
+    wide = schedule.slots(since, end + (timedelta(days=15) if "onExcluded" in MOVED[name] else HOUR))
+    expected = [slot for slot in wide if slot.nominal_at <= end or slot.fire_at <= end]
+    assert list(remainder(schedule, since, end)) == expected
+
+
 def test_a_mutant_without_slack_breaks_the_promise() -> None:
     """The same check catches a planner that comes back an hour later than it should."""
     planner = Planner(made({"cron": "*/15 * * * *"}), NOW)
@@ -158,8 +220,8 @@ def test_a_schedule_that_is_over_is_never_looked_at_again() -> None:
 
 def test_an_absence_is_caught_up_in_steps() -> None:
     """A planner that was away plans what it missed, a bounded number of slots at a time, without a hole."""
-    schedule = made({"every": "1m"})
-    since, now = NOW - timedelta(days=2), NOW
+    schedule = made({"every": "5s"})
+    since, now = NOW - timedelta(days=3), NOW
     goal, until, planned = aim(schedule, now), since, []
     while until < goal.until:
         part = stretch(schedule, until, goal, now)
@@ -172,7 +234,7 @@ def test_an_absence_is_caught_up_in_steps() -> None:
 
 
 def test_a_long_absence_is_not_invented() -> None:
-    """What is older than eight days when a planner comes back is left out."""
+    """What is older than a month when a planner comes back is left out."""
     schedule = made({"every": "1h"})
     part = stretch(schedule, NOW - timedelta(days=400), aim(schedule, NOW), NOW)
     assert part.slots[0].nominal_at == NOW - CATCH_UP + HOUR
