@@ -190,6 +190,20 @@ async def test_an_obsolete_slot_is_not_claimed(database: FreshDatabase, tenant: 
     assert state(database, gone) == ("PENDING", None)
 
 
+async def test_what_had_fired_by_an_edit_is_claimed_though_it_is_nominal_later(
+    database: FreshDatabase, tenant: Tenant
+) -> None:
+    """A slot that fires before its nominal instant (a gap, an earlier allowed day) is judged by when it fired."""
+    now, task = database_now(database), make_task(tenant, overlap="allow_all", catchup={"policy": "none"})
+    later = now + timedelta(hours=1)
+    kept = make_slot(tenant, task, now - 20 * SECOND, nominal_at=later)
+    gone = make_slot(tenant, task, now - 10 * SECOND, nominal_at=later)
+    database.do("UPDATE task_plan SET generation = 2, effective_from = %s WHERE task_uid = %s", now - 15 * SECOND, task)
+
+    assert [run.id for run in await claimed(database.api, tenant, seat(5))] == [kept]
+    assert state(database, gone) == ("PENDING", None)
+
+
 async def test_nobody_needed_to_settle(database: FreshDatabase, tenant: Tenant) -> None:
     """Without any worker a backlog is settled, one task after the other, and what may run stays."""
     now = database_now(database)

@@ -33,7 +33,10 @@ _NUMBERED: Final = re.compile(r"[> ]*(\d+) ?[|│] ?(.*)")
 _WARNINGS: Final = ("PrunePending", "Stale", "Suspended")
 
 #: Words for what a run did.
-_COUNTS: Final = ("created", "updated", "restored", "moved", "removed", "kept", "held")
+_COUNTS: Final = ("created", "renamed", "updated", "restored", "moved", "removed", "kept", "held")
+
+#: Kinds beside tasks: what their counts begin with, and what one and several of them are called.
+_OTHERS: Final = {"calendars_": ("calendar", "calendars"), "groups_": ("task group", "task groups")}
 
 
 @get("/sync", include_in_schema=False)
@@ -221,6 +224,9 @@ def _file(row: Row, source_row: Row) -> dict[str, Any]:
 def _run(row: Row) -> dict[str, Any]:
     counts: Mapping[str, Any] = row["counts"] or {}
     did = [f"{counts[name]} {name}" for name in _COUNTS if counts.get(name)]
+    for prefix, called in _OTHERS.items():
+        several = {name: counts[prefix + name] for name in _COUNTS if counts.get(prefix + name)}
+        did += [f"{number} {called[number > 1]} {name}" for name, number in several.items()]
     ended: datetime | None = row["finished_at"]
     return {
         "id": row["run_id"],

@@ -76,7 +76,12 @@ EVENTS: Final[Mapping[str, str]] = {
 }
 
 #: What a revision of a task did to it.
-ACTIONS: Final[Mapping[str, str]] = {"create": "created", "update": "changed", "restore": "restored"}
+ACTIONS: Final[Mapping[str, str]] = {
+    "create": "created",
+    "update": "changed",
+    "restore": "restored",
+    "rename": "renamed",
+}
 
 _STATUS: Final[Mapping[str, tuple[str, str]]] = {
     "FINISHED": ("ok", "Finished"),

@@ -41,7 +41,8 @@ OBSOLETE: Final = """
     (e.status = 'PENDING' AND e.fence = 0 AND e.plan_generation IS NOT NULL AND EXISTS (
         SELECT FROM task_plan AS plan
         WHERE plan.tenant_id = e.tenant_id AND plan.task_uid = e.task_uid
-          AND plan.generation <> e.plan_generation AND e.nominal_at > plan.effective_from))"""
+          AND plan.generation <> e.plan_generation AND e.nominal_at > plan.effective_from
+          AND e.fire_at > plan.effective_from))"""
 
 #: History begins when a slot is due; a forecast is none.
 DUE: Final = "(e.available_at <= :now OR e.fence > 0 OR e.trigger NOT IN ('schedule', 'catchup'))"

@@ -9,13 +9,14 @@ from uuid import UUID
 from cron_observer.lifecycle import OFFERED_FOR
 from cron_observer.schedule import id_ceil, id_floor
 
-#: A slot of an older plan counts only up to the instant at which the newer one took effect. What was claimed once
-#: belongs to no plan any more.
+#: A slot of an older plan counts if it was nominal, or fired, by the instant at which the newer one took effect. What
+#: was claimed once belongs to no plan any more.
 CURRENT: Final = """
 (e.plan_generation IS NULL OR e.fence > 0 OR EXISTS (
     SELECT FROM task_plan p
     WHERE p.tenant_id = e.tenant_id AND p.task_uid = e.task_uid
-      AND (p.generation = e.plan_generation OR e.nominal_at <= p.effective_from)
+      AND (p.generation = e.plan_generation OR e.nominal_at <= p.effective_from
+           OR e.fire_at <= p.effective_from)
 ))
 """
 

@@ -20,12 +20,13 @@ from cron_observer.store.engine import fetch
 
 log = structlog.get_logger()
 
+#: Also one whose manifest is gone: tasks that still name it are kept as they were, and so are their places.
 _GROUPS: Final = """
 SELECT g.project_id, g.name, g.group_uid, g.spec
 FROM task_groups g
 JOIN unnest(%(projects)s::uuid[], %(names)s::text[]) AS wanted (project_id, name)
   ON g.project_id = wanted.project_id AND g.name = wanted.name
-WHERE g.tenant_id = %(tenant)s AND g.removed_at IS NULL
+WHERE g.tenant_id = %(tenant)s
 """
 
 _BACKFILLS: Final = """
