@@ -17,12 +17,14 @@ from cron_observer.lifecycle import Completion, Run
 from cron_observer.model import Commit, OnResume, ParsedFile, TaskDefinition
 from cron_observer.plan import DesiredFile, plan
 from cron_observer.schedule import Slot, slot_id
+from cron_observer.schedule.calendars import digest
 from cron_observer.source.spec import SourceSpec
-from cron_observer.store import pausing, plans, sources, task_writes
+from cron_observer.store import calendars, pausing, plans, sources, task_writes
 from cron_observer.store.engine import Database
 from cron_observer.store.executions import Complete, Seat, claim_round, process, settle_waiting
 from support.databases import FreshDatabase, make_tenant
-from support.time_model import Model
+from support.pages_time import declare
+from support.time_model import CLOSED, Model
 
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 
@@ -42,8 +44,17 @@ SCHEDULES: list[dict[str, Any]] = [
     {"cron": "H H(0-3) * * *", "every": "5h", "timezone": "Europe/Berlin"},
     {"cron": "0 * * * *", "jitter": "40m"},
     {"cron": "15 * * * *", "windows": [{"days": ["sat", "sun"], "from": "22:00", "to": "05:00"}]},
+    {"cron": "*/40 * * * *", "timezone": "Europe/Berlin", "calendars": {"exclude": ["closed"]}},
+    {
+        "cron": "30 9,21 * * 0,1", "timezone": "Europe/Berlin",
+        "calendars": {"exclude": ["closed"]}, "onExcluded": "next_allowed",
+    },
+    {
+        "cron": ["30 9,18 * * *", "30 2 * * 0"], "timezone": "Europe/Berlin",
+        "calendars": {"exclude": ["closed"]}, "onExcluded": "previous_allowed",
+    },
     {"at": ["2026-03-29T02:15:00", "2026-03-29T03:15:00", "2026-03-30T12:00:00"], "timezone": "Europe/Berlin"},
-]
+]  # fmt: skip
 
 
 def hours(number: int) -> tuple[list[datetime], list[bool]]:
@@ -90,6 +101,9 @@ class Batch:
     def __init__(self, database: FreshDatabase, pools: dict[str, Database], stories: Sequence[Story]) -> None:
         self.database, self.pools, self.stories = database, pools, stories
         self.tenant = make_tenant(database, f"tenant-{uuid4().hex[:12]}")
+        tenant, named = self.tenant.tenant_id, digest(CLOSED)
+        row = {"tenant_id": tenant, "digest": named, "content": CLOSED, "created_at": JUMP}
+        database.insert("calendar_contents", [row])
         self.now = JUMP
 
     async def inside(self, role: str, work: Callable[[Any], Any]) -> Any:
@@ -102,6 +116,7 @@ class Batch:
         times, there = hours(number)
         self.now = times[0]
         await self.inside("reconciler", self.lease)
+        declare(self.tenant, "calendars", "closed", 3, digest=digest(CLOSED), source_id=self.held.source_id)
         for step, now in enumerate(times):
             self.now = now
             await self.inside("reconciler", lambda conn, step=step: self.apply(conn, step))
@@ -145,6 +160,7 @@ class Batch:
         paths = [*(one.file.path for one in desired), *gone]
         held = self.held
         actual = await task_writes.inventory(conn, held, paths, sorted(names), loose=False)
+        actual += await calendars.inventory(conn, held)
         made_plan = plan(desired, gone, actual, source_id=held.source_id, project_id=held.project_id)
         assert not made_plan.findings
         await task_writes.apply(conn, held, made_plan, self.now)

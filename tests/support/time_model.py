@@ -14,13 +14,17 @@ from typing import Any
 from cron_observer.model import ScheduleSpec
 from cron_observer.schedule import Slot
 from cron_observer.schedule import compile as compile_schedule
+from cron_observer.schedule.calendars import read_calendar
 
 #: An edit, and the end of a pause, take effect this long after they are made.
 MARGIN = timedelta(seconds=5)
 #: What `catchup: last` still runs.
 WINDOW = timedelta(hours=1)
 #: Calendars and jitter move no slot of these schedules further, nor does a gap.
-FAR = timedelta(hours=3)
+FAR = timedelta(days=2)
+#: What the calendars of these schedules hold: one day, on which Berlin's clock jumps.
+_DAY = {"timezone": None, "dates": [["2026-03-29", "2026-03-29"]], "yearly": [], "weekdays": []}
+CLOSED: dict[str, Any] = {"parts": [{**_DAY, "holidays": [], "spans": []}]}
 
 
 @dataclass
@@ -77,8 +81,8 @@ class Model:
         for (start, block), end in zip(self.since, ends, strict=True):
             if block is None:
                 continue
-            schedule = compile_schedule(ScheduleSpec.read(block, self.seed))
-            for slot in schedule.slots(start, (end or until) + FAR):
+            schedule = compile_schedule(ScheduleSpec.read(block, self.seed), {"closed": read_calendar(CLOSED)})
+            for slot in schedule.slots(start, (end or until) + (FAR if "onExcluded" in block else WINDOW)):
                 begun = slot.fire_at > start
                 ended = end is not None and slot.nominal_at > end and slot.fire_at > end
                 if begun and not ended and slot.fire_at <= until:
