@@ -148,23 +148,24 @@ class Machine(RuleBasedStateMachine):
         self.push("add again")
 
     @precondition(here)
-    @rule(last=st.booleans())
-    def pause(self, last: bool) -> None:
-        self.story.deeds[self.step] = "pause, last" if last else "pause"
-        self.story.model.pause(self.now, last=last)
-        self.pass_on(self.story.deeds[self.step])
+    @rule(last=st.booleans(), minutes=st.sampled_from([None, None, 10, 100, 600]))
+    def pause(self, last: bool, minutes: int | None) -> None:
+        until = None if minutes is None else self.now + timedelta(minutes=minutes)
+        self.story.deeds[self.step] = ("pause", last, until)
+        self.story.model.pause(self.now, last=last, until=until)
+        self.pass_on(f"pause{'' if until is None else f' until {until:%d %H:%M}'}{', last' if last else ''}")
 
     @precondition(lambda self: here(self) and self.story.model.paused(self.now) is not None)
     @rule()
     def resume(self) -> None:
-        self.story.deeds[self.step] = "resume"
+        self.story.deeds[self.step] = ("resume",)
         self.story.model.resume(self.now)
         self.pass_on("resume")
 
     @precondition(foreseen)
     @rule()
     def claim(self) -> None:
-        self.story.deeds[self.step] = "claim"
+        self.story.deeds[self.step] = ("claim",)
         self.pass_on("claim", claiming=True)
 
     @precondition(foreseen)

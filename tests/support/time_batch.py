@@ -89,7 +89,7 @@ class Story:
     model: Model
     times: int = 0  #: at which hours it lives; see `hours`
     files: dict[int, tuple[str, str, str | None, dict[str, Any]] | None] = field(default_factory=dict)
-    deeds: dict[int, str] = field(default_factory=dict)
+    deeds: dict[int, tuple[Any, ...]] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
     uid: UUID | None = None
     path: str | None = None
@@ -121,11 +121,11 @@ class Batch:
             self.now = now
             await self.inside("reconciler", lambda conn, step=step: self.apply(conn, step))
             for story in self.stories:
-                if story.deeds.get(step) in {"pause", "pause, last", "resume"}:
+                if story.deeds.get(step, ("wait",))[0] in {"pause", "resume"}:
                     await self.inside("api", lambda conn, story=story, step=step: self.hold(conn, story, step))
             if there[step]:
                 await self.schedule()
-            claiming = [one for one in self.stories if one.deeds.get(step) == "claim" or step == STEPS - 1]
+            claiming = [one for one in self.stories if one.deeds.get(step) == ("claim",) or step == STEPS - 1]
             await self.claim([one.uid for one in claiming if one.uid])
 
     async def lease(self, conn: Any) -> None:
@@ -177,13 +177,13 @@ class Batch:
     async def hold(self, conn: Any, story: Story, step: int) -> None:
         """Pause or resume a task."""
         assert story.uid is not None
-        tenant, deed = self.tenant.tenant_id, story.deeds[step]
-        if deed == "resume":
+        tenant, (what, *how) = self.tenant.tenant_id, story.deeds[step]
+        if what == "resume":
             await pausing.end(conn, tenant, story.uid, by="me")
             return
-        policy = OnResume.LAST if deed == "pause, last" else OnResume.SKIP
+        policy, until = (OnResume.LAST if how[0] else OnResume.SKIP), how[1]
         await pausing.begin(
-            conn, tenant, story.uid, until=None, reason="x", on_resume=policy, author="me", now=self.now
+            conn, tenant, story.uid, until=until, reason="x", on_resume=policy, author="me", now=self.now
         )
 
     async def schedule(self) -> None:

@@ -33,7 +33,8 @@ class Hold:
 
     since: datetime
     last: bool
-    end: datetime | None = None
+    end: datetime | None
+    open: bool = True  #: nobody has ended it
 
     def over(self, at: datetime) -> bool:
         """Whether it holds an instant."""
@@ -57,23 +58,23 @@ class Model:
             self.wanted = block
             self.since.append((now + MARGIN, block))
 
-    def pause(self, now: datetime, *, last: bool) -> None:
-        """Begin a pause, or change what happens at the end of the one there is."""
+    def pause(self, now: datetime, *, last: bool, until: datetime | None) -> None:
+        """Begin a pause, or say anew of the one there is when and how it ends."""
         held = self.paused(now)
         if held is None:
-            self.pauses.append(Hold(now, last))
+            self.pauses.append(Hold(now, last, until))
         else:
-            held.last = last
+            held.last, held.end = last, until
 
     def paused(self, now: datetime) -> Hold | None:
-        """Return the pause that nobody has ended."""
-        return next((one for one in self.pauses if one.end is None), None)
+        """Return the pause that nobody has ended, and whose time has not come."""
+        return next((one for one in self.pauses if one.open and one.over(now)), None)
 
     def resume(self, now: datetime) -> None:
         """End the pause."""
         held = self.paused(now)
         if held is not None:
-            held.end = now + MARGIN
+            held.open, held.end = False, min(now + MARGIN, held.end or now + MARGIN)
 
     def slots(self, until: datetime) -> Iterator[Slot]:
         """Yield every slot that fires up to then: each stretch of time has the schedule that was wanted in it."""
