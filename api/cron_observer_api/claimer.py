@@ -67,6 +67,7 @@ class Claimer:
         self._give_back = give_back
         self._waiting: dict[UUID, list[_Waiter]] = {}
         self._next_at: dict[UUID, float] = {}
+        self._expired_at: dict[UUID, float] = {}
         self._by_claim: dict[tuple[UUID, UUID], _Waiter] = {}
         self._arrived = asyncio.Event()
         self._stopping = False
@@ -230,13 +231,16 @@ class Claimer:
             again = await self._repeats(conn, tenant_id, batch, now)
             fresh = [one for one in batch if one.claim_id is None or one.claim_id not in again]
             seats = [one.seat for one in fresh]
-            await claim_round(conn, tenant_id, seats, now, expiring=not reading.frozen)
+            expiring = not reading.frozen and self._expires(tenant_id, batch, read_at)
+            await claim_round(conn, tenant_id, seats, now, expiring=expiring)
             claims = {one.claim_id: one.seat.got for one in fresh if one.claim_id and one.seat.got}
             if not await remember(conn, tenant_id, claims, now):
                 raise _AnsweredElsewhereError
             ids = {run.id for seat in seats for run in seat.got} | {one for ids in again.values() for one in ids}
             shown = await reads.executions(conn, tenant_id, sorted(ids)) if ids else {}
-            upcoming = await next_due(conn, tenant_id, seats, now) if seats else None
+            # Whoever still waits is served again at once after a round that gave something.
+            resting = seats and not any(seat.got or seat.more for seat in seats)
+            upcoming = await next_due(conn, tenant_id, seats, now) if resting else None
         for waiter in batch:
             mine = again.get(waiter.claim_id, []) if waiter.claim_id else []
             mine = mine or [run.id for run in waiter.seat.got]
@@ -246,6 +250,13 @@ class Claimer:
             elif mine or (waiter.once and not waiter.seat.more):
                 waiter.done.set_result([shown[identity] for identity in mine if identity in shown])
         return None if upcoming is None else read_at + (upcoming - now).total_seconds()
+
+    def _expires(self, tenant_id: UUID, batch: Sequence[_Waiter], at: float) -> bool:
+        """Say whether a round looks for deadlines that have passed: as often as it probes, and for who asks once."""
+        if at - self._expired_at.get(tenant_id, -PROBE) < PROBE and not any(waiter.once for waiter in batch):
+            return False
+        self._expired_at[tenant_id] = at
+        return True
 
     @staticmethod
     async def _repeats(conn: Any, tenant_id: UUID, batch: Sequence[_Waiter], now: datetime) -> dict[UUID, list[UUID]]:

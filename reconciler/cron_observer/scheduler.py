@@ -41,6 +41,9 @@ EXPIRE_BATCH: Final = 100
 SETTLE_BATCH: Final = 200
 ROUNDS: Final = 10
 
+#: Seconds of a tick for going through a backlog of which nothing is to be ended, so that claims have the machine.
+LOOKING_SECONDS: Final = 0.2
+
 #: Seconds between two rounds of house-keeping, and between two looks at partitions and zone data.
 SWEEP_EVERY: Final = 60.0
 PARTITIONS_EVERY: Final = 3600.0
@@ -270,6 +273,7 @@ class Scheduler:
 
     async def _settle(self, result: TickResult, tenant: UUID) -> None:
         memory = self._memory[tenant]
+        end = time.monotonic() + LOOKING_SECONDS
         for _ in range(ROUNDS):
             async with self._open(tenant) as (conn, reading):
                 if reading.frozen:
@@ -277,7 +281,7 @@ class Scheduler:
                 ended, after = await settle_waiting(conn, tenant, reading.now, memory.after, SETTLE_BATCH)
             memory.after = after
             result.settled += ended
-            if after is None:
+            if after is None or (not ended and time.monotonic() >= end):
                 return
 
     async def _delete(self, result: TickResult, tenant: UUID) -> None:

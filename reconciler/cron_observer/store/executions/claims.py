@@ -105,10 +105,14 @@ async def _hand_out(
 
 
 def _behind(settled: Settled, locked: Mapping[UUID, Run], room: int) -> list[UUID]:
-    """Return what may run and was not found: the newest of a long backlog, the first in line of a buffer."""
+    """Return what may run and was not found: the newest of a long backlog, the first in line of a buffer.
+
+    Of a task of which enough was found to fill all the `room` there is, nothing more is wanted.
+    """
     behind: list[UUID] = []
     for settlement in settled.verdicts.values():
-        behind += [identity for identity in settlement.run if identity not in locked][:room]
+        missing = [identity for identity in settlement.run if identity not in locked]
+        behind += missing[: max(0, room - len(settlement.run) + len(missing))]
     return behind[:LOOK_MAX]
 
 

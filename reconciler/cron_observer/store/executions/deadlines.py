@@ -88,6 +88,38 @@ ORDER BY task_uid
 LIMIT %(limit)s
 """
 
+#: More due slots than this, and they are gone through task by task along their index, so that a round costs what it
+#: settles and not what is due.
+_MANY: Final = 5_000
+
+_DUE: Final = f"""
+SELECT count(*) FROM (
+    SELECT FROM executions e
+    WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.available_at <= %(now)s AND {BETWEEN}
+    LIMIT %(many)s
+) AS due
+"""
+
+_BACKLOGGED_MANY: Final = f"""
+WITH RECURSIVE tasks (uid, n) AS (
+    (
+        SELECT e.task_uid, 1 FROM executions e
+        WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.available_at <= %(now)s AND e.fence = 0
+          AND e.task_uid > %(after)s AND {BETWEEN}
+        ORDER BY e.task_uid LIMIT 1
+    )
+    UNION ALL
+    SELECT (
+        SELECT e.task_uid FROM executions e
+        WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.available_at <= %(now)s AND e.fence = 0
+          AND e.task_uid > t.uid AND {BETWEEN}
+        ORDER BY e.task_uid LIMIT 1
+    ), t.n + 1
+    FROM tasks t WHERE t.uid IS NOT NULL AND t.n < %(limit)s
+)
+SELECT t.uid FROM tasks t WHERE t.uid IS NOT NULL
+"""
+
 _STANDING: Final = f"""
 SELECT e.id FROM executions e
 WHERE e.tenant_id = %(tenant)s AND e.id = ANY (%(ids)s::uuid[]) AND {CURRENT}
@@ -133,7 +165,9 @@ async def settle_waiting(
     go on from, None when it came to the end.
     """
     parameters = {"tenant": tenant_id, "now": now, "after": after or UUID(int=0), "limit": limit, **EVERYWHERE}
-    uids = [uid for (uid,) in await fetch(conn, _BACKLOGGED, parameters)]
+    [(due,)] = await fetch(conn, _DUE, {**parameters, "many": _MANY})
+    statement = _BACKLOGGED_MANY if due >= _MANY else _BACKLOGGED
+    uids = [uid for (uid,) in await fetch(conn, statement, parameters)]
     settled = await settlements(conn, tenant_id, uids, now)
     ended = await end(conn, tenant_id, settled, {}, now)
     await hold(conn, tenant_id, to_hold(settled), now)

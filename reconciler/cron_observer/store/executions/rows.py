@@ -40,7 +40,7 @@ SELECT r.task_uid, r.generation, r.spec
 FROM task_revisions r
 JOIN unnest(%(uids)s::uuid[], %(generations)s::int[]) AS wanted (task_uid, generation)
   ON r.task_uid = wanted.task_uid AND r.generation = wanted.generation
-WHERE r.tenant_id = %(tenant)s
+WHERE r.tenant_id = %(tenant)s AND r.task_uid = ANY (%(uids)s::uuid[])
 """
 
 _TASKS: Final = """
