@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from cron_observer.store import plans
 from cron_observer.store.engine import Database
 from support.databases import FreshDatabase
 from support.rows import spec
@@ -33,6 +34,8 @@ TIMES = max(2, SEQUENCES // TOGETHER)
 SCHEDULE = st.integers(0, len(SCHEDULES) - 1)
 
 
+#: No planner has been there since the last edit.
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 #: What is promised to be planned while no scheduler is there.
 PROMISED = timedelta(hours=1)
 
@@ -86,6 +89,8 @@ class Machine(RuleBasedStateMachine):
         made = spec(overlap="allow_all", timeout=said["timeout"], suspend=said["suspend"]) | {"schedule": block}
         self.story.files[self.step] = (self.path, self.name, self.before, made)
         self.story.model.gone = False
+        if self.lazy:
+            self.planned_at = NEVER
         self.story.model.want(None if said["suspend"] else block, self.now)
         self.pass_on(what)
 
@@ -94,6 +99,7 @@ class Machine(RuleBasedStateMachine):
         self.story.times = times
         self.times, self.there = hours(times)
         self.planned_at = self.now
+        self.lazy = times % 2 == 1
         self.push(f"create {SCHEDULES[number]}", schedule=number)
 
     @precondition(here)
@@ -212,6 +218,9 @@ async def play(database: FreshDatabase, stories: list[Story], monkeypatch: pytes
             batch = Batch(database, pools, together)
             with monkeypatch.context() as patch:
                 lend_clock(patch, lambda batch=batch: batch.now)
+                if number % 2 == 1:
+                    # As if thousands had changed: every edit is left to the scheduler.
+                    patch.setattr(plans, "INLINE_MAX", 0)
                 await batch.live(number)
             found += batch.divergences()
             database.do("DELETE FROM executions")
