@@ -207,6 +207,66 @@ async def test_a_waiting_slot_that_the_pause_ended_counts(database: FreshDatabas
     assert [row["repeats"] for row in repeats(database, task)] == [older]
 
 
+async def test_what_waits_when_the_pause_is_ended_counts(database: FreshDatabase, tenant: Tenant) -> None:
+    """Who resumes a task ends what the pause kept from running and nobody looked at, and makes up for it.
+
+    Slots from before the pause too: it holds for seconds more, and whoever looks would skip them uncounted.
+    """
+    task, now = make_task(tenant), database_now(database)
+    older = make_slot(tenant, task, now - 2 * MINUTE)
+    await pause(tenant, task, now - MINUTE, on_resume=OnResume.ALL)
+    within_it = make_slot(tenant, task, now - MINUTE / 2)
+    by_hand = make_slot(tenant, task, now - MINUTE / 3, trigger="manual")
+    resumed = await resume(tenant, task)
+    assert resumed is not None
+    assert resumed.runs == 2
+    assert [state(database, one) for one in (older, within_it)] == [("SKIPPED", "paused")] * 2
+    assert [row["repeats"] for row in repeats(database, task)] == [older, within_it]
+    assert state(database, by_hand) == ("PENDING", None)
+
+
+async def test_a_repeat_that_another_pause_kept_waiting_counts(database: FreshDatabase, tenant: Tenant) -> None:
+    """A repeat that has not begun when its task is paused again is made up for like a slot, under its slot's name."""
+    task, now = make_task(tenant), database_now(database)
+    slot = make_slot(tenant, task, now - HOUR, status="SKIPPED", reason="paused", finished_at=now - HOUR)
+    make_slot(tenant, task, now - 2 * MINUTE, trigger="catchup", repeats=slot)
+    await pause(tenant, task, now - MINUTE, on_resume=OnResume.LAST)
+    await resume(tenant, task)
+    assert [(row["repeats"], row["status"]) for row in repeats(database, task)] == [
+        (slot, "SKIPPED"),
+        (slot, "PENDING"),
+    ]
+
+
+async def test_a_pause_that_is_over_when_it_is_ended_leaves_what_is_not_its(
+    database: FreshDatabase, tenant: Tenant
+) -> None:
+    """Of what waits, a pause whose time came before somebody ended it has kept only its own slots."""
+    task, now = make_task(tenant), database_now(database)
+    before = make_slot(tenant, task, now - 2 * HOUR)
+    await pause(tenant, task, now - HOUR, until=now - MINUTE, on_resume=OnResume.LAST)
+    held = make_slot(tenant, task, now - 30 * MINUTE)
+    behind = make_slot(tenant, task, now - MINUTE / 2)
+    await resume(tenant, task)
+    assert [state(database, one)[0] for one in (before, held, behind)] == ["PENDING", "SKIPPED", "PENDING"]
+    assert [row["repeats"] for row in repeats(database, task)] == [held]
+
+
+async def test_what_somebody_is_skipping_at_the_moment_counts(database: FreshDatabase, tenant: Tenant) -> None:
+    """A slot that another transaction is about to skip is waited for, not overlooked."""
+    task, now = make_task(tenant), database_now(database)
+    await pause(tenant, task, now - HOUR, on_resume=OnResume.LAST)
+    slot = make_slot(tenant, task, now - MINUTE)
+    async with tenant.database.scheduler.transaction([tenant.tenant_id]) as conn:
+        skip = "UPDATE executions SET status = 'SKIPPED', reason = 'paused', finished_at = %(now)s WHERE id = %(id)s"
+        await fetch(conn, skip, {"id": slot, "now": now})
+        resuming = asyncio.create_task(resume(tenant, task))
+        await until_blocked(database)
+    resumed = await resuming
+    assert resumed is not None
+    assert resumed.runs == 1
+
+
 async def test_make_up_waits_until_the_plan_reaches_the_end(database: FreshDatabase, tenant: Tenant) -> None:
     """While slots of the pause may be missing nothing is made up; the scheduler does it once they are planned."""
     task, now = make_task(tenant), database_now(database)

@@ -21,6 +21,7 @@ from cron_observer.schedule import id_floor
 from cron_observer.store import paused_ranges, plan_rows, reruns
 from cron_observer.store.engine import fetch
 from cron_observer.store.executions.apply import Step, write
+from cron_observer.store.executions.bounds import BETWEEN, due_bounds
 from cron_observer.store.executions.rows import SELECTED, to_run
 from cron_observer.store.reruns import Repeat
 
@@ -59,12 +60,13 @@ UPDATE executions e SET status = 'PENDING', reason = NULL, finished_at = NULL, q
 FROM free f WHERE e.tenant_id = %(tenant)s AND e.id = f.id AND e.status = 'SKIPPED' AND e.event_seq = 0
 """
 
+#: Waits for who has them: what somebody skips at the moment is to be made up for as well.
 _DUE: Final = f"""
 SELECT {SELECTED} FROM executions e
 WHERE e.tenant_id = %(tenant)s AND e.task_uid = %(uid)s AND e.status = 'PENDING' AND e.fence = 0
-  AND e.trigger IN ('schedule', 'catchup') AND e.repeats IS NULL
-  AND e.fire_at >= %(since)s AND e.fire_at < %(until)s AND e.fire_at <= %(now)s
-ORDER BY e.id FOR UPDATE SKIP LOCKED
+  AND e.trigger IN ('schedule', 'catchup') AND e.fire_at <= %(now)s AND {BETWEEN}
+  AND (%(holds)s OR e.repeats IS NULL AND e.fire_at >= %(since)s AND e.fire_at < %(until)s)
+ORDER BY e.id FOR UPDATE
 """
 
 #: What was skipped while the pause was in force: slots of its time, and older ones that still waited.
@@ -115,8 +117,19 @@ async def agree(conn: AsyncConnection, tenant_id: UUID, task_uid: UUID, since: d
 async def settle(
     conn: AsyncConnection, tenant_id: UUID, task_uid: UUID, since: datetime, until: datetime, now: datetime
 ) -> None:
-    """End what fell due from `since` to below `until` and still waits: nobody has looked at it during the pause."""
-    parameters = {"tenant": tenant_id, "uid": task_uid, "since": since, "until": until, "now": now}
+    """End what a pause from `since` to below `until` keeps from running and nobody has looked at.
+
+    While it holds that is whatever waits; once it is over, the slots that fell due in it.
+    """
+    parameters = {
+        "tenant": tenant_id,
+        "uid": task_uid,
+        "since": since,
+        "until": until,
+        "now": now,
+        "holds": now < until,
+        **due_bounds(now),
+    }
     runs = [to_run(row) for row in await fetch(conn, _DUE, parameters)]
     steps = [Step(run, lifecycle.end_unclaimed(run, Event.SKIPPED, Reason.PAUSED, now)) for run in runs]
     if steps:

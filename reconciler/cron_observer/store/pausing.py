@@ -156,7 +156,8 @@ async def end(
 ) -> Resumed | None:
     """End the pause that a task is in, a few seconds from now; None when it is not paused.
 
-    `on_resume` replaces what the pause says. Slots from the end of the pause on wait again.
+    `on_resume` replaces what the pause says. Slots from the end of the pause on wait again; what is due and still
+    waits is skipped now, so that it is made up for like the others.
     """
     row = await _lock(conn, tenant_id, task_uid)
     if row is None:
@@ -168,6 +169,7 @@ async def end(
     values = {"tenant": tenant_id, "id": row.pause_id, "at": at, "by": by, "on_resume": policy}
     await fetch(conn, _END, values)
     await pause_slots.agree(conn, tenant_id, task_uid, row.since, now)
+    await pause_slots.settle(conn, tenant_id, task_uid, row.since, at, now)
     ended = Ended(row.pause_id, task_uid, row.since, at, OnResume(policy))
     return Resumed(at, await pause_slots.make_up(conn, tenant_id, ended, now, actor=by))
 
