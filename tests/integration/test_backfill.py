@@ -199,6 +199,15 @@ async def test_ranges_that_cannot_be_are_refused(
     assert (refused["code"], refused["pointer"]) == ("out_of_range", pointer)
 
 
+async def test_a_range_at_the_edge_of_the_calendar_is_refused(tenant: Tenant) -> None:
+    """A beginning that no zone can tell is refused like any other range that cannot be."""
+    hours(tenant)
+    given = {"from": "0001-01-01T00:00:00+14:00", "to": "0001-01-02T00:00:00Z", "dry_run": True}
+    async with api(tenant) as it:
+        answer = await it.call("POST", BACKFILL, "trigger", json=given)
+    assert (answer.status_code, answer.json()["pointer"]) == (422, "/from")
+
+
 async def test_too_many_runs_are_refused_whole(tenant: Tenant) -> None:
     """A range with more than 10,000 slots makes none of them."""
     task, now = make_task(tenant), database_now(tenant.database)

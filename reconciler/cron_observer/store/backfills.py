@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -22,6 +22,9 @@ from cron_observer.store.reruns import Repeat
 MOST_RUNS: Final = 10_000
 MOST_SLOTS: Final = 100_000
 LONGEST: Final = timedelta(days=400)
+
+#: Nothing is computed for an instant before this; the margin keeps every zone's local time within the calendar.
+_EARLIEST: Final = datetime(1, 1, 3, tzinfo=UTC)
 
 #: Slots that an answer lists.
 SHOWN: Final = 1_000
@@ -87,6 +90,8 @@ def check(wanted: Wanted, now: datetime) -> None:
     """Raise `OutOfRange` with the pointer of what is wrong with a range."""
     if wanted.start >= wanted.end:
         raise OutOfRange("the range is empty: `from` must lie before `to`", pointer="/from")
+    if wanted.start < _EARLIEST:
+        raise OutOfRange("the range begins before the calendar does", pointer="/from")
     if wanted.end > now:
         raise OutOfRange(
             "the range ends in the future: slots that are not yet due run by themselves",

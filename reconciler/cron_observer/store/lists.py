@@ -103,7 +103,7 @@ class ExecutionFilter:
 
 def _values(chosen: ExecutionFilter, now: datetime) -> dict[str, Any]:
     """Return the parameters of the filters. Nothing that is due fires later than `now`."""
-    since = max(chosen.since or _EARLIEST, _EARLIEST)
+    since = min(max(chosen.since or _EARLIEST, _EARLIEST), _LATEST)
     until = min(chosen.until or _LATEST, _LATEST)
     if not chosen.upcoming:
         until = min(until, now + timedelta(seconds=1))
