@@ -223,7 +223,8 @@ async def play(database: FreshDatabase, stories: list[Story], monkeypatch: pytes
                     patch.setattr(plans, "INLINE_MAX", 0)
                 await batch.live(number)
             found += batch.divergences()
-            database.do("DELETE FROM executions")
+            # Emptied, not deleted: dead rows of many batches would slow down the next ones.
+            database.do("TRUNCATE tenants, executions, execution_events, attempts CASCADE")
     finally:
         for pool in pools.values():
             await pool.close()
