@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -177,6 +178,15 @@ async def test_what_the_schedule_leaves_out_is_not_selected(tenant: Tenant) -> N
         made = await asked(it, change - timedelta(days=1), change + timedelta(days=2), select="all", dry_run=True)
     assert change.date().isoformat() not in {slot["nominal_local"][:10] for slot in made["slots"]}
     assert made["count"] == 2
+
+
+async def test_equal_backfills_at_the_same_moment_make_each_run_once(tenant: Tenant) -> None:
+    """Who asks twice at once, without an Idempotency-Key, has one of them find nothing left to do."""
+    _, slots = hours(tenant)
+    async with api(tenant) as it:
+        both = await asyncio.gather(*(asked(it, slots[0], slots[-1]) for _ in range(3)))
+    assert sorted(found["count"] for found in both) == [0, 0, 5]
+    assert len(repeats(tenant.database)) == 5
 
 
 @pytest.mark.parametrize(

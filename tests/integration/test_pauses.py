@@ -238,6 +238,17 @@ async def test_a_repeat_that_another_pause_kept_waiting_counts(database: FreshDa
     ]
 
 
+async def test_a_slot_of_two_pauses_runs_once(database: FreshDatabase, tenant: Tenant) -> None:
+    """Whoever pauses again before a pause has ended makes up once for the slots that both left out."""
+    task, now = make_task(tenant), database_now(database)
+    slot = make_slot(tenant, task, now - MINUTE, status="SKIPPED", reason="paused", finished_at=now - MINUTE)
+    for _ in range(2):
+        await pause(tenant, task, now - HOUR, on_resume=OnResume.ALL)
+        assert await resume(tenant, task) is not None
+    (made,) = repeats(database, task)
+    assert (made["repeats"], made["status"]) == (slot, "PENDING")
+
+
 async def test_a_pause_that_is_over_when_it_is_ended_leaves_what_is_not_its(
     database: FreshDatabase, tenant: Tenant
 ) -> None:

@@ -108,12 +108,14 @@ async def select(conn: AsyncConnection, tenant_id: UUID, task_uid: UUID, wanted:
     """Return the slots that are wanted, as the task's schedule of today has them.
 
     What the schedule itself does not run (calendars, clock changes) is left out, and, but for ``all``, what another
-    repeat waits for, runs, or has finished. Raises `NotFound` if the task is gone, `OutOfRange` for too much.
+    repeat waits for, runs, or has finished; whoever else chooses slots of the task waits until the transaction ends.
+    Raises `NotFound` if the task is gone, `OutOfRange` for too much.
     """
     check(wanted, now)
     task = await reruns.task(conn, tenant_id, task_uid)
     if task is None or task.gone:
         raise NotFound("there is no such task", hint="GET /api/v1/projects/{project}/tasks lists them")
+    await reruns.alone(conn, tenant_id, task_uid)
     parameters = {"tenant": tenant_id, "uid": task_uid, "from": wanted.start, "to": wanted.end}
     rows = await fetch(conn, _PLAN, parameters)
     schedule = await _compiled(conn, tenant_id, rows[0][0]) if rows else None

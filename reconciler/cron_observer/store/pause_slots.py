@@ -69,13 +69,19 @@ WHERE e.tenant_id = %(tenant)s AND e.task_uid = %(uid)s AND e.status = 'PENDING'
 ORDER BY e.id FOR UPDATE
 """
 
-#: What was skipped while the pause was in force: slots of its time, and older ones that still waited.
+#: What was skipped while the pause was in force: slots of its time, and older ones that still waited. Not what has
+#: another run by now: two pauses may have a few seconds in common.
 _PAUSED: Final = """
 SELECT coalesce(e.repeats, e.id), e.nominal_at, e.nominal_local, e.nominal_fold, e.timezone, e.fire_at
 FROM executions e
 WHERE e.tenant_id = %(tenant)s AND e.task_uid = %(uid)s AND e.status = 'SKIPPED' AND e.reason = 'paused'
   AND e.trigger IN ('schedule', 'catchup') AND e.fire_at < %(until)s AND e.id >= %(low)s
   AND (e.fire_at >= %(since)s OR e.finished_at >= %(since)s AND e.finished_at < %(until)s)
+  AND NOT EXISTS (
+    SELECT FROM executions r
+    WHERE r.tenant_id = e.tenant_id AND r.task_uid = e.task_uid AND r.nominal_at = e.nominal_at
+      AND r.repeats = coalesce(e.repeats, e.id)
+      AND (r.status IN ('PENDING', 'RUNNING', 'FINISHED') OR r.status = 'SKIPPED' AND r.id > e.id))
 ORDER BY e.fire_at DESC, e.id DESC LIMIT %(limit)s
 """
 
@@ -146,6 +152,7 @@ async def make_up(conn: AsyncConnection, tenant_id: UUID, ended: Ended, now: dat
     if ended.on_resume is not OnResume.SKIP and task is not None and not task.gone:
         if not await _reaches(conn, tenant_id, ended):
             return None
+        await reruns.alone(conn, tenant_id, ended.task_uid)
         limit = 1 if ended.on_resume is OnResume.LAST else Policy.read(task.spec).max_runs
         repeats = await _newest(conn, tenant_id, ended, limit)
         at = max(ended.at, now)

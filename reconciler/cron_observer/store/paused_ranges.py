@@ -49,8 +49,13 @@ WHERE r.tenant_id = %(tenant)s AND r.task_uid = %(uid)s AND r.reason = 'paused'
 ORDER BY r.first_at DESC
 """
 
-_ROWS: Final = """
+#: Slots that are no part of a range after all, and those that have run again, or will.
+_KNOWN: Final = """
 SELECT e.id FROM executions e WHERE e.tenant_id = %(tenant)s AND e.id = ANY (%(ids)s::uuid[])
+UNION ALL
+SELECT r.repeats FROM executions r
+WHERE r.tenant_id = %(tenant)s AND r.task_uid = %(uid)s AND r.repeats = ANY (%(ids)s::uuid[])
+  AND r.nominal_at >= %(first)s AND r.nominal_at <= %(last)s AND r.status IN ('PENDING', 'RUNNING', 'FINISHED')
 """
 
 
@@ -110,11 +115,11 @@ async def newest(
         inside = await asyncio.to_thread(_inside, schedule, first, last, since, until)
         while inside and len(found) < limit:
             part, inside = inside[-limit:], inside[:-limit]
-            # a slot with a row of its own is not one of the range
             slots = {slot_id(task_uid, slot): slot for slot in part}
-            rows = await fetch(conn, _ROWS, {"tenant": tenant_id, "ids": list(slots)})
+            bounds = {"first": part[0].nominal_at, "last": part[-1].nominal_at}
+            rows = await fetch(conn, _KNOWN, {"tenant": tenant_id, "uid": task_uid, "ids": list(slots), **bounds})
             for (known,) in rows:
-                del slots[known]
+                slots.pop(known, None)
             found += [(slot.fire_at, _repeat(one, slot, schedule)) for one, slot in slots.items()]
         if len(found) >= limit:
             break

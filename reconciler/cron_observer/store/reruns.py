@@ -35,6 +35,9 @@ FROM tasks t
 WHERE t.tenant_id = %(tenant)s AND t.task_uid = %(uid)s
 """
 
+#: Of the transaction, and of nobody else's use.
+_ALONE: Final = "SELECT pg_advisory_xact_lock(hashtextextended(%(key)s, 0))"
+
 _INSERT: Final = """
 WITH v AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(repeats)s::uuid[], %(nominals)s::timestamptz[], %(locals)s::timestamp[],
@@ -90,6 +93,14 @@ async def task(conn: AsyncConnection, tenant_id: UUID, task_uid: UUID) -> Task |
     """Return the task, or None if it has never been."""
     rows = await fetch(conn, _TASK, {"tenant": tenant_id, "uid": task_uid})
     return Task(*rows[0]) if rows else None
+
+
+async def alone(conn: AsyncConnection, tenant_id: UUID, task_uid: UUID) -> None:
+    """Wait until nobody else chooses slots of this task to run again, and keep others waiting until this is committed.
+
+    Who chooses slots that have no repeat must see those that somebody makes at the same moment.
+    """
+    await fetch(conn, _ALONE, {"key": f"cron_observer.reruns {tenant_id} {task_uid}"})
 
 
 async def calendars_of(conn: AsyncConnection, tenant_id: UUID, block: Any) -> tuple[ScheduleSpec, dict[str, Calendar]]:
