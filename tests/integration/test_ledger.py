@@ -243,6 +243,17 @@ async def test_what_calendars_say_is_compared(world: World) -> None:
     assert {(defect.kind, defect.id) for defect in await world.check()} == {("misjudged", run), ("misjudged", skip)}
 
 
+@pytest.mark.parametrize("reason", ["calendar", "dst_gap"])
+async def test_a_skip_that_nothing_demands_is_named(world: World, reason: str) -> None:
+    """Without calendars none excludes a slot, and far from clock changes none swallows it."""
+    await world.add("a", {"every": "10m"})
+    await world.live(DAY, DAY / 2)
+    row = slots(world, "a")[20]
+    skip = "UPDATE executions SET status = 'SKIPPED', reason = %s, finished_at = fire_at WHERE id = %s"
+    assert world.scene.database.do(skip, reason, row["id"]) == 1
+    assert [(defect.kind, defect.id) for defect in await world.check()] == [("misjudged", row["id"])]
+
+
 async def test_a_range_that_counts_wrong_is_named(world: World) -> None:
     """One slot more or less, or in another quarter hour, and the range does not agree with its plan."""
     uid = await world.add("a", {"every": "1s"})

@@ -201,7 +201,8 @@ class Judge:
         """Judge a row that has the id of a slot."""
         slot = one.slot
         if (row.nominal_at, row.nominal_local, row.nominal_fold) != (slot.at, slot.label, slot.fold):
-            self._tell_moved(one, row, f"its row says {_label(row.nominal_local, row.nominal_fold, row.timezone)}")
+            said = _label(row.nominal_local, row.nominal_fold, row.timezone)
+            self._tell_moved(one, row, f"its row says {said}, and that this is {_iso(row.nominal_at)}")
         else:
             self._fire_time(row, one)
         self._outcome(row)
@@ -211,8 +212,11 @@ class Judge:
         by_calendar = bool(one.spec.include or one.spec.exclude)
         if by_calendar and row.holidays_version not in (None, self._versions[1]):
             return  # other days may have been public holidays then
-        if by_calendar and row.status == "SKIPPED" and row.reason == "calendar" and slot.allowed:
+        if row.status == "SKIPPED" and row.reason == "calendar" and slot.allowed:
             self._tell(row, "misjudged", "it was skipped for its calendars, which allow it", _MEND_ROW)
+        known = row.tzdata_version in (None, self._versions[0])
+        if row.status == "SKIPPED" and row.reason == "dst_gap" and slot.allowed and slot.fires and known:
+            self._tell(row, "misjudged", "it was skipped for a clock change, which leaves it alone", _MEND_ROW)
         if row.status == "SKIPPED" and row.fire_at in slot.stands:
             return
         if not slot.fires:
