@@ -83,3 +83,20 @@ async def test_a_month_is_caught_up(database: FreshDatabase, tenant: Tenant) -> 
         ("SKIPPED", "too_late"),
         ("PENDING", None),
     }
+
+
+async def test_weeks_that_are_not_kept_do_not_stop_planning(database: FreshDatabase, tenant: Tenant) -> None:
+    """An absence that outlasts the retention is caught up as far as there are partitions, gaps and all."""
+    uid, now = make_unplanned(tenant), database_now(database)
+    begin(tenant, uid, {"cron": "0 * * * *"}, now - 25 * DAY)
+    monday = (now - 14 * DAY).date() - timedelta(days=(now - 14 * DAY).weekday())
+    database.do(f"SELECT ensure_partitions('{now - 21 * DAY}', '{now}')")
+    for table in ("executions", "attempts", "execution_events", "log_chunks"):
+        database.do(f"DROP TABLE {table}_{monday:%Y%m%d}")
+    await plan_all(tenant, now)
+    planned = {row["nominal_at"].date() for row in slots(database, uid)}
+    week = {monday + number * DAY for number in range(7)}
+    assert not planned & week
+    assert {monday - DAY, monday + 7 * DAY} <= planned
+    assert plan_of(database, uid)["planned_until"] > now
+    assert database.value("SELECT quarantine FROM tasks WHERE task_uid = %s", uid) is None

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from cron_observer.schedule import SlotMark
 from cron_observer.store import plan_rows, plans
 from cron_observer.store.engine import fetch
 from cron_observer.store.plan_rows import Plan, evaluate, write_plans
@@ -105,7 +106,7 @@ async def test_two_planners_at_once_plan_each_slot_once(
         begin(tenant, make_unplanned(tenant, f"task-{number}"), MINUTELY, now)
     if broken:
         without_guard(monkeypatch)
-        monkeypatch.setattr(plan_rows, "slot_id", lambda _uid, slot: UUID(int=uuid4().int >> 48 | _prefix(slot)))
+        monkeypatch.setattr(SlotMark, "id_of", lambda mark, _task: mark.digits + uuid4().hex[:20])
         monkeypatch.setattr(plans, "_DUE", plans._DUE.replace("FOR UPDATE SKIP LOCKED", ""))
     tenants = [tenant.tenant_id]
     async with database.scheduler.transaction(tenants) as first:
@@ -118,10 +119,6 @@ async def test_two_planners_at_once_plan_each_slot_once(
             await until_blocked(database)
     await second
     assert (duplicated(database) > 0) == broken
-
-
-def _prefix(slot: Any) -> int:
-    return int(slot.nominal_at.timestamp() * 1000) << 80
 
 
 class CrashError(Exception):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from cron_observer.schedule.build import check, compile  # noqa: A004 - the word of the trade
 from cron_observer.schedule.codes import CODES
 from cron_observer.schedule.evaluate import Slot
-from cron_observer.schedule.ids import id_ceil, id_floor, id_time, new_id, slot_id
+from cron_observer.schedule.ids import SlotMark, id_ceil, id_floor, id_time, new_id, slot_id
 from cron_observer.schedule.slots import Schedule
 from cron_observer.schedule.telling import Explanation, Fire, Skipped, explain
 from cron_observer.schedule.windows import Windows
@@ -22,6 +22,7 @@ __all__ = [
     "Schedule",
     "Skipped",
     "Slot",
+    "SlotMark",
     "Windows",
     "Zone",
     "check",

@@ -101,7 +101,7 @@ async def clock(connection: AsyncConnection) -> datetime:
 async def fetch(connection: AsyncConnection, statement: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
     """Run one statement with ``%(name)s`` placeholders and return its rows, each a tuple; [] if it has none."""
     result = await connection.exec_driver_sql(statement, dict(parameters or {}))
-    return list(result) if result.returns_rows else []
+    return list(result.fetchall()) if result.returns_rows else []
 
 
 #: Deadlock, serialization failure, lock not to be had in time: the same statement may well succeed a moment later.

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from cron_observer.errors import ScheduleError
 from cron_observer.model import Pause, Policy
 from cron_observer.schedule.calendars import Calendar, read_calendar
+from cron_observer.store import arrays
 from cron_observer.store.engine import fetch
 from cron_observer.store.plan_work import Plan, named
 
@@ -78,7 +79,7 @@ async def _pauses(conn: AsyncConnection, tenant_id: UUID, plans: Sequence[Plan])
     found: dict[UUID, list[Pause]] = {}
     if plans:
         since = min(plan.planned_until for plan in plans)
-        parameters = {"tenant": tenant_id, "uids": [plan.task_uid for plan in plans], "since": since}
+        parameters = {"tenant": tenant_id, "uids": arrays.uuids(plan.task_uid for plan in plans), "since": since}
         for uid, begun, until in await fetch(conn, _PAUSES, parameters):
             found.setdefault(uid, []).append(Pause(begun, until))
     return found
@@ -87,7 +88,7 @@ async def _pauses(conn: AsyncConnection, tenant_id: UUID, plans: Sequence[Plan])
 async def _policies(conn: AsyncConnection, tenant_id: UUID, uids: Sequence[UUID]) -> dict[UUID, Policy]:
     found: dict[UUID, Policy] = {}
     if uids:
-        for uid, spec in await fetch(conn, _SPECS, {"tenant": tenant_id, "uids": list(uids)}):
+        for uid, spec in await fetch(conn, _SPECS, {"tenant": tenant_id, "uids": arrays.uuids(uids)}):
             try:
                 found[uid] = Policy.read(spec)
             except (KeyError, TypeError, ValueError):

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from cron_observer.store import arrays
 from cron_observer.store.engine import fetch
 
 _NOTE: Final = """
@@ -28,4 +29,4 @@ ON CONFLICT DO NOTHING
 
 async def note(conn: AsyncConnection, tenant_id: UUID, uids: Sequence[UUID], now: datetime) -> None:
     """Note the generations that the plans of these tasks have, in the transaction that begins them."""
-    await fetch(conn, _NOTE, {"tenant": tenant_id, "uids": list(uids), "now": now})
+    await fetch(conn, _NOTE, {"tenant": tenant_id, "uids": arrays.uuids(uids), "now": now})

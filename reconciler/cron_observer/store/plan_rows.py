@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from cron_observer.forecast import Foreseen
 from cron_observer.horizon import EARLIEST
 from cron_observer.model import OnExcluded
-from cron_observer.schedule import id_floor, slot_id, tzdata_version
+from cron_observer.schedule import SlotMark, id_floor, tzdata_version
 from cron_observer.schedule.calendars import holidays_version
-from cron_observer.store import plan_facts, plan_history, ranges
+from cron_observer.store import arrays, plan_facts, plan_history, ranges, upkeep
 from cron_observer.store.engine import fetch
 from cron_observer.store.plan_facts import Facts
 from cron_observer.store.plan_work import Batch, Plan, Planned, Round, Worker, compiled, named
@@ -38,6 +39,9 @@ TASKS_MAX: Final = 5_000
 
 #: No zone's clock has ever jumped further.
 _LONGEST_GAP: Final = timedelta(days=1)
+
+#: Partitions that hold something younger are never dropped.
+_KEPT: Final = timedelta(days=1)
 
 
 class PlanResult(NamedTuple):
@@ -70,26 +74,33 @@ WHERE e.tenant_id = %(tenant)s AND e.task_uid = v.task_uid AND e.task_uid = ANY 
   AND e.status = 'PENDING' AND e.fence = 0
 """
 
-#: The uids are said twice: without that, the server walks through every plan of the tenant for each batch.
+#: The uids are said twice: without that, the server walks through every plan of the tenant for each batch. The lists
+#: are joined on their own first (OFFSET keeps it so): the server takes the guards for so selective that it would
+#: otherwise look through all slots for each plan. In the order of tasks, the indexes are cheaper to extend.
 _ADD_SLOTS: Final = """
 INSERT INTO executions (
     tenant_id, id, project_id, task_uid, status, reason, trigger, nominal_at, nominal_local, nominal_fold, timezone,
     tzdata_version, holidays_version, fire_at, moved_by, closes_at, available_at, start_deadline, queue, priority,
     plan_generation, finished_at, created_at
 )
-SELECT p.tenant_id, l.id, p.project_id, p.task_uid, s.status, s.reason, 'schedule', s.nominal_at, s.nominal_local,
-    s.fold, p.schedule ->> 'timezone', %(tzdata)s, CASE WHEN p.holidays_version IS NOT NULL THEN %(holidays)s END,
-    s.fire_at, s.moved_by, s.closes_at, s.fire_at, s.fire_at + p.start_deadline_seconds * interval '1 second',
-    p.queue, p.priority, p.generation, CASE WHEN s.reason IS NOT NULL THEN s.fire_at END, %(now)s
-FROM unnest(%(uids)s::uuid[], %(generations)s::bigint[], %(seen)s::timestamptz[]) WITH ORDINALITY
-    AS v (task_uid, generation, planned_until, n)
+SELECT p.tenant_id, v.id, p.project_id, p.task_uid, v.status, v.reason, 'schedule', v.nominal_at, v.nominal_local,
+    v.fold, p.schedule ->> 'timezone', %(tzdata)s, CASE WHEN p.holidays_version IS NOT NULL THEN %(holidays)s END,
+    v.fire_at, v.moved_by, v.closes_at, v.fire_at, v.fire_at + p.start_deadline_seconds * interval '1 second',
+    p.queue, p.priority, p.generation, CASE WHEN v.reason IS NOT NULL THEN v.fire_at END, %(now)s
+FROM (
+    SELECT w.task_uid, w.generation, w.planned_until, l.id, s.*
+    FROM unnest(%(uids)s::uuid[], %(generations)s::bigint[], %(seen)s::timestamptz[]) WITH ORDINALITY
+        AS w (task_uid, generation, planned_until, n)
+    JOIN unnest(%(plans)s::integer[], %(slots)s::integer[], %(ids)s::uuid[]) AS l (n, k, id) ON l.n = w.n
+    JOIN unnest(%(statuses)s::text[], %(reasons)s::text[], %(nominals)s::timestamptz[], %(locals)s::timestamp[],
+            %(folds)s::smallint[], %(fires)s::timestamptz[], %(moves)s::text[], %(closes)s::timestamptz[])
+        WITH ORDINALITY AS s (status, reason, nominal_at, nominal_local, fold, fire_at, moved_by, closes_at, k)
+        ON s.k = l.k
+    OFFSET 0
+) AS v
 JOIN task_plan p ON p.tenant_id = %(tenant)s AND p.task_uid = v.task_uid AND p.task_uid = ANY (%(uids)s::uuid[])
     AND p.generation = v.generation AND p.planned_until = v.planned_until
-JOIN unnest(%(plans)s::integer[], %(slots)s::integer[], %(ids)s::uuid[]) AS l (n, k, id) ON l.n = v.n
-JOIN unnest(%(statuses)s::text[], %(reasons)s::text[], %(nominals)s::timestamptz[], %(locals)s::timestamp[],
-        %(folds)s::smallint[], %(fires)s::timestamptz[], %(moves)s::text[], %(closes)s::timestamptz[])
-    WITH ORDINALITY AS s (status, reason, nominal_at, nominal_local, fold, fire_at, moved_by, closes_at, k)
-    ON s.k = l.k
+ORDER BY p.task_uid, v.id
 ON CONFLICT DO NOTHING
 """
 
@@ -103,7 +114,6 @@ FROM unnest(%(uids)s::uuid[], %(generations)s::bigint[], %(seen)s::timestamptz[]
     AS v (task_uid, generation, planned_until, until, due_at, next_fire_at, skip_reason, skip_count)
 WHERE p.tenant_id = %(tenant)s AND p.task_uid = v.task_uid AND p.task_uid = ANY (%(uids)s::uuid[])
   AND p.generation = v.generation AND p.planned_until = v.planned_until
-RETURNING p.task_uid
 """
 
 _UPSERT: Final = """
@@ -171,31 +181,38 @@ def _named(tenant_id: UUID, plans: Sequence[Plan]) -> dict[str, Any]:
         "tenant": tenant_id,
         "tzdata": tzdata_version(),
         "holidays": holidays_version(),
-        "uids": [plan.task_uid for plan in plans],
-        "generations": [plan.generation for plan in plans],
-        "starts": [plan.effective_from for plan in plans],
-        "seen": [plan.planned_until for plan in plans],
+        "uids": arrays.uuids(plan.task_uid for plan in plans),
+        "generations": arrays.numbers(plan.generation for plan in plans),
+        "seen": arrays.times(plan.planned_until for plan in plans),
     }
+
+
+def _begun(tenant_id: UUID, plans: Sequence[Plan]) -> dict[str, Any]:
+    """Return these parameters, and since when each plan is in effect."""
+    return _named(tenant_id, plans) | {"starts": arrays.times(plan.effective_from for plan in plans)}
 
 
 def _slot_columns(planned: Sequence[Planned]) -> dict[str, Any]:
     """Return the slots as columns, each once however many tasks share it, and which plan has which, from 1."""
     places: dict[int, int] = {}
-    distinct, plans, slots, ids = [], [], [], []
+    distinct: list[Foreseen] = []
+    marks: list[SlotMark] = []
+    plans, slots, ids = [], [], []
     for place, one in enumerate(planned, 1):
-        uid = one.plan.task_uid
+        task = one.plan.task_uid.bytes
         for seen in one.slots:
             number = places.get(id(seen))
             if number is None:
                 distinct.append(seen)
+                marks.append(SlotMark.of(seen.slot))
                 number = places[id(seen)] = len(distinct)
             plans.append(place)
             slots.append(number)
-            ids.append(slot_id(uid, seen.slot))
+            ids.append(marks[number - 1].id_of(task))
     return {
-        "plans": plans,
-        "slots": slots,
-        "ids": ids,
+        "plans": arrays.numbers(plans),
+        "slots": arrays.numbers(slots),
+        "ids": arrays.plain(ids),
         "statuses": [seen.status for seen in distinct],
         "reasons": [seen.reason for seen in distinct],
         "nominals": [seen.slot.nominal_at for seen in distinct],
@@ -228,7 +245,7 @@ async def forget(conn: AsyncConnection, tenant_id: UUID, plans: Sequence[Plan]) 
     """Remove the forecasts that older generations of these plans have left; keep what has fired."""
     plans = [plan for plan in plans if plan.generation > 1]
     if plans:
-        parameters = _named(tenant_id, plans)
+        parameters = _begun(tenant_id, plans)
         parameters["low"] = id_floor(min(plan.effective_from for plan in plans))
         await fetch(conn, _FORGET, parameters)
         await fetch(conn, _ADOPT, parameters)
@@ -240,26 +257,47 @@ async def add_slots(conn: AsyncConnection, tenant_id: UUID, planned: Sequence[Pl
     tallied = [tally for one in planned for tally in ranges.tallies(one.plan, one.pieces, joined=one.joined)]
     if tallied:
         await ranges.extend(conn, tenant_id, tallied, now)
-    filled = [one for one in planned if one.slots]
+    filled = await _kept(conn, [one for one in planned if one.slots], now)
     if not filled:
         return 0
-    parameters = _named(tenant_id, [one.plan for one in filled]) | {"now": now}
-    parameters |= await asyncio.to_thread(_slot_columns, filled)
+    parameters = await asyncio.to_thread(_slot_columns, filled)
+    parameters |= _named(tenant_id, [one.plan for one in filled]) | {"now": now}
     result = await conn.exec_driver_sql(_ADD_SLOTS, parameters)
     return result.rowcount
 
 
-async def advance(conn: AsyncConnection, tenant_id: UUID, planned: Sequence[Planned]) -> set[UUID]:
-    """Note how far these plans reach, where nobody else has moved them; return the uids of those that were."""
-    if not planned:
-        return set()
-    parameters = _named(tenant_id, [one.plan for one in planned])
-    parameters["untils"] = [one.until for one in planned]
-    parameters["dues"] = [one.due_at for one in planned]
-    parameters["nexts"] = [one.next_fire_at for one in planned]
-    parameters["skip_reasons"] = [one.run.reason for one in planned]
-    parameters["skip_counts"] = [one.run.length or None for one in planned]
-    return {uid for (uid,) in await fetch(conn, _ADVANCE, parameters)}
+async def _kept(conn: AsyncConnection, planned: Sequence[Planned], now: datetime) -> list[Planned]:
+    """Leave out slots of weeks that are over and not kept any more: after an absence that outlasts the retention."""
+    if all(one.slots[0].slot.nominal_at > now - _KEPT for one in planned):
+        return list(planned)
+    weeks, found = await upkeep.weeks(conn), []
+    for one in planned:
+        slots = [seen for seen in one.slots if seen.slot.nominal_at > now or _monday(seen.slot.nominal_at) in weeks]
+        if slots:
+            found.append(one._replace(slots=slots))
+    return found
+
+
+def _monday(at: datetime) -> date:
+    day = at.astimezone(UTC).date()
+    return day - timedelta(days=day.weekday())
+
+
+async def advance(conn: AsyncConnection, tenant_id: UUID, planned: Sequence[Planned]) -> None:
+    """Note how far these plans reach, where nobody else has moved them."""
+    if planned:
+        await fetch(conn, _ADVANCE, await asyncio.to_thread(_progress, tenant_id, planned))
+
+
+def _progress(tenant_id: UUID, planned: Sequence[Planned]) -> dict[str, Any]:
+    """Return the parameters that say how plans stand afterwards."""
+    return _named(tenant_id, [one.plan for one in planned]) | {
+        "untils": arrays.times(one.until for one in planned),
+        "dues": arrays.times(one.due_at for one in planned),
+        "nexts": arrays.times(one.next_fire_at for one in planned),
+        "skip_reasons": arrays.texts(one.run.reason for one in planned),
+        "skip_counts": arrays.numbers(one.run.length or None for one in planned),
+    }
 
 
 async def close(conn: AsyncConnection, tenant_id: UUID, plans: Sequence[Plan], until: datetime, now: datetime) -> None:
@@ -302,7 +340,7 @@ async def upsert(conn: AsyncConnection, tenant_id: UUID, plans: Sequence[Plan], 
     """Write plans that begin, due at once."""
     calendars = await plan_facts.calendars(conn, tenant_id, [plan.schedule for plan in plans])
     by_holidays = {digest for digest, calendar in calendars.items() if calendar.uses_holidays}
-    parameters = _named(tenant_id, plans) | {"now": now}
+    parameters = _begun(tenant_id, plans) | {"now": now}
     parameters["projects"] = [plan.project_id for plan in plans]
     parameters["owners"] = [plan.owner for plan in plans]
     parameters["active"] = [plan.active for plan in plans]
@@ -313,15 +351,15 @@ async def upsert(conn: AsyncConnection, tenant_id: UUID, plans: Sequence[Plan], 
     parameters["by_holidays"] = [any(one in by_holidays for _, one in named(plan.schedule)) for plan in plans]
     await fetch(conn, _UPSERT, parameters)
     await fetch(conn, _TRUST, parameters)
-    await plan_history.note(conn, tenant_id, parameters["uids"], now)
+    await plan_history.note(conn, tenant_id, [plan.task_uid for plan in plans], now)
 
 
 async def raise_generations(conn: AsyncConnection, tenant_id: UUID, plans: Sequence[Plan], now: datetime) -> None:
     """Write the next generations of plans whose inputs are the same, due at once."""
-    parameters = _named(tenant_id, plans) | {"now": now}
+    parameters = _begun(tenant_id, plans) | {"now": now}
     await fetch(conn, _RAISE, parameters)
     await fetch(conn, _TRUST, parameters)
-    await plan_history.note(conn, tenant_id, parameters["uids"], now)
+    await plan_history.note(conn, tenant_id, [plan.task_uid for plan in plans], now)
 
 
 async def quarantine(
@@ -329,7 +367,7 @@ async def quarantine(
 ) -> None:
     """Plan these tasks no more, and say why on each."""
     if poisoned:
-        parameters = _named(tenant_id, [plan for plan, _ in poisoned]) | {"now": now}
+        parameters = _begun(tenant_id, [plan for plan, _ in poisoned]) | {"now": now}
         parameters["reasons"] = [why for _, why in poisoned]
         await fetch(conn, _QUARANTINE, parameters)
         await fetch(conn, _GIVE_UP, parameters)

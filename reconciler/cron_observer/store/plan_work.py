@@ -6,6 +6,7 @@ Tasks that share a schedule share its evaluation.
 from __future__ import annotations
 
 import json
+import marshal
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 #: ``H`` as a word of a cron expression, not the one in THU.
 _HASHED: Final = re.compile(r"(?i)(?<![a-z])h")
+
+#: No skips in a row.
+_NONE: Final = Skips(None, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ class Planned(NamedTuple):
     next_fire_at: datetime | None
     pieces: Sequence[Sequence[Foreseen]] = ()
     joined: bool = False
-    run: Skips = Skips(None, 0)
+    run: Skips = _NONE
 
 
 @dataclass(slots=True)
@@ -168,6 +172,15 @@ class _Shared(NamedTuple):
         return cls(seen, first, all(one.waits for one in seen))
 
 
+class _Part(NamedTuple):
+    """What comes next of a schedule that is planned up to some instant; see `Planned`."""
+
+    shared: _Shared
+    until: datetime
+    due_at: datetime | None
+    next_fire_at: datetime | None
+
+
 class Round:
     """What several batches share that are planned one after the other, as if at one instant."""
 
@@ -175,18 +188,25 @@ class Round:
         self.now = now
         #: Slots that were made, and not only shared.
         self.made = 0
-        self._prepared: dict[tuple[str, str | None], Prepared] = {}
+        self._prepared: dict[tuple[bytes, str | None], Prepared] = {}
+        self._seeded: dict[bytes, bool] = {}
         self._goals: dict[Schedule, Aim] = {}
         self._stretches: dict[tuple[Schedule, datetime], Stretch] = {}
-        self._shared: dict[tuple[Prepared, datetime], _Shared] = {}
+        self._parts: dict[tuple[Prepared, datetime], _Part] = {}
         self._owed: dict[tuple[Prepared, datetime, datetime], _Shared] = {}
 
     def ready(self, block: Any, calendars: Mapping[str, Calendar]) -> Prepared:
         """Return a block made ready, from memory where it only differs in a seed that nothing is drawn with."""
-        key = json.dumps({**block, "seed": None}), block["seed"] if seeded(block) else None
-        if key not in self._prepared:
-            self._prepared[key] = prepared(block, calendars)
-        return self._prepared[key]
+        # The second format is the one without references: what is equal looks equal.
+        shape = marshal.dumps({**block, "seed": None}, 2)
+        drawn = self._seeded.get(shape)
+        if drawn is None:
+            drawn = self._seeded[shape] = seeded(block)
+        key = shape, block["seed"] if drawn else None
+        found = self._prepared.get(key)
+        if found is None:
+            found = self._prepared[key] = prepared(block, calendars)
+        return found
 
     def goal(self, schedule: Schedule) -> Aim:
         """Return how far a schedule is to be planned."""
@@ -202,12 +222,16 @@ class Round:
             self.made += len(self._stretches[key].slots)
         return self._stretches[key]
 
-    def shared(self, ready: Prepared, planned_until: datetime) -> _Shared:
-        """Return the slots of that stretch."""
+    def part(self, ready: Prepared, planned_until: datetime) -> _Part:
+        """Return the slots of that stretch, and how a plan stands after them."""
         key = ready, planned_until
-        if key not in self._shared:
-            self._shared[key] = _Shared.of(self.stretch(ready.schedule, planned_until).slots, ready.windows)
-        return self._shared[key]
+        found = self._parts.get(key)
+        if found is None:
+            ahead = self.stretch(ready.schedule, planned_until)
+            shared = _Shared.of(ahead.slots, ready.windows)
+            found = _Part(shared, ahead.until, ahead.due_at, self.goal(ready.schedule).next_fire_at)
+            self._parts[key] = found
+        return found
 
     def owed(self, ready: Prepared, planned_until: datetime, until: datetime) -> _Shared:
         """Return what a plan still owes that ends at `until`."""
@@ -228,20 +252,16 @@ class Worker:
         """Compute what a plan needs next. Raises whatever is wrong with its block."""
         if not plan.active:
             return Planned(plan, (), plan.planned_until, None, None)
-        ready = self._ready(plan)
-        goal = self._round.goal(ready.schedule)
-        part = self._round.stretch(ready.schedule, plan.planned_until)
-        shared = self._round.shared(ready, plan.planned_until)
-        return self._told(shared, Planned(plan, (), part.until, part.due_at, goal.next_fire_at))
+        shared, until, due_at, next_fire_at = self._round.part(self._ready(plan), plan.planned_until)
+        return self._told(shared, plan, until, due_at, next_fire_at)
 
     def ending(self, plan: Plan, until: datetime) -> Planned:
         """Compute what a plan that ends at `until` still owes. A plan that cannot be evaluated owes nothing."""
-        nothing = Planned(plan, (), until, None, None)
         try:
             shared = self._round.owed(self._ready(plan), plan.planned_until, until)
         except Exception:  # noqa: BLE001  it has been quarantined for that
-            return nothing
-        return self._told(shared, nothing)
+            return Planned(plan, (), until, None, None)
+        return self._told(shared, plan, until, None, None)
 
     def endings(self, plans: Sequence[Plan], until: datetime) -> list[Planned]:
         """Compute what these plans owe, where that is anything."""
@@ -251,22 +271,23 @@ class Worker:
     def _ready(self, plan: Plan) -> Prepared:
         return self._round.ready(plan.schedule, self._facts.calendars)
 
-    def _told(self, shared: _Shared, one: Planned) -> Planned:
+    def _told(
+        self, shared: _Shared, plan: Plan, until: datetime, due_at: datetime | None, next_fire_at: datetime | None
+    ) -> Planned:
         """Add what is known of the task, leave out what is before its time, and part rows from ranges."""
-        plan = one.plan
         slots: Sequence[Foreseen] = shared.slots
         if shared.first_fire is not None and shared.first_fire <= plan.effective_from:
             # What would have fired before the plan took effect is left out: an edit is never retroactive.
             slots = [seen for seen in slots if seen.slot.fire_at > plan.effective_from]
         pauses, policy = self._facts.pauses.get(plan.task_uid, ()), self._facts.policies.get(plan.task_uid)
         if shared.plain and not pauses and policy is None:
-            run = Skips(None, 0) if slots else plan.run
-            return one._replace(slots=slots, run=run)
+            run = _NONE if slots else plan.run
+            return Planned(plan, slots, until, due_at, next_fire_at, (), False, run)
         slots = paused(slots, pauses)
         if policy is not None:
             slots = overdue(slots, policy, self._round.now)
         told = parted(slots, plan.run)
-        return one._replace(slots=told.rows, pieces=told.pieces, joined=told.joined, run=told.run)
+        return Planned(plan, told.rows, until, due_at, next_fire_at, told.pieces, told.joined, told.run)
 
 
 def evaluate(plans: Sequence[Plan], shared: Round, facts: Facts, most: int) -> Batch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Final
 from uuid import UUID
 
@@ -59,6 +59,10 @@ RETURNING e.id
 """
 
 _ENSURE_PARTITIONS: Final = "SELECT ensure_partitions(%(first)s, %(last)s)"
+_WEEKS: Final = """
+SELECT to_date(right(c.relname, 8), 'YYYYMMDD') FROM pg_inherits i
+JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'executions'::regclass
+"""
 _DROP_PARTITIONS: Final = "SELECT drop_partitions(%(keep_from)s)"
 
 
@@ -88,6 +92,11 @@ async def ensure_partitions(conn: AsyncConnection, first: datetime, last: dateti
     """Make the weekly partitions of `first` to `last` that are not there; return how many weeks were made."""
     rows = await fetch(conn, _ENSURE_PARTITIONS, {"first": first, "last": last})
     return int(rows[0][0])
+
+
+async def weeks(conn: AsyncConnection) -> set[date]:
+    """Return the Mondays of the weeks that have partitions. There may be gaps: a week with open rows is kept."""
+    return {monday for (monday,) in await fetch(conn, _WEEKS)}
 
 
 async def drop_partitions(conn: AsyncConnection, keep_from: datetime) -> int:
