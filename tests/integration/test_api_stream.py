@@ -149,6 +149,20 @@ async def test_tasks_and_sources_are_told_too(tenant: Tenant, monkeypatch: pytes
         assert (await next_of(told, "source"))["data"]["requested_seq"] == 1
 
 
+async def test_a_pause_and_its_end_are_told_as_changes_of_the_task(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who watches tasks hears that one is paused, and that it is resumed, though its own row stays as it is."""
+    monkeypatch.setattr(feed, "SLOW_POLL", timedelta(0))
+    make_task(tenant)
+    async with served(tenant) as it, listening(it, "tasks") as told:
+        assert (await next_of(told, "task"))["data"]["status"] == "ACTIVE"
+        for call, status in (("pause", "PAUSED"), ("resume", "ACTIVE")):
+            answer = await it.call("POST", f"/projects/default/tasks/export/{call}", "trigger", json={})
+            assert answer.status_code == 200
+            assert (await next_of(told, "task"))["data"]["status"] == status
+
+
 async def test_a_stream_hears_nothing_of_another_tenant(tenant: Tenant) -> None:
     """Naming an execution of another tenant brings silence, like naming one that does not exist."""
     other = make_tenant(tenant.database, "other")

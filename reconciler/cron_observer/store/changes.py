@@ -23,9 +23,14 @@ _EVENTS: Final = text("""
     WHERE tenant_id = :tenant_id AND at > :since AND execution_id BETWEEN :low AND :high
     ORDER BY at, execution_id, seq LIMIT :limit""")
 
+#: A pause changes its task without a word in the task's own row. It is followed by the scheduler whenever it has
+#: begun, changed or ended; the other two instants tell of it while there is none.
 _TASKS: Final = text("""
-    SELECT task_uid, updated_at FROM tasks
-    WHERE tenant_id = :tenant_id AND updated_at > :since ORDER BY updated_at, task_uid LIMIT :limit""")
+    SELECT task_uid, updated_at FROM tasks WHERE tenant_id = :tenant_id AND updated_at > :since
+    UNION
+    SELECT task_uid, greatest(created_at, ended_at, followed_at) FROM pauses
+    WHERE tenant_id = :tenant_id AND (created_at > :since OR ended_at > :since OR followed_at > :since)
+    ORDER BY updated_at, task_uid LIMIT :limit""")
 
 
 _LOG_HEADS: Final = text("""
@@ -51,7 +56,7 @@ async def events_since(
 async def tasks_since(
     conn: AsyncConnection, tenant_id: UUID, since: datetime, limit: int
 ) -> Sequence[tuple[UUID, datetime]]:
-    """Return (task, time) of the tasks changed after `since`, oldest first, at most `limit`."""
+    """Return (task, time) of the tasks changed, paused or resumed after `since`, oldest first, at most `limit`."""
     values = {"tenant_id": tenant_id, "since": since, "limit": limit}
     return [(row.task_uid, row.updated_at) for row in await conn.execute(_TASKS, values)]
 
