@@ -15,6 +15,10 @@ from cron_observer.manifest.scalars import shown
 MAX_BYTES: Final = 5 * 1024 * 1024  # of one file
 MAX_EVENTS: Final = 20_000  # of one file
 MAX_DEPTH: Final = 20  # components inside one another
+MAX_LINES: Final = 160_000  # properties of all events that are kept
+MAX_LINE: Final = 200_000  # characters of one of them: as many dates as a file may hold
+MAX_RULE: Final = 2_000  # characters of a rule
+MAX_NAME: Final = 1_000  # characters of what an event is called; it only serves to find the event
 
 _KEPT: Final = frozenset(
     ("DTSTART", "DTEND", "DURATION", "RRULE", "RDATE", "EXDATE", "RECURRENCE-ID", "UID", "STATUS", "SUMMARY")
@@ -67,7 +71,7 @@ def sift(data: bytes) -> Sifted:
         elif word == "END":
             sieve.end(rest.strip().upper()[:32], number)
         else:
-            sieve.take(line)
+            sieve.take(line, number)
     return sieve.finished()
 
 
@@ -114,17 +118,28 @@ class _Sieve:
             self.kept.lines.append("END:VEVENT")
         self.stack.pop()
 
-    def take(self, line: str) -> None:
+    def take(self, line: str, number: int) -> None:
         """Keep a property that is needed."""
         if self.stack == _EVENT:
             word = _NAME.match(line)
             if word is not None and word[0].upper() in _KEPT:
-                self.kept.lines.append(_ZONE_OF.sub(rf";{ZONE}=\1", line, count=1))
+                self.keep(word[0].upper(), line, number)
         elif self.stack == _ZONE:
             if match := _ZONE_ID.fullmatch(line):
                 self.zone = match[1].strip()
             elif (match := _ZONE_PLACE.fullmatch(line)) and self.zone is not None:
                 self.kept.zones[self.zone] = match[1].strip()
+
+    def keep(self, word: str, line: str, number: int) -> None:
+        """Keep a property of an event, if it may be so long."""
+        if word == "SUMMARY" and len(line) > MAX_NAME:
+            return
+        most = MAX_RULE if word == "RRULE" else MAX_LINE
+        if len(line) > most:
+            raise Refusal(f"its {word} has {len(line):,} characters; at most {most:,} are read", number)
+        if len(self.kept.lines) >= MAX_LINES:
+            raise Refusal("its events have too many properties", number, "split it")
+        self.kept.lines.append(_ZONE_OF.sub(rf";{ZONE}=\1", line, count=1))
 
     def finished(self) -> Sifted:
         """Return what was kept, once the file has ended."""
