@@ -157,7 +157,7 @@ CASES = [
     Case("I1", "no guard of the generation", Mutant("store.plan_rows", ADD, GUARD, "\n"),
          check(test_plan_races.test_a_planner_with_an_old_generation_inserts_nothing, False)),
     Case("I1", "random ids",
-         Mutant("schedule.ids", "slot_id", 'f"{slot.nominal_local.isoformat()}/{slot.fold}"', "os.urandom(8).hex()"),
+         Mutant("schedule.ids", "_label", 'f"{slot.nominal_local.isoformat()}/{slot.fold}"', "os.urandom(8).hex()"),
          check(test_scenarios_cronjobs.test_a_start_has_a_name_of_its_own)),
     Case("I1", "advances in a commit of its own before it inserts",
          Mutant("store.plan_rows", "write_plans", WRITE + ADVANCE, ADVANCE + COMMIT + WRITE),
