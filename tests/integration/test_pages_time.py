@@ -77,6 +77,18 @@ async def test_ranges_are_one_line_of_history(tenant: Tenant) -> None:
     assert "slots skipped" not in failed
 
 
+async def test_lists_say_which_slot_a_run_repeats(tenant: Tenant) -> None:
+    """A row that repeats a slot names its nominal time, on the page of the task and on that of the day."""
+    task, now = make_task(tenant), database_now(tenant.database)
+    at = now - 72 * HOUR
+    slot = make_slot(tenant, task, at, status="FAILED", reason="error", finished_at=at)
+    backfilled(tenant, task, slot, at, now)
+    async with api(tenant) as it:
+        for path in ("/tasks/default/export", f"/?date={now.date()}"):
+            shown = text_of(await get(it, path))
+            assert f"Backfill of {at:%Y-%m-%d %H:%M:%S} UTC" in shown, path
+
+
 async def test_a_repeat_and_its_slot_lead_to_each_other(tenant: Tenant) -> None:
     """The run names the slot, the slot names the run and what kept it from running; the backfill is described."""
     task, now = make_task(tenant), database_now(tenant.database)

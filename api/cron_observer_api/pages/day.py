@@ -164,6 +164,7 @@ def execution_line(row: Row) -> dict[str, Any]:
         "attempt": row["attempt"],
         "worker": row["worker"],
         "trigger": words.TRIGGERS[row["trigger"]],
+        "repeats": row["nominal_at"] if row["repeats"] else None,
         "reason": words.reason(row["reason"]),
         "exit_code": row["exit_code"],
     }

@@ -33,7 +33,7 @@ _BY_STATUS: Final = text(f"""
 #: How far back the counts by outcome look.
 OUTCOMES: Final = timedelta(hours=1)
 
-#: Of ranges, the quarter hours that ended within the last hour count.
+#: Of ranges, the quarter hours that lie within the last hour count.
 _OUTCOMES: Final = text(f"""
     SELECT status, coalesce(reason, '') AS reason, sum(n)::bigint AS n FROM (
         SELECT looked_at.status, looked_at.reason, count(*) AS n FROM (

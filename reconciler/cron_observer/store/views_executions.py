@@ -52,8 +52,8 @@ _ATTEMPTS: Final = text("""
 
 _DAY: Final = text(f"""
     SELECT e.id, e.status, e.late, e.reason, e.trigger, e.fire_at, e.available_at, e.attempt, e.worker, e.exit_code,
-        e.claimed_at, e.started_at, e.finished_at, CASE WHEN e.claimed_at IS NOT NULL THEN {SECONDS} END AS seconds,
-        t.name, p.name AS project_name
+        e.claimed_at, e.started_at, e.finished_at, e.nominal_at, e.repeats,
+        CASE WHEN e.claimed_at IS NOT NULL THEN {SECONDS} END AS seconds, t.name, p.name AS project_name
     FROM executions AS e
     JOIN tasks AS t ON t.tenant_id = e.tenant_id AND t.task_uid = e.task_uid
     JOIN projects AS p ON p.tenant_id = e.tenant_id AND p.project_id = e.project_id

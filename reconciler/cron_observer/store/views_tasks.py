@@ -127,7 +127,7 @@ _ONE: Final = text(f"""
 
 _RUNS: Final = text(f"""
     SELECT e.id, e.status, e.late, e.reason, e.trigger, e.fire_at, e.available_at, e.attempt, e.worker, e.exit_code,
-        e.claimed_at, e.started_at, e.finished_at, e.nominal_at,
+        e.claimed_at, e.started_at, e.finished_at, e.nominal_at, e.repeats,
         CASE WHEN e.claimed_at IS NOT NULL THEN {SECONDS} END AS seconds
     FROM executions AS e
     WHERE e.tenant_id = :tenant_id AND e.task_uid = :task_uid AND e.fire_at <= :now AND {DUE} AND NOT {OBSOLETE}
