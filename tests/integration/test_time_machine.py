@@ -161,7 +161,7 @@ class Machine(RuleBasedStateMachine):
         self.story.model.pause(self.now, last=last, until=until)
         self.pass_on(f"pause{'' if until is None else f' until {until:%d %H:%M}'}{', last' if last else ''}")
 
-    @precondition(lambda self: here(self) and self.story.model.paused(self.now) is not None)
+    @precondition(lambda self: here(self) and foreseen(self) and self.story.model.paused(self.now) is not None)
     @rule()
     def resume(self) -> None:
         self.story.deeds[self.step] = ("resume",)

@@ -71,13 +71,18 @@ class Model:
         return next((one for one in self.pauses if one.open and one.over(now)), None)
 
     def resume(self, now: datetime) -> None:
-        """End the pause."""
+        """End the pause: a last look at what waits, while it still holds."""
         held = self.paused(now)
         if held is not None:
+            self.look(now, claiming=False)
             held.open, held.end = False, min(now + MARGIN, held.end or now + MARGIN)
 
     def slots(self, until: datetime) -> Iterator[Slot]:
-        """Yield every slot that fires up to then: each stretch of time has the schedule that was wanted in it."""
+        """Yield every slot that fires up to then: each stretch of time has the schedule that was wanted in it.
+
+        One that a calendar has moved ahead, and that has fired, is not made again by a schedule that names it too.
+        """
+        seen = set()
         ends = [at for at, _ in self.since[1:]] + [None]
         for (start, block), end in zip(self.since, ends, strict=True):
             if block is None:
@@ -86,7 +91,8 @@ class Model:
             for slot in schedule.slots(start, (end or until) + (FAR if "onExcluded" in block else WINDOW)):
                 begun = slot.fire_at > start
                 ended = end is not None and slot.nominal_at > end and slot.fire_at > end
-                if begun and not ended and slot.fire_at <= until:
+                if begun and not ended and slot.fire_at <= until and slot[:3] not in seen:
+                    seen.add(slot[:3])
                     yield slot
 
     def known(self, slot: Slot) -> str | None:
