@@ -341,13 +341,13 @@ async def upsert(conn: AsyncConnection, tenant_id: UUID, plans: Sequence[Plan], 
     calendars = await plan_facts.calendars(conn, tenant_id, [plan.schedule for plan in plans])
     by_holidays = {digest for digest, calendar in calendars.items() if calendar.uses_holidays}
     parameters = _begun(tenant_id, plans) | {"now": now}
-    parameters["projects"] = [plan.project_id for plan in plans]
-    parameters["owners"] = [plan.owner for plan in plans]
+    parameters["projects"] = arrays.uuids(plan.project_id for plan in plans)
+    parameters["owners"] = arrays.texts(plan.owner for plan in plans)
     parameters["active"] = [plan.active for plan in plans]
-    parameters["schedules"] = [json.dumps(plan.schedule) for plan in plans]
-    parameters["queues"] = [plan.queue for plan in plans]
-    parameters["priorities"] = [plan.priority for plan in plans]
-    parameters["deadlines"] = [plan.start_deadline_seconds for plan in plans]
+    parameters["schedules"] = arrays.texts(json.dumps(plan.schedule) for plan in plans)
+    parameters["queues"] = arrays.texts(plan.queue for plan in plans)
+    parameters["priorities"] = arrays.numbers(plan.priority for plan in plans)
+    parameters["deadlines"] = arrays.numbers(plan.start_deadline_seconds for plan in plans)
     parameters["by_holidays"] = [any(one in by_holidays for _, one in named(plan.schedule)) for plan in plans]
     await fetch(conn, _UPSERT, parameters)
     await fetch(conn, _TRUST, parameters)

@@ -7,7 +7,8 @@ plan, later ones are planned anew. `in_transaction_with_margin` sees to it that 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.errors import DatabaseError
-from cron_observer.store import plan_rows, plan_versions
+from cron_observer.store import arrays, plan_rows, plan_versions
 from cron_observer.store.engine import Database, clock, fetch
 from cron_observer.store.plan_blocks import normalised
 from cron_observer.store.plan_rows import Plan, PlanResult, Round, write_plans
@@ -44,6 +45,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+#: What a new generation is needed for when it changes; see `Plan.inputs`.
+_Inputs = tuple[bool, dict[str, Any], float | None]
 
 #: An open transaction, for those who may not know what it is made of.
 Connection = AsyncConnection
@@ -154,16 +158,11 @@ async def register(
     wanted = {entry.task_uid: entry for entry in entries}
     if not wanted:
         return None
-    rows = await fetch(conn, _LOCK, {"tenant": tenant_id, "uids": sorted(wanted)})
+    rows = await fetch(conn, _LOCK, {"tenant": tenant_id, "uids": arrays.uuids(sorted(wanted))})
     known = {plan.task_uid: plan for plan in (Plan(*row[:-1]) for row in rows)}
     stuck = {plan.task_uid for plan, row in zip(known.values(), rows, strict=True) if row[-1]}
     await _requeue(conn, tenant_id, [entry for uid, entry in wanted.items() if _moved(known.get(uid), entry)])
-    fresh = {uid: _inputs(entry) for uid, entry in wanted.items()}
-    changed = {
-        uid: inputs
-        for uid, inputs in fresh.items()
-        if uid not in known or known[uid].inputs != inputs or (uid in stuck and wanted[uid].active)
-    }
+    changed = await asyncio.to_thread(_changed, wanted, known, stuck)
     if not changed:
         return None
     effective_from = await _effective_from(conn)
@@ -175,7 +174,19 @@ async def register(
     return effective_from
 
 
-def _inputs(entry: PlanInput) -> tuple[bool, dict[str, Any], float | None]:
+def _changed(
+    wanted: Mapping[UUID, PlanInput], known: Mapping[UUID, Plan], stuck: Container[UUID]
+) -> dict[UUID, _Inputs]:
+    """Return the inputs of those tasks that need a new generation. `stuck` are quarantined."""
+    fresh = {uid: _inputs(entry) for uid, entry in wanted.items()}
+    return {
+        uid: inputs
+        for uid, inputs in fresh.items()
+        if uid not in known or known[uid].inputs != inputs or (uid in stuck and wanted[uid].active)
+    }
+
+
+def _inputs(entry: PlanInput) -> _Inputs:
     block = normalised(entry.schedule, entry.seed, entry.calendars, entry.group)
     return entry.active, block, entry.start_deadline_seconds
 
@@ -184,9 +195,7 @@ def _moved(plan: Plan | None, entry: PlanInput) -> bool:
     return plan is not None and (plan.queue, plan.priority) != (entry.queue, entry.priority)
 
 
-def _next_plan(
-    entry: PlanInput, old: Plan | None, inputs: tuple[bool, dict[str, Any], float | None], effective_from: datetime
-) -> Plan:
+def _next_plan(entry: PlanInput, old: Plan | None, inputs: _Inputs, effective_from: datetime) -> Plan:
     active, schedule, start_deadline = inputs
     return Plan(
         task_uid=entry.task_uid,
@@ -223,9 +232,9 @@ async def _requeue(conn: AsyncConnection, tenant_id: UUID, entries: Sequence[Pla
         return
     parameters = {
         "tenant": tenant_id,
-        "uids": [entry.task_uid for entry in entries],
-        "queues": [entry.queue for entry in entries],
-        "priorities": [entry.priority for entry in entries],
+        "uids": arrays.uuids(entry.task_uid for entry in entries),
+        "queues": arrays.texts(entry.queue for entry in entries),
+        "priorities": arrays.numbers(entry.priority for entry in entries),
     }
     await fetch(conn, _REQUEUE_PLANS, parameters)
     await fetch(conn, _REQUEUE_WAITING, parameters)
