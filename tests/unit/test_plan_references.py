@@ -166,6 +166,26 @@ def parsed(path: str, content: list[Document] | None) -> ParsedFile:
     return ParsedFile(path=path, tasks=tuple(made), others=tuple(others))
 
 
+def test_no_circle_comes_into_force() -> None:
+    """A calendar that stays at a version based on another one must not become that one's base."""
+    world = World()
+    world.look({"p.yaml": [(CALENDAR, "x", 0, "y", None)], "q.yaml": [(CALENDAR, "y", 1, None, None)]})
+    turned: Tree = {"p.yaml": [(CALENDAR, "x", 0, "z", None)], "q.yaml": [(CALENDAR, "y", 1, "x", None)]}
+    made = world.look(turned)
+    assert {one.name: one.step for one in made.actions} == {"x": Step.KEEP, "y": Step.KEEP}
+    assert {one.code for several in made.findings.values() for one in several} == {"CO1403", "CO1404"}
+    world.look({"p.yaml": None, "q.yaml": turned["q.yaml"], "r.yaml": [(CALENDAR, "z", 2, None, None)]})
+    assert [row.name for row in world.living(CALENDAR).values() if row.sync == "SYNCED"] == ["z"]
+
+
+def test_a_name_that_is_gone_is_not_proposed() -> None:
+    """Who refers to a calendar that was removed is not asked whether that one was meant."""
+    world = World()
+    world.look({"p.yaml": [(CALENDAR, "x", 0, "y", None)], "q.yaml": [(CALENDAR, "y", 1, None, None)]})
+    made = world.look({"p.yaml": [(CALENDAR, "x", 0, "y", None)]})
+    assert [one.hint for one in made.findings["p.yaml"]] == [None]
+
+
 def still(made: Plan) -> bool:
     """Tell whether a plan changes nothing."""
     return not made.refreshed and all(one.step in (Step.NOOP, Step.KEEP, Step.HOLD) for one in made.actions)

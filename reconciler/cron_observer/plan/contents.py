@@ -68,18 +68,23 @@ class _Work:
         self.files = files
         self.scene = scene
         self.known: dict[str, Content | None] = {}
+        self.refused: set[str] = set()
         self._refuse_circles()
 
     def content(self, name: str) -> Content | None:
         """Return what a calendar holds from now on; None when there is no such calendar."""
         if name not in self.known:
             action, row = self.actions.get(name), self.rows.get(name)
+            # What comes round to itself is what it was; it must not go on for ever.
+            self.known[name] = None if row is None or row.removed else row.content
             if action is not None and isinstance(action.declared, Definition):
-                self.known[name] = self._declared(action, action.declared)
+                content = self._declared(action, action.declared)
             elif row is None or row.removed or (action is not None and action.step is Step.REMOVE):
-                self.known[name] = None
+                content = None
             else:
-                self.known[name] = self._stored(row)
+                content = self._stored(row)
+            if name not in self.refused:
+                self.known[name] = content
         return self.known[name]
 
     def _declared(self, action: Action, declared: Definition) -> Content | None:
@@ -89,7 +94,10 @@ class _Work:
             own = part_of(declared.spec, self._files(declared))
             return self._joined(own, declared.spec)
         except ScheduleError as error:
-            return self._refuse(action, declared, error)
+            if action.name not in self.refused:
+                self._refuse(action, declared, error)
+                self._refuse_circles()  # the version that it stays at may be based on what is based on it now
+            return None
 
     def _files(self, declared: Definition) -> dict[str, Mapping[str, Any]]:
         """Return the calendar files of a calendar. Raises `ScheduleError` for one that cannot be read."""
@@ -122,7 +130,8 @@ class _Work:
         for number, base in enumerate(spec.get("base") or ()):
             content = self.content(base)
             if content is None:
-                message, known = f'the calendar "{base}" is not declared', [*self.rows, *self.actions]
+                message = f'the calendar "{base}" is not declared'
+                known = {other for other in (*self.rows, *self.actions) if other not in (base, *self._gone())}
                 rule = rules.UNKNOWN_CALENDAR.code
                 raise ScheduleError(message, pointer=f"/base/{number}", rule=rule, hint=near(base, known))
             parts += [part for part in content["parts"] if part not in parts]
@@ -134,18 +143,25 @@ class _Work:
             raise ScheduleError(message, pointer="/base", rule=rule, hint=hint)
         return {"parts": parts}
 
-    def _refuse(self, action: Action, declared: Definition, error: ScheduleError) -> Content | None:
+    def _gone(self) -> set[str]:
+        """Return the names that nobody has any more."""
+        gone = {name for name, row in self.rows.items() if row.removed and name not in self.actions}
+        return gone | {name for name, action in self.actions.items() if action.step is Step.REMOVE}
+
+    def _refuse(self, action: Action, declared: Definition, error: ScheduleError) -> None:
         message = error.message[:1].lower() + error.message[1:]
         self.scene.findings.add(declared, Rule(error.rule, "calendar"), message, error.hint, f"/spec{error.pointer}")
+        self.refused.add(action.name)
         row = action.actual
         if row is None or row.removed:
             del self.actions[action.name]
-            return None
-        self.actions[action.name] = keep(row)
-        return row.content
+            self.known[action.name] = None
+        else:
+            self.actions[action.name] = keep(row)
+            self.known[action.name] = row.content
 
     def _refuse_circles(self) -> None:
-        """Refuse what is new about calendars that contain themselves; what is in force contains no circle."""
+        """Refuse what is new about calendars that contain themselves, so that what is in force contains no circle."""
         bases = {name: (row.spec or {}).get("base") or () for name, row in self.rows.items() if not row.removed}
         declared = {name: one.declared for name, one in self.actions.items() if isinstance(one.declared, Definition)}
         bases |= {name: one.spec.get("base") or () for name, one in declared.items()}
@@ -157,7 +173,7 @@ class _Work:
                 message = f"the calendar contains itself: {' → '.join(way)}"
                 hint = "remove one of these from its base"
                 error = ScheduleError(message, pointer="/base", rule=rules.CALENDAR_CYCLE.code, hint=hint)
-                self.known[name] = self._refuse(action, one, error)
+                self._refuse(action, one, error)
 
 
 def _circle(name: str, bases: Mapping[str, Any]) -> list[str]:

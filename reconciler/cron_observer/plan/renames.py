@@ -64,7 +64,7 @@ def _judge(
     old_key, new_key = (TASK, str(task.renamed_from)), (TASK, task.name)
     old, new = rows.get(old_key), rows.get(new_key)
     declared = old_key in claims or (old is not None and scene.ours(old) and scene.still_declares(old))
-    if new is not None and (_is_past(task, claims[new_key], new, scene) or (declared and not new.removed)):
+    if new is not None and _is_past(task, claims[new_key], new, scene):
         return
     rule, doubt = RENAME_REFUSED, None
     if declared:
