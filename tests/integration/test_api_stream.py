@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from cron_observer.schedule import new_id
 from cron_observer_api import feed, stream
 from support.api import Api, served
 from support.databases import Tenant, make_tenant
@@ -87,6 +88,17 @@ async def test_changes_of_executions_are_told_as_items_of_the_list(tenant: Tenan
             while told["data"]["status"] != "RUNNING":
                 told = await next_of(one, "execution")
             assert told["data"]["id"] == first == given["id"]
+
+
+async def test_a_slot_that_calendars_have_brought_forward_is_told(tenant: Tenant) -> None:
+    """A slot that fires two weeks before its nominal instant is heard of like any other."""
+    task, now = make_task(tenant), database_now(tenant.database)
+    nominal = now + timedelta(days=13)
+    slot = new_id(nominal, task)
+    make_slot(tenant, task, now, id=slot, nominal_at=nominal)
+    async with served(tenant) as it, listening(it, "executions") as told:
+        assert (await claim(it))["id"] == str(slot)
+        assert (await next_of(told, "execution"))["data"]["id"] == str(slot)
 
 
 async def test_a_stream_is_resumed_behind_its_last_id(tenant: Tenant) -> None:

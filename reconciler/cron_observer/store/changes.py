@@ -12,11 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.schedule import id_ceil, id_floor
 
-#: An event may belong to an execution this much older: a run deadline is a week at most, a retry waits a day.
-OLDEST: Final = timedelta(days=15)
+#: How far the nominal instant, which the id begins with, may lie from the fire time: calendars move it by two weeks.
+_MOVED: Final = timedelta(days=16)
 
-#: Slots are planned this far ahead.
-NEWEST: Final = timedelta(days=3)
+#: An event may belong to an execution this much older: it is offered for a week, runs for another, and waits a day.
+OLDEST: Final = timedelta(days=15) + _MOVED
+
+#: What fires early bears the instant of a slot that is still to come.
+NEWEST: Final = _MOVED
 
 _EVENTS: Final = text("""
     SELECT execution_id, seq, at FROM execution_events
