@@ -174,7 +174,7 @@ MUTANTS: dict[str, tuple[Break, Check]] = {
         text(places, "_GIVE_BACK", "r.scope = v.scope", "false"), raced("group"),
     ),
     "a group without its places": (
-        text(places, "_GROUPS", "g.removed_at IS NULL", "false"), check(test_places.test_a_group_has_so_many_places),
+        text(places, "_GROUPS", "g.name = wanted.name", "false"), check(test_places.test_a_group_has_so_many_places),
     ),
     "a place of a group that is kept for ever": (
         text(apply, "_APPLY", "AND m.frees", "AND m.frees AND starts_with(r.scope, 'task:')"),
