@@ -94,6 +94,14 @@ def test_a_schedule_that_is_over_says_so() -> None:
     assert "no fires" in done.output
 
 
+@pytest.mark.parametrize(("after", "shown"), [("0001-01-01", "  1970-01-01 "), ("9999-12-31T23:59:59", "no fires")])
+def test_no_time_is_too_far_away(after: str, shown: str) -> None:
+    """Any time that can be written is answered, in any zone."""
+    for place in ("UTC", "Asia/Tokyo", "America/New_York"):
+        done = run("* * * * *", "--after", after, "--timezone", place)
+        assert (done.exit_code, shown in done.output) == (0, True), done.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

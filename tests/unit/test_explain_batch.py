@@ -126,3 +126,12 @@ def test_a_wrong_field_is_named(field: str, value: Any, said: str) -> None:
 def test_a_schedule_that_windows_leave_nothing_of_is_answered() -> None:
     """A search without end is given up: there are no fires, and no error."""
     assert fires({"cron": "0 5 * * *", "windows": [{"from": "10:00", "to": "11:00"}]}) == []
+
+
+@pytest.mark.parametrize(("after", "count"), [("0001-01-01T00:00:00Z", 2), ("9999-12-31T23:59:59Z", 0)])
+@pytest.mark.parametrize("rule", ["skip", "next_allowed", "previous_allowed"])
+def test_no_time_is_too_far_away(after: str, count: int, rule: str) -> None:
+    """Behind any time that can be written a schedule fires from 1970 on, or not any more."""
+    block = {"cron": "0 6 * * *", "calendars": {"exclude": ["free"]}, "onExcluded": rule, "jitter": "1h", "seed": "a/b"}
+    answered = ask(block, 2, after=after, calendars={"free": HOLIDAYS})
+    assert len(answered["fires"]) == count

@@ -103,7 +103,7 @@ class Schedule:
         """
         if self._jitter is None:
             return self._fire_slots(after)
-        delayed = map(self._delayed, self._fire_slots(after - self._jitter.most))
+        delayed = map(self._delayed, self._fire_slots(max(after, EPOCH) - self._jitter.most))
         return (slot for slot in delayed if slot.fire_at > after)
 
     def next_fires(self, after: datetime, count: int) -> list[datetime]:
@@ -242,7 +242,7 @@ class Schedule:
 
     def _fire_slots(self, after: datetime) -> Iterator[Slot]:
         """The slots that fire behind `after`, in order, before jitter."""
-        start = after - timedelta(days=16) if self._gate is not None and self._gate.forward else after
+        start = max(after, EPOCH) - timedelta(days=16) if self._gate is not None and self._gate.forward else after
         waiting: list[tuple[datetime, Slot]] = []
         settled = start
         for slot in self._searched(_floor(start, _MILLISECOND)):

@@ -26,6 +26,7 @@ MIXED: Final = "mixed"
 #: How many slots are looked through for those that are skipped, and how far behind `after` if nothing fires.
 _LOOKED_AT: Final = 20_000
 _LOOKED_AHEAD: Final = timedelta(days=31)
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 _GAPS: Final = {
     GapRule.FIRST_VALID: "what a clock change skips fires right after it",
@@ -85,7 +86,8 @@ def explain(
     compile_schedule(known, calendars or {})  # its jitter may be wrong
     crons = read_crons(spec)
     slots = list(islice(schedule.next_fire_slots(after), count)) if count > 0 else []
-    until = slots[-1].fire_at if slots else after + _LOOKED_AHEAD
+    ahead = _LOOKED_AHEAD if _NEVER - after > _LOOKED_AHEAD else timedelta()
+    until = slots[-1].fire_at if slots else after + ahead
     return Explanation(
         words=describe(spec),
         kind=_kind(spec, crons),
