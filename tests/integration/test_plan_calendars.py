@@ -75,6 +75,31 @@ async def test_a_calendar_that_is_missing_harms_its_task_alone(database: FreshDa
     assert fires(database, uids["gone"]) == []
 
 
+@pytest.mark.parametrize(
+    ("schedule", "left"),
+    [
+        ({"cron": "0 9 * * sun"}, False),
+        ({"every": "7d", "anchor": "2026-01-04T09:00:00"}, False),
+        ({"cron": "0 9 * * sun", "endAt": "2200-01-01T00:00:00"}, True),
+        ({"at": "2020-01-05T09:00:00"}, True),
+    ],
+)
+async def test_a_schedule_of_which_calendars_leave_nothing_is_put_aside(
+    database: FreshDatabase, tenant: Tenant, schedule: dict[str, Any], left: bool
+) -> None:
+    """A task that would never fire is quarantined until its calendar changes; one that is over is not."""
+    uid = make_unplanned(tenant)
+    wanted = schedule | {"calendars": {"include": ["work"]}}
+    await edit(tenant, entry(tenant, uid, wanted, calendars=keep_calendar(tenant, "work", weekdays=[1, 2, 3, 4, 5])))
+    query = "SELECT quarantine FROM tasks WHERE task_uid = %s"
+    assert (database.value(query, uid) is None) is left
+    if not left:
+        assert "never fires" in database.value(query, uid)
+        await edit(tenant, entry(tenant, uid, wanted, calendars=keep_calendar(tenant, "work", weekdays=[0])))
+        assert database.value(query, uid) is None
+        assert plan_of(database, uid)["next_fire_at"] is not None
+
+
 async def test_the_version_of_holiday_data_is_kept(database: FreshDatabase, tenant: Tenant) -> None:
     """Slots and plan of a task whose calendars name public holidays say by which data they were decided."""
     holidays = keep_calendar(tenant, "de", holidays=[{"country": "DE", "subdivision": None}])

@@ -21,6 +21,7 @@ from cron_observer.horizon import Aim, Stretch, aim, remainder, stretch
 from cron_observer.model import GroupSpec, ScheduleSpec
 from cron_observer.schedule import Schedule, Slot
 from cron_observer.schedule import compile as compile_schedule
+from cron_observer.schedule.codes import refuse
 from cron_observer.schedule.windows import Windows
 from cron_observer.schedule.zones import zone
 from cron_observer.store.plan_blocks import canonical
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 #: ``H`` as a word of a cron expression, not the one in THU.
 _HASHED: Final = re.compile(r"(?i)(?<![a-z])h")
+
+_NOTHING_LEFT: Final = "look at what they include and exclude; a changed calendar is tried at once."
 
 #: No skips in a row.
 _NONE: Final = Skips(None, 0)
@@ -253,6 +256,8 @@ class Worker:
         if not plan.active:
             return Planned(plan, (), plan.planned_until, None, None)
         shared, until, due_at, next_fire_at = self._round.part(self._ready(plan), plan.planned_until)
+        if next_fire_at is None and _endless(plan.schedule):
+            raise refuse("CO3022", "The schedule never fires: its calendars leave nothing of it.", _NOTHING_LEFT)
         return self._told(shared, plan, until, due_at, next_fire_at)
 
     def ending(self, plan: Plan, until: datetime) -> Planned:
@@ -306,6 +311,11 @@ def evaluate(plans: Sequence[Plan], shared: Round, facts: Facts, most: int) -> B
         room -= max(len(one.slots), shared.made - before)
         batch.planned.append(one)
     return batch
+
+
+def _endless(block: Mapping[str, Any]) -> bool:
+    """Say whether only calendars can keep a schedule from firing again; validation has judged all else."""
+    return bool(block.get("calendars") and (block.get("cron") or block.get("every")) and not block.get("endAt"))
 
 
 def _reason(error: Exception) -> str:
