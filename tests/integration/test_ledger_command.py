@@ -15,7 +15,6 @@ from uuid import UUID
 import pytest
 
 from cron_observer.cli import commands
-from cron_observer.store import plans
 from support.databases import Tenant
 from support.documents import ROOT, blocks
 from support.plans import begin, make_unplanned, plan_all
@@ -57,11 +56,7 @@ def check(tenant: Tenant, capsys: pytest.CaptureFixture[str], tmp_path: Path, mo
 async def planned(tenant: Tenant, name: str) -> UUID:
     """Plan a task that has fired every half hour for a day."""
     uid, now = make_unplanned(tenant, name), database_now(tenant.database)
-    schedule, start = {"cron": "*/30 * * * *"}, now - timedelta(days=1)
-    begin(tenant, uid, schedule, start)
-    row = {"tenant_id": tenant.tenant_id, "task_uid": uid, "generation": 1, "active": True}
-    row |= {"schedule": plans.normalised(schedule, "default/export"), "effective_from": start, "created_at": start}
-    tenant.database.insert("plan_history", [row])
+    begin(tenant, uid, {"cron": "*/30 * * * *"}, now - timedelta(days=1))
     await plan_all(tenant, now)
     return uid
 

@@ -20,7 +20,7 @@ MEMBERS = {
     "id", "task", "status", "reason", "late", "trigger", "scheduled_for", "nominal_local", "nominal_fold", "timezone",
     "fire_at", "available_at", "queue", "priority", "attempt", "fence", "worker", "lease_until", "started_at",
     "finished_at", "duration_seconds", "run_deadline", "heartbeat_every_seconds", "cancel_requested", "progress",
-    "checkpoint", "payload", "result", "exit_code", "error", "run_token", "definition",
+    "checkpoint", "payload", "result", "exit_code", "error", "run_token", "definition", "repeats", "backfill_id",
 }  # fmt: skip
 
 
