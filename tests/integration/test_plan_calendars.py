@@ -64,7 +64,7 @@ async def test_a_calendar_that_is_missing_harms_its_task_alone(database: FreshDa
     await edit(
         tenant,
         entry(tenant, uids["unnamed"], schedule),
-        entry(tenant, uids["gone"], schedule, calendars={"off": "0" * 64}),
+        entry(tenant, uids["gone"], schedule, calendars={"off": "f" * 64}),
         entry(tenant, uids["good"], schedule, calendars=good),
     )
     why = {row["name"]: row["quarantine"] for row in database.rows("SELECT name, quarantine FROM tasks")}
