@@ -181,14 +181,14 @@ def _bases(declared: Declared) -> Iterator[Crossing]:
             fault = _unknown("Calendar", base, ("spec", "base", number), declared.calendars, declared)
             if fault is not None:
                 yield one, fault
-        way = _circle(name, bases)
+        way = circle(name, bases)
         if way:
             message = f"the calendar contains itself: {' → '.join(way)}"
             at: Path = ("spec", "base", bases[name].index(way[1]))
             yield one, Fault(rules.CALENDAR_CYCLE, at, message, "remove one of these names from its base")
 
 
-def _circle(name: str, bases: Mapping[str, Collection[str]]) -> list[str]:
+def circle(name: str, bases: Mapping[str, Collection[str]]) -> list[str]:
     """Return the shortest way from a calendar through its bases back to itself; empty if there is none."""
     ways, seen = [[name]], {name}
     for way in ways:

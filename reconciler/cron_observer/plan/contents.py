@@ -11,6 +11,7 @@ from typing import Any
 
 from cron_observer.errors import ScheduleError
 from cron_observer.manifest import rules
+from cron_observer.manifest.references import circle
 from cron_observer.manifest.rules import Rule
 from cron_observer.model import Definition
 from cron_observer.plan.actions import APPLIED, CALENDAR, Action, Actual, Refreshed, Step
@@ -168,22 +169,9 @@ class _Work:
         for name, one in declared.items():
             action = self.actions[name]
             changed = action.actual is None or action.actual.removed or action.actual.spec_hash != action.spec_hash
-            way = _circle(name, bases) if changed else []
+            way = circle(name, bases) if changed else []
             if way:
                 message = f"the calendar contains itself: {' → '.join(way)}"
                 hint = "remove one of these from its base"
                 error = ScheduleError(message, pointer="/base", rule=rules.CALENDAR_CYCLE.code, hint=hint)
                 self._refuse(action, one, error)
-
-
-def _circle(name: str, bases: Mapping[str, Any]) -> list[str]:
-    """Return the shortest way from a calendar through its bases back to itself; empty if there is none."""
-    ways, seen = [[name]], {name}
-    for way in ways:
-        for base in bases.get(way[-1], ()):
-            if base == name:
-                return [*way, name]
-            if base not in seen:
-                seen.add(base)
-                ways.append([*way, base])
-    return []
