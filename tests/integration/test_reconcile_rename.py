@@ -38,7 +38,8 @@ async def test_a_renamed_task_is_the_same_task(tenant: Tenant, tmp_path: Path) -
         assert it.names("true") == ["beta"]
         after = it.task("beta")
         changed = {name for name in after if after[name] != before[name]}
-        assert changed == {"name", "live_name", "path", "commit", "subject", "committed_at", "updated_at"}
+        # Two commits of the same second have the same date.
+        assert changed - {"committed_at"} == {"name", "live_name", "path", "commit", "subject", "updated_at"}
         assert (after["seed"], after["generation"], after["commit"]) == ("default/alpha", 1, commit)
         assert (it.plan("beta"), slots(it)) == (plan, planned)
         assert it.runs()[0]["counts"] == {"renamed": 1, "files": 2, "errors": 0, "warnings": 0}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -38,6 +38,19 @@ def named_files(one: Definition) -> dict[str, str]:
     entries = one.spec.get("entries") or () if one.kind == "Calendar" else ()
     paths = {entry["ics"]: file_path(one.path, entry["ics"]) for entry in entries if "ics" in entry}
     return {written: path for written, path in paths.items() if path is not None}
+
+
+def circle(name: str, bases: Mapping[str, Collection[str]]) -> list[str]:
+    """Return the shortest way from a calendar through its bases back to itself; empty if there is none."""
+    ways, seen = [[name]], {name}
+    for way in ways:
+        for base in bases.get(way[-1], ()):
+            if base == name:
+                return [*way, name]
+            if base not in seen:
+                seen.add(base)
+                ways.append([*way, base])
+    return []
 
 
 def check(spec: Mapping[str, Any], faulty: set[Path]) -> Iterator[Fault]:

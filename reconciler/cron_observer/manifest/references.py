@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cron_observer import errors
 from cron_observer.manifest import rules
-from cron_observer.manifest.calendar import named_files
+from cron_observer.manifest.calendar import circle, named_files
 from cron_observer.manifest.files import NOUNS
 from cron_observer.manifest.values import Fault, Path
 from cron_observer.model import Definition, ScheduleSpec, Severity, TaskDefinition
@@ -186,16 +186,3 @@ def _bases(declared: Declared) -> Iterator[Crossing]:
             message = f"the calendar contains itself: {' → '.join(way)}"
             at: Path = ("spec", "base", bases[name].index(way[1]))
             yield one, Fault(rules.CALENDAR_CYCLE, at, message, "remove one of these names from its base")
-
-
-def circle(name: str, bases: Mapping[str, Collection[str]]) -> list[str]:
-    """Return the shortest way from a calendar through its bases back to itself; empty if there is none."""
-    ways, seen = [[name]], {name}
-    for way in ways:
-        for base in bases.get(way[-1], ()):
-            if base == name:
-                return [*way, name]
-            if base not in seen:
-                seen.add(base)
-                ways.append([*way, base])
-    return []

@@ -11,7 +11,7 @@ from typing import Any
 
 from cron_observer.errors import ScheduleError
 from cron_observer.manifest import rules
-from cron_observer.manifest.references import circle
+from cron_observer.manifest.calendar import circle
 from cron_observer.manifest.rules import Rule
 from cron_observer.model import Definition
 from cron_observer.plan.actions import APPLIED, CALENDAR, Action, Actual, Refreshed, Step
