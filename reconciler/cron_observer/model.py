@@ -14,6 +14,10 @@ API_VERSION: Final = "cron-observer/v1"
 #: Identity of a task inside its project.
 TASK_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,126}[a-z0-9])?")
 
+#: Annotations of a Task that say how it comes to be.
+ADOPT: Final = "cron-observer/adopt"
+NEW_IDENTITY: Final = "cron-observer/new-identity"
+
 _DURATION: Final = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -267,11 +271,22 @@ class TaskDefinition:
     name: str
     spec: Mapping[str, Any]
     renamed_from: str | None = None
+    transfer_from: str | None = None  #: the source that this one may take the task over from
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     path: str
     line: int
     document: int = 0  #: position of the document in its file, from 0
+
+    @property
+    def adopts(self) -> bool:
+        """Whether it may take over a task of that name which the API owns."""
+        return self.annotations.get(ADOPT) == "true"
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether it is another task than a removed one of that name: a uid and a history of its own."""
+        return self.annotations.get(NEW_IDENTITY) == "true"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,7 +300,7 @@ class ParsedFile:
     path: str
     tasks: Sequence[TaskDefinition] = ()
     broken_names: Sequence[str] = ()
-    others: Sequence[Definition] = ()  #: calendars and task groups
+    others: Sequence[Definition] = ()  #: calendars, task groups, defaults and projects
     broken_others: Sequence[tuple[str, str]] = ()  #: kind and name
     findings: Sequence[Finding] = ()
     parseable: bool = True
@@ -338,11 +353,27 @@ class GroupSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """One valid document that declares no task: a Calendar or a TaskGroup. `spec` is effective."""
+    """One valid document that declares no task: a Calendar, a TaskGroup, Defaults or a Project.
 
-    kind: str  #: Calendar or TaskGroup
+    `spec` is effective, but for Defaults, whose ``spec.spec`` is what tasks are given, as it was written.
+    """
+
+    kind: str
     name: str
     spec: Mapping[str, Any]
+    transfer_from: str | None = None
     path: str
     line: int
     document: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What the documents of a source are read with: its environment, and what its Defaults and Project give them.
+
+    `layers` are valid `Definition`s of the kinds Defaults and Project, of this source alone. Which of them bear upon a
+    file, and in which order, is decided where specs are composed.
+    """
+
+    environment: str | None = None
+    layers: tuple[Definition, ...] = ()

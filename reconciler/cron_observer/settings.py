@@ -7,13 +7,29 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple, get_origin, get_type_hints
+from typing import Annotated, Any, Final, NamedTuple
 
 from cron_observer.errors import SettingsError
+from cron_observer.setting import (
+    Setting,
+    WrongValueError,
+    a_choice,
+    a_database,
+    a_name,
+    a_path,
+    a_text,
+    a_url,
+    a_whole,
+    declared,
+    several,
+)
+from cron_observer.source_settings import SourceSettings
+
+__all__ = ["DEFAULT_FILE", "ROLES", "Setting", "Settings", "SourceSettings", "declared", "load", "redacted"]
 
 #: The settings file that is read when none is named and it exists in the current folder.
 DEFAULT_FILE: Final = Path("cron-observer.toml")
@@ -28,189 +44,82 @@ _OTHERS_PREFIXES: Final = ("EXECUTION_", "GIT_", "TEST_")
 ROLES: Final = ("api", "reconciler", "scheduler")
 
 
-class _WrongValueError(ValueError):
-    """A value does not fit; the message says what fits."""
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise _WrongValueError("must be a text that is not empty")
-    return value.strip()
-
-
-def _whole(low: int, high: int) -> Callable[[Any], int]:
-    def read(value: Any) -> int:
-        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value.strip()):
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise _WrongValueError(f"must be a whole number from {low} to {high}")
-        return value
-
-    return read
-
-
-def _number(low: float, high: float) -> Callable[[Any], float]:
-    def read(value: Any) -> float:
-        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", value.strip()):
-            value = float(value)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise _WrongValueError(f"must be a number from {low:g} to {high:g}")
-        return float(value)
-
-    return read
-
-
-def _choice(*words: str) -> Callable[[Any], str]:
-    def read(value: Any) -> str:
-        if value not in words:
-            raise _WrongValueError(f"must be one of {', '.join(words)}")
-        return str(value)
-
-    return read
-
-
-def _several(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        value = [part for part in (part.strip() for part in value.split(",")) if part]
-    if not isinstance(value, list | tuple) or not all(isinstance(part, str) and part for part in value):
-        raise _WrongValueError("must be a list of texts")
-    return tuple(value)
-
-
-def _path(value: Any) -> Path:
-    if isinstance(value, Path):
-        return value
-    return Path(_text(value)).expanduser()
-
-
-def _name(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", value):
-        raise _WrongValueError("must be 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends")
-    return value
-
-
-def _database(value: Any) -> str:
-    match = re.fullmatch(r"postgres(?:ql)?(?:\+psycopg)?://(\S+)", _text(value))
-    if match is None:
-        raise _WrongValueError("must be a URL such as postgresql://user@host/database")
-    return f"postgresql+psycopg://{match[1]}"
-
-
-def _web(value: Any) -> str:
-    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", _text(value)):
-        raise _WrongValueError("must be a URL such as https://cron.example.org")
-    return _text(value).rstrip("/")
-
-
-class Setting(NamedTuple):
-    """How a setting is read, and what it means."""
-
-    read: Callable[[Any], Any]
-    doc: str  #: unit, default and reason; docs/reference/settings.md repeats it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceSettings:
-    """One entry of ``[[sources]]``: a place that manifests come from."""
-
-    name: Annotated[str, _name, "What the source is called, on the pages and in commands. Required."]
-    url: Annotated[
-        str,
-        _text,
-        "A Git URL, the path of a repository, or a plain folder, which is watched. Required. A relative path "
-        "counts from the settings file.",
-    ] = field(repr=False)
-    ref: Annotated[str | None, _text, "Branch or tag to follow. Default: the repository's own HEAD."] = None
-    paths: Annotated[
-        tuple[str, ...], _several, "Folders inside it to read. Default: the whole tree, dot-folders left out."
-    ] = ()
-    ignore: Annotated[tuple[str, ...], _several, "Glob patterns of files to leave out. Default: none."] = ()
-    environment: Annotated[
-        str | None, _name, "The environment that it describes, shown beside its name. Default: none."
-    ] = None
-    project: Annotated[str, _name, "Project of its tasks. Default: the setting `project`."] = "default"
-    poll_seconds: Annotated[
-        float,
-        _number(0.2, 86_400),
-        "Seconds between two looks for new commits, 0.2 to 86400. Default: 1 for a local repository (a look "
-        "reads one ref), 30 for a URL (kind to the forge; `sync` does not wait for it).",
-    ] = 30.0
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What an operator may set. `origins` says for each where its value came from."""
 
     data_dir: Annotated[
         Path,
-        _path,
+        a_path,
         "Folder for the embedded PostgreSQL, Git mirrors and `dev.env`. Default `.cron-observer` below the "
         "current folder, so that a checkout is a whole. A relative path in the file counts from the file.",
     ] = Path(".cron-observer")
     database_url: Annotated[
         str | None,
-        _database,
+        a_database,
         "PostgreSQL 15 or newer to use, such as `postgresql://user:password@host/database`. Default: the "
         "embedded server, so that nothing has to be prepared.",
     ] = field(default=None, repr=False)
     database_url_api: Annotated[
-        str | None, _database, "What the API connects with. Default: `database_url`, in the API's role."
+        str | None, a_database, "What the API connects with. Default: `database_url`, in the API's role."
     ] = field(default=None, repr=False)
     database_url_reconciler: Annotated[
-        str | None, _database, "The same for the reconciler. Default: `database_url`, in its role."
+        str | None, a_database, "The same for the reconciler. Default: `database_url`, in its role."
     ] = field(default=None, repr=False)
     database_url_scheduler: Annotated[
-        str | None, _database, "The same for the scheduler. Default: `database_url`, in its role."
+        str | None, a_database, "The same for the scheduler. Default: `database_url`, in its role."
     ] = field(default=None, repr=False)
     host: Annotated[
         str,
-        _text,
+        a_text,
         "Address to listen on. Default 127.0.0.1: on loopback, reading needs no key; elsewhere all does.",
     ] = "127.0.0.1"
     port: Annotated[
-        int, _whole(1, 65_535), "TCP port to listen on. Default 8475; `./start` takes the next free one."
+        int, a_whole(1, 65_535), "TCP port to listen on. Default 8475; `./start` takes the next free one."
     ] = 8475
     base_url: Annotated[
-        str | None, _web, "How people reach the pages, for links. Default: made from `host` and `port`."
+        str | None, a_url, "How people reach the pages, for links. Default: made from `host` and `port`."
     ] = None
     allowed_hosts: Annotated[
         tuple[str, ...],
-        _several,
+        several,
         "Host names that a request may carry beside loopback's, `host` and that of `base_url`. Others are "
         "refused with 400, against DNS rebinding. Default: none.",
     ] = ()
     log_format: Annotated[
         str,
-        _choice("auto", "console", "json"),
+        a_choice("auto", "console", "json"),
         "`json` is one object a line, `console` is for people. Default `auto`: console on a terminal, else json.",
     ] = "auto"
     log_level: Annotated[
         str,
-        _choice("debug", "info", "warning", "error"),
+        a_choice("debug", "info", "warning", "error"),
         "The least severe line that is written. Default `info`.",
     ] = "info"
     pool_size_api: Annotated[
         int,
-        _whole(2, 200),
+        a_whole(2, 200),
         "Connections of an API process, 2 to 200. Default 8, which keeps two cores of PostgreSQL busy; "
         "waiting claims hold none.",
     ] = 8
     pool_size_reconciler: Annotated[
-        int, _whole(1, 50), "Connections of a reconciler, 1 to 50. Default 2: one applies, another looks."
+        int, a_whole(1, 50), "Connections of a reconciler, 1 to 50. Default 2: one applies, another looks."
     ] = 2
     pool_size_scheduler: Annotated[
         int,
-        _whole(1, 50),
+        a_whole(1, 50),
         "Connections of a scheduler, 1 to 50. Default 2, its own, so that a busy API cannot starve it.",
     ] = 2
     retention_days: Annotated[
         int,
-        _whole(7, 3_650),
+        a_whole(7, 3_650),
         "Days that executions, events and logs are kept, 7 to 3650. Default 90, so that a quarter can be "
         "looked back on. They go in whole weeks, never while one of them is open.",
     ] = 90
-    tenant: Annotated[str, _name, "Name of the first tenant, made when it is not there. Default `default`."] = "default"
-    project: Annotated[str, _name, "Name of the first project, made when it is not there. Default `default`."] = (
+    tenant: Annotated[str, a_name, "Name of the first tenant, made when it is not there. Default `default`."] = (
+        "default"
+    )
+    project: Annotated[str, a_name, "Name of the first project, made when it is not there. Default `default`."] = (
         "default"
     )
     sources: tuple[SourceSettings, ...] = ()  #: where manifests come from: a `[[sources]]` table each
@@ -236,12 +145,6 @@ class Settings:
                 for name in _SOURCE_KEYS
             ]
         return rows
-
-
-def declared(kind: type) -> dict[str, Setting]:
-    """Return the settings that a class of settings declares, by name."""
-    hints = get_type_hints(kind, include_extras=True)
-    return {name: Setting(*hint.__metadata__) for name, hint in hints.items() if get_origin(hint) is Annotated}
 
 
 _SCALARS: Final = declared(Settings)
@@ -279,7 +182,7 @@ def _suggest(word: str, known: Iterable[str]) -> str:
 def _read(given: _Given, name: str, setting: Setting) -> Any:
     try:
         return setting.read(given.value)
-    except _WrongValueError as error:
+    except WrongValueError as error:
         raise SettingsError(f"{given.origin}: {name} {error}", hint=setting.doc) from None
 
 

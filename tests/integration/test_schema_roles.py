@@ -40,6 +40,8 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "slot_ranges": {"INSERT", "UPDATE", "DELETE"},
         "pauses": {"INSERT", "UPDATE"},
         "backfills": {"INSERT"},
+        "approvals": {"INSERT"},
+        "hook_deliveries": {"INSERT"},
     },
     "cron_observer_reconciler": {
         "executions": {"INSERT", "DELETE"},
@@ -55,8 +57,12 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "task_revisions": {"INSERT"},
         "audit_log": {"INSERT"},
         "sources": {"INSERT", "UPDATE"},
-        "sync_runs": {"INSERT", "UPDATE"},
+        "sync_runs": {"INSERT", "UPDATE", "DELETE"},
         "projects": {"INSERT", "UPDATE"},
+        "layers": {"INSERT", "UPDATE", "DELETE"},
+        "commit_statuses": {"INSERT", "UPDATE", "DELETE"},
+        "hook_deliveries": {"DELETE"},
+        "approvals": {"DELETE"},
     },
     "cron_observer_scheduler": {
         "executions": {"INSERT", "UPDATE", "DELETE"},
@@ -75,11 +81,17 @@ GRANTS: dict[str, dict[str, set[str]]] = {
 #: Columns that a role may update though not the whole table.
 COLUMN_GRANTS: dict[str, dict[str, set[str]]] = {
     "cron_observer_api": {
-        "sources": {"requested_seq", "next_poll_at"},
+        "sources": {
+            *("requested_seq", "next_poll_at"),
+            *("suspended_at", "suspended_until", "suspended_by", "suspend_reason"),
+        },
         "calendars": {"updated_at"},
         "task_groups": {"updated_at"},
     },
-    "cron_observer_reconciler": {"executions": {"queue", "priority", "plan_generation"}},
+    "cron_observer_reconciler": {
+        "executions": {"queue", "priority", "plan_generation"},
+        "approvals": {"used_at", "run_id"},
+    },
     "cron_observer_scheduler": {
         "tasks": {"quarantine", "deleted_at", "updated_at"},
         "pauses": {"ended_at", "ended_by", "followed_at", "runs"},
@@ -193,8 +205,8 @@ def filler(table: Table, tenant: Tenant, **given: Any) -> dict[str, Any]:
         "status": "SKIPPED" if table.name == "slot_ranges" else "PENDING",
         "trigger": "manual",
         "owner": "api",
-        "kind": "git",
-        "state": "ok",
+        "kind": "Defaults" if table.name == "layers" else "git",
+        "state": "success" if table.name == "commit_statuses" else "ok",
         "outcome": "applied",
         "severity": "error",
         "codec": "zlib",

@@ -174,7 +174,7 @@ def test_sources(tmp_path: Path) -> None:
         ('name = "main"', "sources[0].url is missing"),
         ('url = "x"', "sources[0].name is missing"),
         ('name = "main"\nurl = "x"\nbranch = "y"', "unknown key sources[0].branch"),
-        ('name = "main"\nurl = "x"\nprovider = "github"', "unknown key sources[0].provider"),
+        ('name = "main"\nurl = "x"\nflavour = "github"', "unknown key sources[0].flavour"),
         ('name = "main"\nurl = "x"\npoll_seconds = 0', "sources[0].poll_seconds must be"),
         ('name = "main"\nurl = "x"\n[[sources]]\nname = "main"\nurl = "y"', "two sources are called main"),
     ],

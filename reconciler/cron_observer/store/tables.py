@@ -30,10 +30,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from cron_observer.lifecycle import FINAL, Reason, Status, Trigger
-from cron_observer.store import time_tables
+from cron_observer.store import source_tables, time_tables
 from cron_observer.store.columns import INSTANT, LABEL, column, metadata, tenant, words
 
-__all__ = ["PARTITIONED", "metadata", "time_tables"]
+__all__ = ["PARTITIONED", "metadata", "source_tables", "time_tables"]
 
 tenants = Table(
     "tenants",
@@ -110,6 +110,16 @@ sources = Table(
     column("conditions", JSONB, "'{}'"),
     column("counts", JSONB, "'{}'"),
     column("created_at", INSTANT),
+    column("failure_policy", Text, "'isolate'"),
+    column("observed_seq", BigInteger, "0"),
+    Column("refused", Text),
+    Column("plan_hash", Text),
+    Column("held", JSONB),
+    Column("checked_at", INSTANT),
+    Column("suspended_at", INSTANT),
+    Column("suspended_until", INSTANT),
+    Column("suspended_by", Text),
+    Column("suspend_reason", Text),
     PrimaryKeyConstraint("tenant_id", "source_id", name="a_source_is_its_id"),
     UniqueConstraint("tenant_id", "name", name="a_source_name_is_used_once"),
     ForeignKeyConstraint(
@@ -118,7 +128,9 @@ sources = Table(
         name="a_source_has_a_project",
     ),
     CheckConstraint("kind IN ('git', 'folder')", name="a_source_is_git_or_a_folder"),
-    CheckConstraint("mode IN ('enforce')", name="a_source_mode_is_known"),
+    CheckConstraint("mode IN ('enforce', 'observe')", name="a_source_mode_is_known"),
+    CheckConstraint("failure_policy IN ('isolate', 'atomic')", name="a_failure_policy_is_known"),
+    CheckConstraint("(suspended_at IS NULL) = (suspended_by IS NULL)", name="a_suspension_has_an_author"),
 )
 
 manifest_files = Table(
@@ -193,6 +205,13 @@ tasks = Table(
     CheckConstraint("sync IN ('SYNCED', 'KEPT_LAST_GOOD', 'HELD')", name="sync_is_known"),
     # reconcile: the tasks that a source owns, by file (tasks.inventory)
     Index("tasks_by_source", "tenant_id", "source_id", "path"),
+    # reconcile: tombstones that are old enough to be purged (tasks.purge)
+    Index(
+        "tasks_removed",
+        "tenant_id",
+        "removed_at",
+        postgresql_where=text("removed_at IS NOT NULL AND deleted_at IS NULL"),
+    ),
     # scheduler: deletions to carry out (tasks.deleting)
     Index(
         "tasks_deleting",
@@ -495,12 +514,17 @@ sync_runs = Table(
     Column("error", Text),
     column("started_at", INSTANT),
     Column("finished_at", INSTANT),
+    Column("strategy", Text),
+    Column("plan_hash", Text),
+    Column("held", JSONB),
+    Column("timings", JSONB),
     PrimaryKeyConstraint("tenant_id", "run_id", name="a_run_is_its_id"),
     ForeignKeyConstraint(
         ["tenant_id", "source_id"], ["sources.tenant_id", "sources.source_id"], name="a_run_has_a_source"
     ),
     CheckConstraint(
-        "outcome IN ('running', 'applied', 'unchanged', 'failed', 'abandoned')", name="a_run_outcome_is_known"
+        "outcome IN ('running', 'applied', 'unchanged', 'observed', 'refused', 'failed', 'abandoned')",
+        name="a_run_outcome_is_known",
     ),
     # the history of a source, newest first (views.runs)
     Index("sync_runs_of_source", "tenant_id", "source_id", text("run_id DESC")),
