@@ -14,6 +14,10 @@ API_VERSION: Final = "cron-observer/v1"
 #: Identity of a task inside its project.
 TASK_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,126}[a-z0-9])?")
 
+#: The kinds of layers: documents that say what others are made of.
+DEFAULTS: Final = "Defaults"
+PROJECT: Final = "Project"
+
 #: Annotations of a Task that say how it comes to be.
 ADOPT: Final = "cron-observer/adopt"
 NEW_IDENTITY: Final = "cron-observer/new-identity"

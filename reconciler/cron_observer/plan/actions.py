@@ -12,14 +12,30 @@ from typing import Any, Final
 from uuid import UUID
 
 from cron_observer.manifest.rules import Rule
-from cron_observer.model import Commit, Definition, Finding, GroupSpec, ParsedFile, Severity, TaskDefinition
+from cron_observer.model import (
+    DEFAULTS,
+    PROJECT,
+    Commit,
+    Definition,
+    Finding,
+    GroupSpec,
+    ParsedFile,
+    Severity,
+    TaskDefinition,
+)
 
 TASK: Final = "Task"
 CALENDAR: Final = "Calendar"
 GROUP: Final = "TaskGroup"
 
 #: How people call a kind.
-NOUNS: Final = {TASK: "task", CALENDAR: "calendar", GROUP: "task group"}
+NOUNS: Final = {
+    TASK: "task",
+    CALENDAR: "calendar",
+    GROUP: "task group",
+    DEFAULTS: "set of defaults",
+    PROJECT: "project document",
+}
 
 OWNED_BY_API: Final = Rule("CO1501", "task is owned by the API")
 OWNED_BY_SOURCE: Final = Rule("CO1502", "name is owned by another source")
@@ -28,6 +44,9 @@ RENAME_REFUSED: Final = Rule("CO1504", "task cannot be renamed")
 
 #: What waits for a name that somebody outside of the source has taken, so that every look has to try again.
 OUTSIDE: Final = (OWNED_BY_API.code, OWNED_BY_SOURCE.code)
+
+#: The kinds that tasks and calendars refer to by name.
+_REFERRED: Final = (CALENDAR, GROUP)
 
 
 class Step(StrEnum):
@@ -60,7 +79,7 @@ _COUNTED: Final = {
 }
 
 #: What the counts of a kind begin with.
-_PREFIX: Final = {TASK: "", CALENDAR: "calendars_", GROUP: "groups_"}
+_PREFIX: Final = {TASK: "", CALENDAR: "calendars_", GROUP: "groups_", DEFAULTS: "defaults_", PROJECT: "projects_"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,12 +189,12 @@ class Plan:
     @property
     def vanished(self) -> bool:
         """Whether a calendar or group is gone that somebody may refer to."""
-        return any(action.step is Step.REMOVE and action.kind != TASK for action in self.actions)
+        return any(action.step is Step.REMOVE and action.kind in _REFERRED for action in self.actions)
 
     @property
     def appeared(self) -> bool:
         """Whether there is a calendar or group that somebody may have waited for."""
-        return any(action.step in (Step.CREATE, Step.RESTORE) and action.kind != TASK for action in self.actions)
+        return any(action.step in (Step.CREATE, Step.RESTORE) and action.kind in _REFERRED for action in self.actions)
 
 
 def _matters(action: Action) -> bool:

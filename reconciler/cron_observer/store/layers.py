@@ -1,0 +1,52 @@
+"""Layers as manifests declare them: Defaults and Projects. Removed ones keep uid and content, as calendars do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from cron_observer.model import DEFAULTS, PROJECT, Definition
+from cron_observer.plan import Actual, Plan
+from cron_observer.store import declared
+from cron_observer.store.declared import ADD, INVENTORY, Statements
+from cron_observer.store.sources import Lease
+
+
+def _statements(kind: str) -> Statements:
+    """Write the statements of one kind; the table holds both, and only a new row says which it is."""
+    add = ADD.format(table="layers", uid="layer_uid", more=", kind", values=f", '{kind}'")
+    return replace(declared.statements(kind, "layers", "layer_uid"), add=text(add))
+
+
+_DEFAULTS: Final = _statements(DEFAULTS)
+_PROJECT: Final = _statements(PROJECT)
+
+_INVENTORY: Final = text(INVENTORY.format(table="layers", uid="layer_uid", more=", t.kind"))
+
+_IN_FORCE: Final = text("""
+    SELECT t.kind, t.name, t.spec, t.path, t.line, t.document FROM layers AS t
+    WHERE t.tenant_id = :tenant_id AND t.source_id = :source_id AND t.project_id = :project_id
+      AND t.removed_at IS NULL
+    ORDER BY t.kind, t.name""")
+
+
+async def in_force(conn: AsyncConnection, held: Lease) -> tuple[Definition, ...]:
+    """Return the layers of the source itself that hold now: what its documents are read with."""
+    values = {"tenant_id": held.tenant_id, "source_id": held.source_id, "project_id": held.project_id}
+    return tuple(Definition(**row) for row in (await conn.execute(_IN_FORCE, values)).mappings())
+
+
+async def inventory(conn: AsyncConnection, held: Lease) -> list[Actual]:
+    """Return every layer of the source's project, whoever owns it."""
+    values = {"tenant_id": held.tenant_id, "source_id": held.source_id, "project_id": held.project_id}
+    return [Actual(**row) for row in (await conn.execute(_INVENTORY, values)).mappings()]
+
+
+async def apply(conn: AsyncConnection, held: Lease, plan: Plan, now: datetime) -> None:
+    """Write what a plan says about layers. Raises `Stale` when they are no longer what it was made from."""
+    await declared.apply(conn, held, plan, _DEFAULTS, now)
+    await declared.apply(conn, held, plan, _PROJECT, now)
