@@ -69,8 +69,16 @@ approvals = Table(
     Column("used_at", INSTANT),
     Column("run_id", UUID),
     PrimaryKeyConstraint("tenant_id", "approval_id", name="an_approval_is_its_id"),
-    UniqueConstraint("tenant_id", "source_id", "plan_hash", name="a_plan_is_approved_once"),
     ForeignKeyConstraint(["tenant_id", "source_id"], _SOURCE, name="an_approval_has_a_source"),
+    # reconcile: what may be carried out (approvals.approved); a plan is approved once, until it is carried out
+    Index(
+        "approvals_unused",
+        "tenant_id",
+        "source_id",
+        "plan_hash",
+        unique=True,
+        postgresql_where=text("used_at IS NULL"),
+    ),
 )
 
 #: What the forge is to show beside a commit. A newer state takes the place of the one before.
@@ -87,13 +95,19 @@ commit_statuses = Table(
     column("due_at", INSTANT),
     column("created_at", INSTANT),
     Column("sent_at", INSTANT),
+    Column("gave_up_at", INSTANT),
     column("attempts", Integer, "0"),
     Column("error", Text),
     PrimaryKeyConstraint("tenant_id", "source_id", "commit", "context", name="a_status_is_of_a_commit"),
     ForeignKeyConstraint(["tenant_id", "source_id"], _SOURCE, name="a_commit_status_has_a_source"),
     CheckConstraint("state IN ('pending', 'success', 'failure', 'error')", name="a_commit_state_is_known"),
     # reporting: what is to be sent (statuses.claim)
-    Index("commit_statuses_to_send", "tenant_id", "due_at", postgresql_where=text("sent_at IS NULL")),
+    Index(
+        "commit_statuses_to_send",
+        "tenant_id",
+        "due_at",
+        postgresql_where=text("sent_at IS NULL AND gave_up_at IS NULL"),
+    ),
 )
 
 #: Deliveries of webhooks that were seen: the same one again wakes nobody.

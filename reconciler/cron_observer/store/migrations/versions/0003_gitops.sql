@@ -71,9 +71,11 @@ CREATE TABLE approvals (
     used_at TIMESTAMP WITH TIME ZONE,
     run_id UUID,
     CONSTRAINT an_approval_is_its_id PRIMARY KEY (tenant_id, approval_id),
-    CONSTRAINT a_plan_is_approved_once UNIQUE (tenant_id, source_id, plan_hash),
     CONSTRAINT an_approval_has_a_source FOREIGN KEY(tenant_id, source_id) REFERENCES sources (tenant_id, source_id)
 );
+
+-- A plan is approved once; carried out and proposed again, it needs a new consent.
+CREATE UNIQUE INDEX approvals_unused ON approvals (tenant_id, source_id, plan_hash) WHERE used_at IS NULL;
 
 -- One row for each commit and context; a newer state of the same takes its place until it was sent.
 CREATE TABLE commit_statuses (
@@ -87,6 +89,7 @@ CREATE TABLE commit_statuses (
     due_at TIMESTAMP WITH TIME ZONE NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE NOT NULL,
     sent_at TIMESTAMP WITH TIME ZONE,
+    gave_up_at TIMESTAMP WITH TIME ZONE,
     attempts INTEGER DEFAULT 0 NOT NULL,
     error TEXT,
     CONSTRAINT a_status_is_of_a_commit PRIMARY KEY (tenant_id, source_id, commit, context),
@@ -95,7 +98,8 @@ CREATE TABLE commit_statuses (
     CONSTRAINT a_commit_state_is_known CHECK (state IN ('pending', 'success', 'failure', 'error'))
 );
 
-CREATE INDEX commit_statuses_to_send ON commit_statuses (tenant_id, due_at) WHERE sent_at IS NULL;
+CREATE INDEX commit_statuses_to_send ON commit_statuses (tenant_id, due_at)
+    WHERE sent_at IS NULL AND gave_up_at IS NULL;
 
 CREATE TABLE hook_deliveries (
     tenant_id UUID NOT NULL,
