@@ -161,13 +161,13 @@ class Following:
 
 @asynccontextmanager
 async def following(
-    tenant: Tenant, url: Path | str, data_dir: Path, *, listen: bool = False, **source: Any
+    tenant: Tenant, url: Path | str, data_dir: Path, *, listen: bool = False, patience: float = 60, **source: Any
 ) -> AsyncIterator[Following]:
     """Follow a source called ``main``; no pass has been made yet. Nothing is polled by itself within a test."""
     one = SourceSettings(name="main", url=str(url), **{"poll_seconds": 3600.0, **source})
     settings = Settings(data_dir=data_dir, sources=(one,))
     database = tenant.database
-    reconciler = Reconciler(database.reconciler, settings, patience=60, listen=listen)
+    reconciler = Reconciler(database.reconciler, settings, patience=patience, listen=listen)
     made = Following(database, tenant, reconciler, settings)
     try:
         yield made
