@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,7 +52,7 @@ def effective(spec: Mapping[str, Any], kind: str = "Task") -> dict[str, Any]:
     A default that depends on another field (`anchor` on `every`) is filled in only beside it.
     Applying it twice changes nothing.
     """
-    filled: dict[str, Any] = _fill(_load(kind.lower())["properties"]["spec"], spec)
+    filled: dict[str, Any] = _filler(kind)(spec)
     # Texts that are broken are patched too: nothing is taken for granted here.
     given: Any = spec
     written = given.get("catchup", {}) if isinstance(given, Mapping) else None
@@ -62,17 +62,56 @@ def effective(spec: Mapping[str, Any], kind: str = "Task") -> dict[str, Any]:
     return filled
 
 
-def _fill(part: Mapping[str, Any], value: Any) -> Any:
-    if isinstance(value, list) and "properties" in part.get("items", {}):
-        return [_fill(part["items"], item) for item in value]
-    fields = part.get("properties")
-    if fields is None or not isinstance(value, Mapping):
-        return value
+_Fill = Callable[[Any], Any]
+
+#: A field of a mapping: its name, what fills its value in, what it needs beside it to get its default, whether it has
+#: one, that default where it is a scalar, and else how it is made.
+_Field = tuple[str, _Fill | None, tuple[str, ...], bool, Any, Callable[[], Any] | None]
+
+
+@cache
+def _filler(kind: str) -> _Fill:
+    fill = _compiled(_load(kind.lower())["properties"]["spec"])
+    if fill is None:
+        raise errors.NotFound(f"the spec of {kind} has no fields")
+    return fill
+
+
+def _compiled(part: Mapping[str, Any]) -> _Fill | None:
+    """Return what fills the defaults of a part of a schema into a value; None where it declares none."""
+    each = _compiled(part["items"]) if "properties" in part.get("items", {}) else None
+    properties = part.get("properties")
+    if properties is None and each is None:
+        return None
     needs = part.get("dependentRequired", {})
-    filled = {}
-    for name, field in fields.items():
-        if name in value:
-            filled[name] = _fill(field, value[name])
-        elif "default" in field and all(other in value for other in needs.get(name, ())):
-            filled[name] = _fill(field, copy.deepcopy(field["default"]))
-    return filled | {name: value[name] for name in value if name not in fields}
+    fields: list[_Field] = []
+    for name, field in (properties or {}).items():
+        inner = _compiled(field)
+        default = field.get("default")
+        make = _maker(default, inner) if isinstance(default, dict | list) else None
+        fields.append((name, inner, tuple(needs.get(name, ())), "default" in field, default, make))
+    known = frozenset(properties or ())
+
+    def fill(value: Any) -> Any:
+        if each is not None and isinstance(value, list):
+            return [each(item) for item in value]
+        if properties is None or (type(value) is not dict and not isinstance(value, Mapping)):
+            return value
+        filled = {}
+        for name, inner, others, has_default, default, make in fields:
+            if name in value:
+                filled[name] = value[name] if inner is None else inner(value[name])
+            elif has_default and (not others or all(other in value for other in others)):
+                filled[name] = default if make is None else make()
+        if not known.issuperset(value):
+            filled |= {name: value[name] for name in value if name not in known}
+        return filled
+
+    return fill
+
+
+def _maker(default: Any, inner: _Fill | None) -> Callable[[], Any]:
+    """Return what makes a list or a mapping that is a default: each time another one."""
+    if inner is not None:
+        return (lambda: inner(copy.deepcopy(default))) if default else partial(inner, default)
+    return partial(copy.deepcopy, default) if default else default.copy
