@@ -198,7 +198,7 @@ def _explain_one(context: click.Context, cron: tuple[str, ...], form: str, optio
 
 
 def _explain_file(context: click.Context, form: str, options: Mapping[str, Any]) -> None:
-    from cron_observer.cli.validate import explained
+    from cron_observer.cli.formats.text import explained
     from cron_observer.manifest import parse
 
     file: Path = options["file"]

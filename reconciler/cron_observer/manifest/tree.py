@@ -31,6 +31,15 @@ from cron_observer.model import Definition, Finding, Severity, TaskDefinition
 MAX_FINDINGS: Final = 1000  # of one run; the rest is counted
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """One document of a file: its first line, and what it declares, as far as that can be read."""
+
+    line: int
+    kind: str | None = None
+    name: str | None = None
+
+
 @dataclass(slots=True)
 class Report:
     """What validating came to. `documents` counts those read, broken ones included."""
@@ -40,6 +49,8 @@ class Report:
     files: int = 0
     #: Lines of the files that have findings of their own, for excerpts.
     texts: dict[str, list[str]] = field(default_factory=dict)
+    #: The documents of every file that was looked at, by its path.
+    outlines: dict[str, list[Outline]] = field(default_factory=dict)
 
     def count(self, severity: Severity) -> int:
         """Return how many findings are this bad."""
@@ -74,6 +85,18 @@ def validate_paths(
         message = f"{len(hidden)} more findings are not shown"
         report.findings[MAX_FINDINGS:] = [finding(rules.MORE_FINDINGS, hidden[0].path, message, None, worst)]
     return report
+
+
+def outlined(seen: Inspected) -> list[Outline]:
+    """Return the documents of a file in their order, broken ones included."""
+    return [
+        Outline(
+            seen.stream.place(document.start)[0],
+            shown(verdict.kind) if verdict.kind else None,
+            shown(verdict.name, 128) if verdict.name else None,
+        )
+        for document, verdict in zip(seen.stream.documents, seen.verdicts, strict=True)
+    ]
 
 
 def _kind(one: TaskDefinition | Definition) -> str:
@@ -118,6 +141,7 @@ class _Run:
             return
         self.paths[name] = None
         self.report.files += 1
+        self.report.outlines[name] = []
         try:
             status = path.lstat()
             mode = "120000" if stat.S_ISLNK(status.st_mode) else "100644"
@@ -143,6 +167,7 @@ class _Run:
         report, parsed = self.report, seen.parsed
         report.documents += parsed.documents
         report.findings += parsed.findings
+        report.outlines[name] = outlined(seen)
         if parsed.findings and len(data) <= MAX_FILE_BYTES:
             report.texts[name] = data.decode("utf-8-sig", "replace").split("\n")
         declared: list[TaskDefinition | Definition] = [*parsed.tasks, *parsed.others]
