@@ -124,7 +124,7 @@ def loaded(word: str) -> click.Command:
     """Return the click command of a name."""
     from importlib import import_module
 
-    command = getattr(import_module(commands()[word].module), word.replace("-", "_"))
+    command = getattr(import_module(commands()[word].module), commands()[word].attribute)
     assert isinstance(command, click.Command)
     return command
 

@@ -21,13 +21,18 @@ class Command:
     module: str
     summary: str
 
+    @property
+    def attribute(self) -> str:
+        """What the click command is called in its module."""
+        return self.module.rpartition(".")[2]
+
     def __call__(self, argv: list[str]) -> int:
         """Run the click command of this name in its module."""
         import click
 
         from cron_observer.errors import CronObserverError
 
-        command: click.Command = getattr(import_module(self.module), self.name.replace("-", "_"))
+        command: click.Command = getattr(import_module(self.module), self.attribute)
         try:
             result = command.main(args=argv, prog_name=f"cron-observer {self.name}", standalone_mode=False)
         except click.exceptions.Exit as stop:
@@ -53,6 +58,8 @@ _COMMANDS: Final = (
     ("serve", "Run one or more roles against a database of yours"),
     ("validate", "Check manifests offline: every finding with file, line and column"),
     ("explain", "Say when a schedule fires, and why"),
+    ("init", "Begin a folder of manifests: a first task, and checks for the forge"),
+    ("import", "Write manifests from crontabs and Kubernetes CronJobs"),
     ("tasks", "List, read and trigger tasks"),
     ("executions", "List, read and cancel executions; print their logs"),
     ("sources", "List sources, and make them look for commits now"),
@@ -62,7 +69,12 @@ _COMMANDS: Final = (
     ("doctor", "Check this machine and the database, with a mend for each trouble"),
 )
 
+#: Modules that are not called like their command, because Python has other plans for the word.
+_MODULES: Final = {"import": "importing"}
+
 
 def commands() -> Mapping[str, Command]:
     """Return the server's commands by name."""
-    return {name: Command(name, f"cron_observer.cli.{name}", summary) for name, summary in _COMMANDS}
+    return {
+        name: Command(name, f"cron_observer.cli.{_MODULES.get(name, name)}", summary) for name, summary in _COMMANDS
+    }
