@@ -28,6 +28,14 @@ while True:
 """
 
 
+@pytest.fixture(autouse=True)
+def hangups() -> Iterator[None]:
+    """Let SIGHUP mean what it means by default: whoever runs the tests under nohup ignores it, and so would they."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def server() -> Iterator[WireServer]:
     """A server that answers, with a fast pace for heartbeats."""
