@@ -21,9 +21,11 @@ hold     it would be removed, but there are files of which nobody knows what the
 
 from __future__ import annotations
 
+from cron_observer.model import DEFAULTS, PROJECT
 from cron_observer.plan.actions import (
     CALENDAR,
     GROUP,
+    LAYERS,
     OUTSIDE,
     OWNED_BY_API,
     OWNED_BY_SOURCE,
@@ -31,30 +33,42 @@ from cron_observer.plan.actions import (
     Action,
     Actual,
     DesiredFile,
+    Key,
     Plan,
     Refreshed,
     Step,
     canonical,
     spec_hash,
 )
-from cron_observer.plan.making import plan
+from cron_observer.plan.layers import layers_after
+from cron_observer.plan.making import at_risk, plan
 from cron_observer.plan.references import Reference, references, unknown
+from cron_observer.plan.terms import Holder, Terms, approval_hash
 
 __all__ = [
     "CALENDAR",
+    "DEFAULTS",
     "GROUP",
+    "LAYERS",
     "OUTSIDE",
     "OWNED_BY_API",
     "OWNED_BY_SOURCE",
+    "PROJECT",
     "TASK",
     "Action",
     "Actual",
     "DesiredFile",
+    "Holder",
+    "Key",
     "Plan",
     "Reference",
     "Refreshed",
     "Step",
+    "Terms",
+    "approval_hash",
+    "at_risk",
     "canonical",
+    "layers_after",
     "plan",
     "references",
     "spec_hash",

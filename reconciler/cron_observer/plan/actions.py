@@ -37,13 +37,24 @@ NOUNS: Final = {
     PROJECT: "project document",
 }
 
+#: What says what others are made of.
+LAYERS: Final = (DEFAULTS, PROJECT)
+
+#: Kind and name.
+Key = tuple[str, str]
+
 OWNED_BY_API: Final = Rule("CO1501", "task is owned by the API")
 OWNED_BY_SOURCE: Final = Rule("CO1502", "name is owned by another source")
 REFERENCE_BROKEN: Final = Rule("CO1503", "calendar or task group is broken")
 RENAME_REFUSED: Final = Rule("CO1504", "task cannot be renamed")
+NOT_HANDED_OVER: Final = Rule("CO1505", "other source still declares the name")
+IN_USE: Final = Rule("CO1506", "calendar or task group is still used")
+HELD: Final = Rule("CO1507", "removal is held", Severity.WARNING)
+TOO_MANY_TASKS: Final = Rule("CO1508", "project has no room for more tasks")
+SECOND_PROJECT: Final = Rule("CO1509", "source has more than one Project")
 
 #: What waits for a name that somebody outside of the source has taken, so that every look has to try again.
-OUTSIDE: Final = (OWNED_BY_API.code, OWNED_BY_SOURCE.code)
+OUTSIDE: Final = (OWNED_BY_API.code, OWNED_BY_SOURCE.code, NOT_HANDED_OVER.code)
 
 #: The kinds that tasks and calendars refer to by name.
 _REFERRED: Final = (CALENDAR, GROUP)
@@ -55,6 +66,8 @@ class Step(StrEnum):
     CREATE = "create"
     RESTORE = "restore"
     RENAME = "rename"
+    ADOPT = "adopt"
+    TRANSFER = "transfer"
     UPDATE = "update"
     MOVE = "move"
     NOOP = "noop"
@@ -64,12 +77,17 @@ class Step(StrEnum):
 
 
 #: The steps after which the manifest is in force.
-APPLIED: Final = (Step.CREATE, Step.RESTORE, Step.RENAME, Step.UPDATE, Step.MOVE, Step.NOOP)
+APPLIED: Final = (
+    *(Step.CREATE, Step.RESTORE, Step.RENAME, Step.ADOPT, Step.TRANSFER),
+    *(Step.UPDATE, Step.MOVE, Step.NOOP),
+)
 
 _COUNTED: Final = {
     Step.CREATE: "created",
     Step.RESTORE: "restored",
     Step.RENAME: "renamed",
+    Step.ADOPT: "adopted",
+    Step.TRANSFER: "transferred",
     Step.UPDATE: "updated",
     Step.MOVE: "moved",
     Step.NOOP: "unchanged",
@@ -86,8 +104,8 @@ _PREFIX: Final = {TASK: "", CALENDAR: "calendars_", GROUP: "groups_", DEFAULTS: 
 class Actual:
     """A living row: what is in force under a name. `source_id` is None for a task of the API.
 
-    `generation` is the version of a calendar or group, which have their `spec` here; a calendar has its digest, and
-    its content where a plan may need it.
+    `generation` is the version of what is no task, which has its `spec` here; a calendar has its digest, and its
+    content where a plan may need it. `prune` is ``lifecycle.prune`` of the task's spec in force, None for ``allow``.
     """
 
     uid: UUID
@@ -105,6 +123,8 @@ class Actual:
     commit: str | None = None
     sync: str | None = None
     removed: bool = False
+    deleting: bool = False  #: it is about to be forgotten
+    prune: str | None = None
     spec: Mapping[str, Any] | None = None
     digest: str | None = None
     content: Mapping[str, Any] | None = None
@@ -122,7 +142,8 @@ class DesiredFile:
 class Action:
     """What is done about one name. `declared` and `commit` are the manifest's, None where none is applied.
 
-    `digest` addresses what an applied calendar holds.
+    `digest` addresses what an applied calendar holds. `held` says what a removal waits for: unparseable, prune_off,
+    disabled, handed_over, in_use, or one that an approval releases: confirm, too_many, all_of_kind, empty_tree.
     """
 
     step: Step
@@ -133,13 +154,14 @@ class Action:
     commit: Commit | None = None
     spec_hash: bytes = b""
     digest: str | None = None
+    held: str | None = None
 
     @property
     def raises(self) -> bool:
         """Whether the row reaches a new generation thereby; a mere change of name or place does not."""
         if self.step is Step.RENAME:
             return self.actual is None or self.actual.removed or self.spec_hash != self.actual.spec_hash
-        return self.step in (Step.CREATE, Step.RESTORE, Step.UPDATE)
+        return self.step in (Step.CREATE, Step.RESTORE, Step.UPDATE, Step.ADOPT, Step.TRANSFER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,13 +176,23 @@ class Refreshed:
 class Plan:
     """All actions, by kind and name, and what is wrong with files beyond what their own text shows.
 
-    `contents` are those of calendars that are new, by digest.
+    `contents` are those of calendars that are new, by digest. `findings` has an entry, which may be empty, for every
+    path at which a removal is or was held, also where the file is gone.
     """
 
     actions: Sequence[Action]
     findings: Mapping[str, Sequence[Finding]] = field(default_factory=dict)
     refreshed: Sequence[Refreshed] = ()
     contents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    plan_hash: str | None = None  #: what an approval of the held removals has to say (`approval_hash`)
+    approved: str | None = None  #: the approval that this plan makes use of
+    refused: bool = False  #: nothing is applied, because there are errors and the policy is atomic
+    lets_go: bool = False  #: something that another source holds for its users may have lost one
+
+    @property
+    def held(self) -> list[Action]:
+        """Return the removals that wait, for an approval or for something else."""
+        return [action for action in self.actions if action.step is Step.HOLD]
 
     def of(self, *steps: Step, kind: str = TASK) -> list[Action]:
         """Return the actions of a kind that are one of `steps`."""
@@ -183,7 +215,7 @@ class Plan:
     def replanned(self, kind: str) -> set[str]:
         """Return the calendars or groups whose tasks have another plan because of them."""
         names = {one.actual.name for one in self.refreshed} if kind == CALENDAR else set()
-        changed = self.of(Step.RESTORE, Step.UPDATE, kind=kind)
+        changed = self.of(Step.RESTORE, Step.UPDATE, Step.TRANSFER, kind=kind)
         return names | {action.name for action in changed if _matters(action)}
 
     @property
@@ -195,6 +227,16 @@ class Plan:
     def appeared(self) -> bool:
         """Whether there is a calendar or group that somebody may have waited for."""
         return any(action.step in (Step.CREATE, Step.RESTORE) and action.kind in _REFERRED for action in self.actions)
+
+    @property
+    def concerns_others(self) -> bool:
+        """Whether other sources of the project should look again: they may have waited for what this plan does."""
+        handed_over = any(
+            action.step is Step.TRANSFER
+            or (action.held == "handed_over" and action.actual is not None and action.actual.sync != "HELD")
+            for action in self.actions
+        )
+        return self.vanished or self.appeared or self.lets_go or handed_over
 
 
 def _matters(action: Action) -> bool:
@@ -242,13 +284,30 @@ class Findings:
         """Note what is wrong with a document. The line is that of its name; who has the text may know better."""
         self.by_path.setdefault(declared.path, []).append(
             Finding(
-                severity=Severity.ERROR,
+                severity=rule.severity,
                 code=rule.code,
                 path=declared.path,
                 line=declared.line,
                 pointer=pointer,
                 kind=TASK if isinstance(declared, TaskDefinition) else declared.kind,
                 name=declared.name,
+                message=message,
+                hint=hint,
+            )
+        )
+
+    def tell(self, row: Actual, rule: Rule, message: str, hint: str | None) -> None:
+        """Note something about a row, where it stood last."""
+        path = row.path or ""
+        self.by_path.setdefault(path, []).append(
+            Finding(
+                severity=rule.severity,
+                code=rule.code,
+                path=path,
+                line=row.line,
+                pointer="/metadata/name",
+                kind=row.kind,
+                name=row.name,
                 message=message,
                 hint=hint,
             )

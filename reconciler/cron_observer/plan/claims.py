@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from cron_observer.manifest import rules
 from cron_observer.manifest.rules import Rule
 from cron_observer.model import Commit, Definition, TaskDefinition
 from cron_observer.plan.actions import (
+    LAYERS,
     NOUNS,
     OWNED_BY_API,
     OWNED_BY_SOURCE,
@@ -18,12 +19,11 @@ from cron_observer.plan.actions import (
     Actual,
     DesiredFile,
     Findings,
+    Key,
     Step,
     hash_of,
 )
-
-#: Kind and name.
-Key = tuple[str, str]
+from cron_observer.plan.terms import NO_TERMS, Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,27 @@ class Scene:
     gone: frozenset[str]
     read: Mapping[str, DesiredFile]
     findings: Findings
+    terms: Terms = NO_TERMS
+    holds: Mapping[UUID, str] = field(default_factory=dict)  #: removals that wait because of others, and for what
 
     @property
     def holding(self) -> bool:
         """Whether there is a file of which nobody knows what it declares."""
         return any(not one.file.parseable for one in self.read.values())
+
+    def held(self, row: Actual) -> str | None:
+        """Say what keeps a row in force that is declared nowhere any more; None when it is removed."""
+        if row.kind in LAYERS and self.terms.bearing is not None:
+            return "unparseable" if (row.kind, row.name) in self.terms.bearing else None
+        if self.holding:
+            return "unparseable"
+        if row.kind in LAYERS:  # nothing is lost with them: whoever is made of them is made anew
+            return None
+        if (row.kind, row.name) in self.terms.awaited and row.project_id == self.project_id:
+            return "handed_over"
+        if not self.terms.prune:
+            return "prune_off"
+        return "disabled" if row.prune == "disabled" else self.holds.get(row.uid)
 
     def ours(self, row: Actual) -> bool:
         """Tell whether the source may change a row: it is its own, or was some source's and is removed."""
@@ -157,8 +173,9 @@ def keep(row: Actual) -> Action:
 
 
 def unclaimed(row: Actual, scene: Scene) -> Action:
-    """Remove what is declared nowhere, unless nobody knows."""
-    return Action(step=Step.HOLD if scene.holding else Step.REMOVE, kind=row.kind, name=row.name, actual=row)
+    """Remove what is declared nowhere, unless something holds it."""
+    held = scene.held(row)
+    return Action(step=Step.HOLD if held else Step.REMOVE, kind=row.kind, name=row.name, actual=row, held=held)
 
 
 def place(kind: str, declared: TaskDefinition | Definition, commit: Commit, row: Actual | None) -> Action:

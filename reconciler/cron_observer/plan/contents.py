@@ -14,8 +14,8 @@ from cron_observer.manifest import rules
 from cron_observer.manifest.calendar import circle
 from cron_observer.manifest.rules import Rule
 from cron_observer.model import Definition
-from cron_observer.plan.actions import APPLIED, CALENDAR, Action, Actual, Refreshed, Step
-from cron_observer.plan.claims import Key, Scene, keep
+from cron_observer.plan.actions import APPLIED, CALENDAR, Action, Actual, Key, Refreshed, Step
+from cron_observer.plan.claims import Scene, keep
 
 Content = Mapping[str, Any]
 

@@ -18,9 +18,10 @@ from cron_observer.plan.actions import (
     TASK,
     Action,
     Actual,
+    Key,
     Step,
 )
-from cron_observer.plan.claims import Claim, Key, Scene
+from cron_observer.plan.claims import Claim, Scene
 
 #: The rule that a reference to nothing breaks, by the kind that is referred to.
 UNKNOWN: Final = {CALENDAR: rules.UNKNOWN_CALENDAR, GROUP: rules.UNKNOWN_GROUP}

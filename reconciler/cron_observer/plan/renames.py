@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from cron_observer.manifest import rules
 from cron_observer.model import TaskDefinition
-from cron_observer.plan.actions import RENAME_REFUSED, TASK, Action, Actual, Step
-from cron_observer.plan.claims import Claim, Key, Scene, choose, keep, place
+from cron_observer.plan.actions import RENAME_REFUSED, TASK, Action, Actual, Key, Step
+from cron_observer.plan.claims import Claim, Scene, choose, keep, place
 from cron_observer.plan.references import Known
 
 _POINTER = "/metadata/renamedFrom"
