@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from cron_observer.manifest import rules, schemas, semantics, validate
+from cron_observer.manifest import composed, rules, schemas, semantics, validate
 from cron_observer.manifest.nodes import Document, Node, find, pointer
 from cron_observer.manifest.rules import Problem
 from cron_observer.manifest.scalars import shown
@@ -25,7 +25,7 @@ class Verdict:
     kind: str | None = None
     name: str | None = None  #: as written, if it is a text
     name_at: int = 0  #: offset of the name, or of the document where there is none
-    value: Mapping[str, Any] | None = None  #: the whole document, when it is valid
+    value: Mapping[str, Any] | None = None  #: the whole document, when it is valid, with the composed spec of a task
     identified: bool = True  #: False when it may declare a task whose name cannot be known
 
     @property
@@ -34,8 +34,11 @@ class Verdict:
         return any(problem.rule.severity is Severity.ERROR for problem in self.problems)
 
 
-def judge(document: Document) -> Verdict:
-    """Say what a loaded document declares, and everything that is wrong with it."""
+def judge(document: Document, path: str = "", context: Context = NOTHING, *, each: bool = False) -> Verdict:
+    """Say what a loaded document of the file `path` declares, and everything that is wrong with it.
+
+    A task is judged with what bears upon it; with `each` in every environment that it names, if the context has none.
+    """
     verdict = Verdict(list(document.problems), name_at=document.start)
     root = document.root
     if root is None or not isinstance(root.value, dict):
@@ -53,11 +56,16 @@ def judge(document: Document) -> Verdict:
         message = "the file is encrypted with sops"
         verdict.problems.append(Problem(rules.ENCRYPTED, message, at.key_start, at.key_end, hint, "/sops"))
         return verdict
-    envelope = _envelope(root.value)
-    faults = [envelope] if envelope is not None else examine(root.value)
+    envelope, whole = _envelope(root.value), root.value
+    if envelope is not None:
+        faults = [envelope]
+    elif composed.concerned(whole, path, context):
+        faults, whole = composed.examine(whole, path, context, each=each)
+    else:
+        faults = examine(whole)
     verdict.problems.extend(located(faults, root))
     if not verdict.broken:
-        verdict.value = root.value
+        verdict.value = whole
     return verdict
 
 
@@ -65,6 +73,32 @@ def examine(value: dict[str, Any]) -> list[Fault]:
     """Return everything that is wrong with the value of a document whose kind is known."""
     faults = validate.check(schemas.KINDS[value["apiVersion"], value["kind"]], value)
     return [*faults, *semantics.check(value, {fault.path for fault in faults})]
+
+
+def declared(path: str, value: Mapping[str, Any], line: int, document: int) -> TaskDefinition | Definition:
+    """Return what a valid document, whose spec is composed, declares. `line` is that of its name, `document` its position in the file."""
+    metadata, kind = value["metadata"], value["kind"]
+    if kind != "Task":
+        return Definition(
+            kind=kind,
+            name=metadata["name"],
+            spec=schemas.effective(value["spec"], kind),
+            transfer_from=metadata.get("transferFrom"),
+            path=path,
+            line=line,
+            document=document,
+        )
+    return TaskDefinition(
+        name=metadata["name"],
+        spec=schemas.effective(value["spec"]),
+        renamed_from=metadata.get("renamedFrom"),
+        transfer_from=metadata.get("transferFrom"),
+        labels=metadata.get("labels", {}),
+        annotations=metadata.get("annotations", {}),
+        path=path,
+        line=line,
+        document=document,
+    )
 
 
 def _shape(document: Document, root: Node | None) -> Problem:

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
-from typing import Any, Final
+from typing import Final
 
-from cron_observer.manifest import loader, rules
-from cron_observer.manifest.document import LATER_KINDS, Verdict, judge, quoted
-from cron_observer.manifest.nodes import Document, Stream
+from cron_observer.manifest import loader, quick, rules
+from cron_observer.manifest.document import LATER_KINDS, Verdict, declared, judge, quoted
+from cron_observer.manifest.nodes import Stream
 from cron_observer.manifest.rules import Problem, Rule
 from cron_observer.manifest.scalars import shown
-from cron_observer.manifest.schemas import effective
 from cron_observer.model import TASK_NAME, Definition, Finding, ParsedFile, Severity, TaskDefinition
 
 MAX_FILE_BYTES: Final = 256 * 1024
@@ -109,12 +108,12 @@ class Inspected:
 
 def parse(path: str, data: bytes, *, mode: str = "100644") -> ParsedFile:
     """Read one manifest file. `mode` is Git's; whatever is wrong becomes a finding."""
-    return inspect(path, data, mode=mode).parsed
+    return _unread(path, data, mode) or quick.parse(path, data) or inspect(path, data, mode=mode).parsed
 
 
 def inspect(path: str, data: bytes, *, mode: str = "100644") -> Inspected:
     """Do what `parse` does, and keep the documents."""
-    unread = refused(path, mode=mode, size=len(data), head=data[:256])
+    unread = _unread(path, data, mode)
     if unread is not None:
         return Inspected(unread, Stream("", [], []))
     text, problem = loader.decode(data)
@@ -128,6 +127,10 @@ def inspect(path: str, data: bytes, *, mode: str = "100644") -> Inspected:
     return Inspected(_summed_up(path, stream, verdicts), stream, verdicts)
 
 
+def _unread(path: str, data: bytes, mode: str) -> ParsedFile | None:
+    return refused(path, mode=mode, size=len(data), head=data[:256])
+
+
 def _summed_up(path: str, stream: Stream, verdicts: Sequence[Verdict]) -> ParsedFile:
     findings = [placed(path, stream, problem) for problem in stream.problems]
     tasks: list[TaskDefinition] = []
@@ -136,10 +139,11 @@ def _summed_up(path: str, stream: Stream, verdicts: Sequence[Verdict]) -> Parsed
     for document, verdict in zip(stream.documents, verdicts, strict=True):
         findings += [placed(path, stream, problem, verdict) for problem in verdict.problems]
         if not verdict.broken and verdict.value is not None:
-            if verdict.kind == "Task":
-                tasks.append(_task(path, stream, document, verdict))
+            one = declared(path, verdict.value, stream.place(verdict.name_at)[0], document.index)
+            if isinstance(one, TaskDefinition):
+                tasks.append(one)
             else:
-                others.append(_other(path, stream, document, verdict))
+                others.append(one)
         elif verdict.name and TASK_NAME.fullmatch(verdict.name) and verdict.kind not in LATER_KINDS:
             # Of a kind that is not known it may be any of them: none may be removed on its account.
             broken += [(kind, verdict.name) for kind in NOUNS if verdict.kind == kind or verdict.kind not in NOUNS]
@@ -155,33 +159,6 @@ def _summed_up(path: str, stream: Stream, verdicts: Sequence[Verdict]) -> Parsed
         findings=tuple(limited(path, findings)),
         parseable=not stream.problems and all(verdict.identified for verdict in verdicts),
         documents=len(stream.documents),
-    )
-
-
-def _task(path: str, stream: Stream, document: Document, verdict: Verdict) -> TaskDefinition:
-    value: Any = verdict.value
-    metadata = value["metadata"]
-    return TaskDefinition(
-        name=metadata["name"],
-        spec=effective(value["spec"]),
-        renamed_from=metadata.get("renamedFrom"),
-        labels=metadata.get("labels", {}),
-        annotations=metadata.get("annotations", {}),
-        path=path,
-        line=stream.place(verdict.name_at)[0],
-        document=document.index,
-    )
-
-
-def _other(path: str, stream: Stream, document: Document, verdict: Verdict) -> Definition:
-    value: Any = verdict.value
-    return Definition(
-        kind=value["kind"],
-        name=value["metadata"]["name"],
-        spec=effective(value["spec"], value["kind"]),
-        path=path,
-        line=stream.place(verdict.name_at)[0],
-        document=document.index,
     )
 
 

@@ -22,6 +22,7 @@ from yaml.events import (
     MappingStartEvent,
     ScalarEvent,
     SequenceEndEvent,
+    SequenceStartEvent,
     StreamEndEvent,
 )
 
@@ -46,6 +47,10 @@ MAX_PROBLEMS: Final = 200  # of one document; beyond it we stop reading, nobody 
 _MARKER: Final = re.compile(r"^(---|\.\.\.)(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _CONTENT: Final = re.compile(r"^[ \t]*[^#\s]", re.MULTILINE)
 _RAW_CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|\r(?!\n)")
+
+#: The classes of events that build values, for who asks each event for its own.
+ALIAS, SCALAR, MAPPING, SEQUENCE = AliasEvent, ScalarEvent, MappingStartEvent, SequenceStartEvent
+ENDS: Final = (MappingEndEvent, SequenceEndEvent)
 
 _Event = Any  # the library's stubs say that marks may be missing; from libyaml they never are
 
@@ -76,7 +81,7 @@ def decode(data: bytes) -> tuple[str, Problem | None]:
 def load(text: str) -> Stream:
     """Read every document of a text that `decode` found nothing wrong with."""
     stream = Stream(text, [], [])
-    for start, end, marked in _chunks(text):
+    for start, end, marked in chunks(text):
         content = text[start:end]
         if not marked:
             first = _CONTENT.search(content)
@@ -97,13 +102,19 @@ def load(text: str) -> Stream:
     return stream
 
 
-def _chunks(text: str) -> Iterator[tuple[int, int, bool]]:
+def chunks(text: str) -> Iterator[tuple[int, int, bool]]:
+    """Yield where each document begins and ends, its marker with it, and whether it has one."""
     start, marked = 0, False
     for marker in _MARKER.finditer(text):
         yield start, marker.start(), marked
         marked = marker[1] == "---"
         start = marker.start() if marked else marker.end()
     yield start, len(text), marked
+
+
+def events(content: str) -> Iterator[_Event]:
+    """Yield libyaml's events for the text of one document. Raises whatever libyaml does."""
+    return iter(yaml.CSafeLoader(content).get_event, None)
 
 
 class _Stop(Exception):  # noqa: N818 - control flow inside this module

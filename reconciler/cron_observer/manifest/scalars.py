@@ -19,7 +19,7 @@ _OCTAL: Final = re.compile(r"0o[0-7]+\Z")
 _HEX: Final = re.compile(r"0x[0-9a-fA-F]+\Z")
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 _NOT_FINITE: Final = re.compile(r"([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z")
-_CONSTANTS: Final[dict[str, bool | None]] = {
+CONSTANTS: Final[dict[str, bool | None]] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
@@ -36,7 +36,12 @@ _SECRET_VALUE: Final = re.compile(
     r"|[a-z][a-z0-9+.-]{0,19}://[^\s/:@]{0,99}:[^\s/:@$<{*][^\s/@]{0,199}@)"
     r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----"
 )
-_NUMERIC_START: Final = frozenset("0123456789+-.")
+#: Each alternative of it holds one of these, but for addresses with a password.
+_SECRET_MARKS: Final = (
+    *(b"AKIA", b"ASIA", b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"github_pat_", b"glpat-", b"xox"),
+    *(b"k_live_", b"AIza", b"co_", b"eyJ", b"-----BEGIN "),
+)
+NUMERIC_START: Final = frozenset("0123456789+-.")
 
 
 class Refusal(Exception):  # noqa: N818 - never leaves this room; it becomes a finding
@@ -55,8 +60,8 @@ def resolve(text: str) -> str | int | float | bool | None:
     Dates, times, ``on``, ``1_000`` stay text. So does ``0777``: YAML 1.1 reads 511 and 1.2 reads 777,
     and who writes a leading zero mostly means the digits.
     """
-    if text[:1] not in _NUMERIC_START or not text:
-        return _CONSTANTS.get(text, text)
+    if text[:1] not in NUMERIC_START or not text:
+        return CONSTANTS.get(text, text)
     if _INTEGER.match(text):
         return _integer(text, 10)
     if _FLOAT.match(text):
@@ -118,6 +123,11 @@ def check_key(value: str) -> None:
 def has_bidi(value: str) -> bool:
     """Tell whether a text holds characters that reorder what a reader sees."""
     return _BIDI.search(value) is not None
+
+
+def may_look_secret(json: bytes) -> bool:
+    """Tell whether any text in a JSON text may be one that `looks_secret`; False is certain."""
+    return any(mark in json for mark in _SECRET_MARKS) or (b"://" in json and b"@" in json)
 
 
 def looks_secret(value: str) -> bool:

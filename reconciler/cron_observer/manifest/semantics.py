@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from cron_observer import errors
 from cron_observer.manifest import calendar, policies, rules
-from cron_observer.manifest.scalars import looks_secret
+from cron_observer.manifest.scalars import looks_secret, may_look_secret
 from cron_observer.manifest.values import Fault, Path, walk
 from cron_observer.model import OnExcluded, ScheduleSpec, parse_duration
 

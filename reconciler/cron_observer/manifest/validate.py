@@ -2,7 +2,8 @@
 
 The library's own messages are never used: they print the whole value, and half of them help nobody.
 One schema is compiled for each (apiVersion, kind), with an empty registry: no reference is ever fetched.
-The library is imported at the first use, so that commands that only print start fast.
+What nothing is wrong with is mostly told by an accelerator; it accepts, and never refuses or words anything.
+The libraries are imported at the first use, so that commands that only print start fast.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 from cron_observer.manifest import rules, schemas
 from cron_observer.manifest.scalars import looks_secret, shown
-from cron_observer.manifest.values import Fault, Path, dotted
+from cron_observer.manifest.values import Fault, Path, dotted, walk
 
 _DURATION: Final = "^[0-9]{1,12}(ms|s|m|h|d)$"
 _NAME: Final = "^[a-z0-9]([-a-z0-9.]{0,126}[a-z0-9])?$"
@@ -52,8 +53,28 @@ def _compiled(word: str) -> Any:
     return strict(published, registry=Registry())
 
 
+@cache
+def _accelerator(word: str) -> Any:
+    import jsonschema_rs
+
+    return jsonschema_rs.Draft202012Validator(dict(schemas.published(word)), validate_formats=False, offline=True)
+
+
+def accepts(word: str, document: Any) -> bool:
+    """Tell whether a document surely keeps to the schema of its kind; False says nothing, ask `check`.
+
+    The document must hold no number such as 1.0, which the accelerator takes for a whole number and we do not.
+    """
+    try:
+        return bool(_accelerator(word).is_valid(document))
+    except Exception:  # noqa: BLE001 - values that are no JSON; the one that writes the messages judges them
+        return False
+
+
 def check(word: str, document: Any) -> list[Fault]:
     """Return everything that the schema of a kind finds wrong with a document, in the order of its fields."""
+    if accepts(word, document) and not any(type(value) is float and value.is_integer() for _, value in walk(document)):
+        return []
     faults: dict[tuple[str, Path, bool], Fault] = {}
     for error in _compiled(word).iter_errors(document):
         say = _SAY.get(error.validator, _other)
