@@ -189,6 +189,29 @@ def _secrets(document: Mapping[str, Any]) -> Iterator[Fault]:
             yield Fault(rules.SECRET, path, "a secret may not stand in a manifest", hint)
 
 
+#: Each key that names a secret holds one of these, in lower case.
+_SECRET_WORDS: Final = (b"pass", b"pwd", b"secret", b"token", b"key", b"credential")
+
+
+def may_hold_secret(json: bytes, payload: bytes) -> bool:
+    """Tell whether a document may hold what is refused as a secret, from its JSON and that of its payload.
+
+    False is certain.
+    """
+    if may_look_secret(json):
+        return True
+    lower = payload.lower()
+    return any(word in lower for word in _SECRET_WORDS)
+
+
+#: Where payloads stand: of a task, of an environment, of what layers give to tasks.
+_PAYLOADS: Final[tuple[tuple[str | None, ...], ...]] = (
+    ("spec", "payload"),
+    ("spec", "environments", None, "payload"),
+    *((*at, "payload") for at in _PARTIAL.values()),
+)
+
+
 def _names_secret(path: Path) -> bool:
     named = next((part for part in reversed(path) if isinstance(part, str)), "")
     return _SECRET_KEY.search(_CAMEL.sub("_", named).replace("-", "_").lower()) is not None
