@@ -65,16 +65,7 @@ class Reconciler:
         self._prepared = False
 
     def _open(self, settings: SourceSettings) -> Subject:
-        spec = SourceSpec(
-            name=settings.name,
-            url=settings.url,
-            ref=settings.ref,
-            paths=settings.paths,
-            ignore=settings.ignore,
-            environment=settings.environment,
-            project=settings.project,
-            poll_seconds=settings.poll_seconds,
-        )
+        spec = SourceSpec.of(settings)
         source_id = tenants.source_id(self._tenant, spec.name)
         try:
             return Subject(

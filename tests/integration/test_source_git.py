@@ -292,7 +292,7 @@ def test_a_server_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Mon
     """A look that does not end is a Timeout, and no process of it is left."""
     import socket
 
-    from cron_observer.source import git as module
+    from cron_observer.source import remote as module
 
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:

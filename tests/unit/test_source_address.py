@@ -9,7 +9,7 @@ import pytest
 from cron_observer.errors import SourceError
 from cron_observer.source import SourceSpec, read_address
 from cron_observer.source.address import is_commit, qualified
-from cron_observer.source.command import meaning
+from cron_observer.source.failures import meaning
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_sources_have_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
             patch.setattr(trees, name, 9)
             with pytest.raises(SourceError) as refused:
                 listing(raw, ALL)
-            assert refused.value.reason == "TooManyFiles"
+            assert refused.value.reason == "TooLarge"
     assert len(listing(raw, ALL)) == 10
 
 

@@ -310,17 +310,20 @@ def sources(found: Sequence[SourceSettings]) -> Iterable[Check]:
 
 
 def source(settings: SourceSettings, folder: Path, number: int) -> Check:
-    """Look where one source stands, without fetching; `folder` takes Git's configuration for it."""
+    """Look where one source stands, without fetching, and whether the keys to verify it with can be read.
+
+    `folder` takes Git's configuration for it. What the look itself needs (keys, authorities, credentials) says so.
+    """
     from cron_observer.settings import redacted
     from cron_observer.source import SourceSpec, open_source
+    from cron_observer.source.signatures import examine as examine_keys
 
     name, where = f"Source {settings.name}", redacted(settings.url)
-    spec = SourceSpec(
-        name=settings.name, url=settings.url, ref=settings.ref, paths=settings.paths, ignore=settings.ignore
-    )
     try:
+        spec = SourceSpec.of(settings)
         opened = open_source(spec, folder, str(number))
         try:
+            examine_keys(spec)
             target = opened.resolve()
         finally:
             opened.close()

@@ -63,6 +63,16 @@ class FolderSource:
         """Return False: there is no history to rewrite."""
         return False
 
+    def verify(self, target: Target, since: str | None) -> None:  # noqa: ARG002
+        """Refuse when signatures are asked for: a folder has none."""
+        if self.spec.verify != "none":
+            raise SourceError(
+                "a plain folder has no signatures",
+                reason="SignatureRefused",
+                permanent=True,
+                hint="leave verify out, or make the folder a Git repository",
+            )
+
     def changes(self, target: Target, since: str | None, known: Mapping[str, str] | None = None) -> Changes:  # noqa: ARG002
         """Compare what the last `resolve` saw with what is known."""
         return trees.compare((entry for _, entry in self._stamps.values()), known or {})

@@ -7,25 +7,30 @@ submodules. What touches the network or a configuration is the program with a fi
 
 from __future__ import annotations
 
-import difflib
 import os
 import shutil
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from cron_observer.errors import SourceError
 from cron_observer.model import Commit
-from cron_observer.source import blobs, history, trees
-from cron_observer.source.address import common_dir, git_dir, is_commit, qualified, read_address
-from cron_observer.source.command import FETCH_SECONDS, LOOK_SECONDS, READ_SECONDS, Git, GitFailed, meaning
+from cron_observer.source import blobs, history, signatures, trees
+from cron_observer.source.address import common_dir, git_dir, read_address
+from cron_observer.source.command import FETCH_SECONDS, READ_SECONDS, Git
+from cron_observer.source.failures import GitFailed, unexplained, unwritable
+from cron_observer.source.remote import Remote
 from cron_observer.source.spec import Changes, Entry, MirrorBroken, SourceSpec, Target
 from cron_observer.source.trees import Chooser
 
 _OBSERVED: Final = "refs/cron-observer/observed"
 _APPLIED: Final = "refs/cron-observer/applied"
+
+#: Seconds after which what lies about belongs to no fetch any more: more than one takes.
+_LEFTOVER_SECONDS: Final = 2 * FETCH_SECONDS
 
 #: Packs and loose objects that make tidying the mirror worth while.
 _MANY_PACKS: Final = 40
@@ -50,128 +55,60 @@ class GitSource:
         self.spec = spec
         self.address = read_address(spec.url)
         self.mirror = mirror.absolute()
-        self._names = () if spec.ref is None or is_commit(spec.ref) else qualified(spec.ref)
         self._choose = Chooser(spec.paths, spec.ignore)
-        self._git = Git(self.address, self.mirror.with_suffix(".gitconfig"))
-        self._configured = False
+        self._git = Git(spec, self.address, self.mirror.with_suffix(".gitconfig"))
+        self._remote = Remote(spec, self.address, self._git, self.mirror.parent)
+        self._too_large: tuple[str, SourceError] | None = None
         self._lock = threading.Lock()
-
-    # Looking
 
     def resolve(self) -> Target:
         """Ask the repository which commit the ref names; of no ref, its HEAD."""
-        if self.spec.ref is not None and is_commit(self.spec.ref):
-            return Target(self.spec.ref, self.spec.ref)
-        patterns = [form for name in self._names for form in (name, f"{name}^{{}}")] or ["HEAD"]
-        refs, symbolic = self._look(*patterns)
-        if not self._names:
-            if "HEAD" in refs:
-                return Target(refs["HEAD"], symbolic or "HEAD")
-            return self._nothing(symbolic)
-        for name in self._names:
-            if name in refs:
-                return Target(refs.get(f"{name}^{{}}", refs[name]), name)
-        return self._nothing(self._names[0])
-
-    def _look(self, *patterns: str) -> tuple[dict[str, str], str | None]:
-        """Return the refs that match, with their ids, and the branch that HEAD names."""
-        try:
-            output = self._remote(
-                "ls-remote", "--symref", "--end-of-options", self.address.url, *patterns, within=LOOK_SECONDS
-            )
-        except GitFailed as error:
-            raise _unexplained(error) from None
-        refs, symbolic = {}, None
-        for line in output.decode("utf-8", "replace").splitlines():
-            value, _, name = line.partition("\t")
-            if value.startswith("ref: "):
-                symbolic = value.removeprefix("ref: ") if name == "HEAD" else symbolic
-            else:
-                refs[name] = value
-        return refs, symbolic
-
-    def _nothing(self, wanted: str | None) -> Target:
-        """Answer for a ref that is not there: an empty repository has no commits, any other has another ref."""
-        refs, _ = self._look()
-        if not refs:
-            return Target(None, wanted)
-        if wanted is None:
-            raise SourceError(
-                "the HEAD of the repository names a branch that has no commits",
-                reason="RefNotFound",
-                permanent=True,
-                hint="set the source's ref to a branch that exists",
-            )
-        branches = [name.removeprefix("refs/heads/") for name in refs if name.startswith("refs/heads/")]
-        short = wanted.removeprefix("refs/heads/")
-        near = difflib.get_close_matches(short, branches, n=1, cutoff=0.6) or sorted(branches)[:3]
-        raise SourceError(
-            f"the repository has no branch or tag {short[:100]}",
-            reason="RefNotFound",
-            permanent=True,
-            hint=f"it has {', '.join(near)}" if near else "push it, or set the source's ref to one that exists",
-        )
-
-    def _remote(self, *arguments: str, within: float) -> bytes:
         self._prepare()
-        if self.address.path is not None and git_dir(self.address.path) is None:
-            there = self.address.path.exists()
-            raise SourceError(
-                f"{self.address.url} {'is no Git repository' if there else 'does not exist'}",
-                reason="RepositoryNotFound",
-                permanent=True,
-                hint="look at the address of the source",
-            )
-        try:
-            return self._git.run(*arguments, within=within)
-        except GitFailed as error:
-            known = None if str(self.mirror.parent) in error.said else meaning(error.said)
-            if known is not None:
-                raise known from None
-            raise
+        return self._remote.resolve()
 
     # Fetching
 
     def fetch(self, target: Target) -> Target:
-        """Fetch `target` into the mirror. A mirror that is in the way is made anew, once."""
+        """Fetch `target` into the mirror. A mirror that is in the way is made anew, once.
+
+        A repository that has proved too large is not fetched again before it has another commit.
+        """
         if target.id is None:
             return target
+        if self._too_large is not None and self._too_large[0] == target.id:
+            raise self._too_large[1]
+        self._prepare()
         wanted = "HEAD" if target.ref is None else target.ref
+        try:
+            self._fetch(target.id, wanted)
+        except SourceError as error:
+            if error.reason == "TooLarge":
+                self._too_large = target.id, error
+            raise
+        self._too_large = None
+        return Target(self._commit_of(_OBSERVED), target.ref)
+
+    def _fetch(self, commit: str, wanted: str) -> None:
         fresh = not self.mirror.is_dir()
         try:
             if fresh:
-                self._make(target.id, wanted)
+                self._make(commit, wanted)
             else:
-                self._fetch_into(self.mirror, wanted)
+                self._remote.fetch_into(self.mirror, wanted, _OBSERVED)
         except GitFailed as error:
             if fresh:
-                raise _unexplained(error) from None
+                raise unexplained(error) from None
             try:
-                self._make(target.id, wanted)
+                self._make(commit, wanted)
             except GitFailed as again:
-                raise _unexplained(again) from None
-        return Target(self._commit_of(_OBSERVED), target.ref)
-
-    def _fetch_into(self, folder: Path, wanted: str) -> None:
-        self._remote(
-            f"--git-dir={folder}",
-            "fetch",
-            "--quiet",
-            "--force",
-            "--no-tags",
-            "--no-recurse-submodules",
-            "--no-write-fetch-head",
-            "--no-auto-maintenance",
-            "--no-show-forced-updates",
-            "--end-of-options",
-            self.address.url,
-            f"+{wanted}:{_OBSERVED}",
-            within=FETCH_SECONDS,
-        )
+                raise unexplained(again) from None
+        except SourceError:
+            self._drop_parts()
+            raise
 
     def _make(self, commit: str, wanted: str) -> None:
         """Make the mirror beside its place and move it there when it is whole."""
-        self._prepare()
+        self._sweep()
         building = self.mirror.with_suffix(f".new-{os.getpid()}")
         shutil.rmtree(building, ignore_errors=True)
         form = "sha256" if len(commit) == 64 else "sha1"
@@ -185,22 +122,33 @@ class GitSource:
                 str(building),
                 within=READ_SECONDS,
             )
-            self._fetch_into(building, wanted)
+            self._remote.fetch_into(building, wanted, _OBSERVED)
             self.rebuild()
             building.rename(self.mirror)
         except OSError as error:
-            raise _unwritable(error) from error
+            raise unwritable(error) from error
         finally:
             shutil.rmtree(building, ignore_errors=True)
 
+    def _sweep(self) -> None:
+        """Remove what makings of mirrors that were killed have left beside ours."""
+        for kind in ("new", "old", "keys"):
+            for left in self.mirror.parent.glob(f"{self.mirror.stem}.{kind}-*"):
+                with suppress(OSError):
+                    if time.time() - left.stat().st_mtime > _LEFTOVER_SECONDS:
+                        shutil.rmtree(left, ignore_errors=True)
+
+    def _drop_parts(self) -> None:
+        """Remove what a fetch that was ended has left in the mirror."""
+        for part in (self.mirror / "objects" / "pack").glob("tmp_*"):
+            part.unlink(missing_ok=True)
+
     def _prepare(self) -> None:
         with self._lock:
-            if not self._configured:
-                try:
-                    self._git.configure(self.mirror)
-                except OSError as error:
-                    raise _unwritable(error) from error
-                self._configured = True
+            try:
+                self._git.configure(self.mirror)
+            except OSError as error:
+                raise unwritable(error) from error
 
     def _commit_of(self, ref: str) -> str:
         try:
@@ -256,6 +204,20 @@ class GitSource:
         except MirrorBroken:
             return True
         return False
+
+    def verify(self, target: Target, since: str | None) -> None:
+        """Verify the signatures that the settings ask for."""
+        if self.spec.verify == "none" or target.id is None:
+            return
+        fresh = since is None or not self.has(since) or self.rewritten(since, target)
+
+        def ask(how: Callable[..., bytes]) -> signatures.Run:
+            where, within = f"--git-dir={self.mirror}", signatures.VERIFY_SECONDS
+            return lambda more, arguments: how(where, *arguments, within=within, more=more)
+
+        self._prepare()
+        scope = (target.id,) if fresh else (target.id, f"^{since}")
+        signatures.verify(self.spec, ask(self._git.run), ask(self._git.told), self.mirror, target.id, scope)
 
     def changes(self, target: Target, since: str | None, known: Mapping[str, str] | None = None) -> Changes:
         """Take the difference of two trees; with `known` that of the whole tree and what is known of it."""
@@ -380,22 +342,3 @@ class GitSource:
     def close(self) -> None:
         """Kill what runs for this source."""
         self._git.stop()
-
-
-def _unexplained(error: GitFailed) -> SourceError:
-    said = next((line.strip() for line in error.said.splitlines() if line.strip()), "git says nothing")
-    return SourceError(
-        f"git failed: {said[:300]}",
-        reason="FetchFailed",
-        permanent=False,
-        hint="run the same by hand; it is tried again, ever more rarely",
-    )
-
-
-def _unwritable(error: OSError) -> SourceError:
-    return SourceError(
-        f"the mirror cannot be written: {error.strerror}",
-        reason="MirrorNotWritable",
-        permanent=False,
-        hint="let the reconciler's account write below the data folder, and make room there",
-    )

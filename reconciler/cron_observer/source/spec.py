@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final, Protocol
 
 from cron_observer.model import Commit
+from cron_observer.source_settings import SourceSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,21 @@ class SourceSpec:
     environment: str | None = None
     project: str = "default"
     poll_seconds: float = 30.0  #: between two looks, +-10 %
+    max_bytes: int = 2_048 * 1024 * 1024  #: that our copy may take on disk
+    verify: str = "none"  #: whose signatures are asked for: none, head or range
+    allowed_signers: Path | None = None
+    gpg_keys: Path | None = None
+    committers: tuple[str, ...] = ()  #: e-mail addresses; empty: everybody's
+    credentials_ref: str | None = None  #: env:NAME or file:/path of ``user:password``, or of a token
+    ssh_key: Path | None = None
+    known_hosts: Path | None = None
+    ca_file: Path | None = None
+
+    @classmethod
+    def of(cls, settings: SourceSettings) -> SourceSpec:
+        """Return what the settings of a source say of where it is and how it is read."""
+        same = {one.name for one in fields(cls)} - {"max_bytes"}
+        return cls(max_bytes=settings.max_megabytes * 1024 * 1024, **{name: getattr(settings, name) for name in same})
 
 
 class MirrorBroken(Exception):  # noqa: N818  it says what it is
@@ -88,6 +104,13 @@ class Source(Protocol):
 
     def rewritten(self, since: str, target: Target) -> bool:
         """Tell whether `since` is no ancestor of `target`: somebody pushed by force."""
+
+    def verify(self, target: Target, since: str | None) -> None:
+        """Verify the signatures that the settings ask for, of what was fetched.
+
+        With ``range`` of every commit since `since`; of the whole history when that is None, or no ancestor. Raises
+        `SourceError` (``SignatureRefused``) naming the first commit that is not accepted, its committer and why.
+        """
 
     def entries(self, target: Target, paths: Sequence[str]) -> list[Entry]:
         """Return the entries of `paths` that exist in `target`."""

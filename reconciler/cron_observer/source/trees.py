@@ -9,6 +9,7 @@ from typing import Final
 
 from cron_observer.errors import SourceError
 from cron_observer.manifest import is_manifest
+from cron_observer.source.failures import too_large
 from cron_observer.source.spec import UNNAMABLE, Changes, Entry
 
 #: More paths than this are not put on a command line; the whole tree is read and sifted instead.
@@ -51,11 +52,9 @@ def is_calendar_file(path: str) -> bool:
 
 def too_many(number: int, most: int, what: str) -> SourceError:
     """Say that a source is larger than we read."""
-    return SourceError(
+    return too_large(
         f"the source holds {number:,} {what}; at most {most:,} are read",
-        reason="TooManyFiles",
-        permanent=True,
-        hint="narrow it with paths or ignore, or split it into several sources",
+        "narrow it with paths or ignore, or split it into several sources",
     )
 
 
