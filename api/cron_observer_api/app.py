@@ -20,6 +20,7 @@ from cron_observer_api import (
     description,
     executions,
     health,
+    hooks,
     metrics,
     pages,
     projects,
@@ -116,7 +117,13 @@ def _routes() -> list[ControllerRouterHandler]:
         *times.handlers,
         work.router,
     ]
-    return [Router(path=PREFIX, route_handlers=api), *health.handlers, metrics.get_metrics, *pages.routers]
+    return [
+        Router(path=PREFIX, route_handlers=api),
+        *health.handlers,
+        *hooks.handlers,
+        metrics.get_metrics,
+        *pages.routers,
+    ]
 
 
 def _answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
@@ -146,6 +153,7 @@ def _shared(settings: Settings, database: Database, late_roles: Callable[[], Ite
         "loopback": is_loopback(settings.host),
         "key_ring": KeyRing(database),
         "limiter": Limiter(),
+        "hook_limiter": hooks.limiter(),
         "cursors": Cursors(load_key(settings.data_dir)),
         "readiness": Readiness(database, tenant, [source.name for source in settings.sources], late_roles),
         "hub": Hub(database),

@@ -40,6 +40,13 @@ WRITER_BATCH: Final = Histogram(
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
 )
 
+_hooks: Final = Counter(
+    "cron_observer_hook_deliveries",
+    "Deliveries of webhooks, by forge and what became of them: woken, ignored, refused.",
+    ("provider", "result"),
+    registry=PROCESS,
+)
+
 #: Methods that are counted by name; a made-up one must not make a new series.
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -49,6 +56,11 @@ def count_request(method: str, route: str | None, status: int, seconds: float) -
     known = route or "unmatched"
     _requests.labels(method if method in _METHODS else "other", known, str(status)).inc()
     _latency.labels(known).observe(seconds)
+
+
+def count_hook(provider: str, result: str) -> None:
+    """Count a delivery to a webhook that there is: `result` is woken, ignored or refused."""
+    _hooks.labels(provider, result).inc()
 
 
 class _Live:

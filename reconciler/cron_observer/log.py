@@ -22,6 +22,7 @@ EVENTS: Final = {
     "definition_unreadable": "The stored definition of a task cannot be read; its executions go by the defaults.",
     "folder_not_watched": "A folder cannot be watched; it is looked at every poll_seconds instead.",
     "history_rewritten": "A branch no longer contains the commit that was applied last: it was force-pushed.",
+    "hook_secret_unreadable": "The secret of a source's webhook cannot be read; its deliveries are refused.",
     "key_use_not_noted": "When keys were last used could not be written; they work nevertheless.",
     "loop_failed": "A tick of a loop failed; it is tried again after a growing wait.",
     "loop_recovered": "A tick went well again after failures.",

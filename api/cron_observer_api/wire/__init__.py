@@ -60,9 +60,13 @@ from cron_observer_api.wire.problems import (
 )
 from cron_observer_api.wire.ranges import RangeQuery, SlotRange, SlotRanges
 from cron_observer_api.wire.sources import (
+    Accepted,
     Alive,
+    Approval,
+    ApprovalBody,
     Condition,
     Finding,
+    Held,
     NotReady,
     Ready,
     Run,
@@ -72,6 +76,8 @@ from cron_observer_api.wire.sources import (
     Sources,
     SourceWithFindings,
     StreamQuery,
+    SuspendBody,
+    Suspension,
     SyncRequested,
 )
 from cron_observer_api.wire.tasks import (
@@ -95,8 +101,11 @@ from cron_observer_api.wire.times import Backfill, BackfillBody, BackfillSlot, P
 __all__ = [
     "PATCH_TYPES",
     "PROBLEMS",
+    "Accepted",
     "Alive",
     "AlreadyFinalProblem",
+    "Approval",
+    "ApprovalBody",
     "Backfill",
     "BackfillBody",
     "BackfillSlot",
@@ -116,6 +125,7 @@ __all__ = [
     "Finding",
     "FullError",
     "GivenInstant",
+    "Held",
     "Id",
     "In",
     "Instant",
@@ -161,6 +171,8 @@ __all__ = [
     "Sources",
     "Status",
     "StreamQuery",
+    "SuspendBody",
+    "Suspension",
     "SyncRequested",
     "Task",
     "TaskBody",

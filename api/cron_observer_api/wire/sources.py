@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from cron_observer_api.wire.base import Id, In, Instant, Out, Seconds
+from cron_observer_api.wire.base import GivenInstant, Id, In, Instant, Line, Out, Prose, Seconds
 
 
 class Finding(Out):
@@ -105,6 +105,55 @@ class SyncRequested(Out):
     """Done when the source's `handled_seq` has reached this."""
 
     requested_seq: int
+
+
+class Accepted(Out):
+    """The delivery was signed well. Nothing says whether it woke a source."""
+
+    accepted: Literal[True]
+
+
+class ApprovalBody(In):
+    """Consent to the removals that wait under `plan_hash`, which the source shows."""
+
+    plan_hash: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    reason: Prose | None = None
+
+
+class Approval(Out):
+    """A consent; the next pass uses it up."""
+
+    source: str
+    plan_hash: str
+    reason: str | None
+    actor: str
+    created_at: Instant
+
+
+class SuspendBody(In):
+    """Why, and until when; without `until` it lasts until somebody resumes the source."""
+
+    reason: Line
+    until: GivenInstant | None = None
+
+
+class Suspension(Out):
+    """Since when, until when, by whom and why a source is not looked at."""
+
+    by: str
+    reason: str | None
+    since: Instant
+    until: Instant | None
+
+
+class Held(Out):
+    """A removal that does not happen, and why."""
+
+    kind: str
+    name: str
+    path: str | None
+    line: int | None
+    reason: str
 
 
 class StreamQuery(In):

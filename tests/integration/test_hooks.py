@@ -1,0 +1,475 @@
+"""Webhooks of forges: what is signed wakes its source and nothing else; everything else changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import pytest
+
+from cron_observer.settings import SourceSettings
+from cron_observer.source import SourceSpec
+from cron_observer.store import hooks as store
+from cron_observer.store import sources
+from cron_observer.store.engine import clock
+from cron_observer_api import hooks as module
+from support.api import Api, api, served
+from support.databases import Tenant, make_tenant
+from support.forges import ADDRESSES, AFTER, DELIVERY, PROVIDERS, SECRET, body, digest, payload, signed
+
+OTHER = "the-secret-before"
+
+
+@pytest.fixture(autouse=True)
+def _secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The secrets that the settings point to."""
+    monkeypatch.setenv("HOOK_SECRET", SECRET)
+    monkeypatch.setenv("HOOK_SECRET_BEFORE", OTHER)
+
+
+async def add_source(tenant: Tenant, name: str, url: str, ref: str | None = "refs/heads/main") -> None:
+    """Write a source down as the reconciler does."""
+    spec = SourceSpec(name=name, url=url, ref=ref, project=tenant.project, poll_seconds=3600)
+    async with tenant.database.reconciler.transaction([tenant.tenant_id]) as conn:
+        await sources.ensure(conn, tenant.tenant_id, spec, "git", await clock(conn))
+
+
+@asynccontextmanager
+async def hooked(tenant: Tenant, provider: str = "github", *, serve: bool = False, **more: Any) -> AsyncIterator[Api]:
+    """Run the app with a source ``main`` that takes webhooks of `provider`."""
+    url, secret_ref = more.pop("url", ADDRESSES[provider]), more.pop("secret_ref", ("env:HOOK_SECRET",))
+    ref = more.pop("ref", "refs/heads/main")
+    await add_source(tenant, "main", url, ref)
+    one = SourceSettings(name="main", url=url, provider=provider, secret_ref=secret_ref)
+    plain = SourceSettings(name="plain", url=url, provider=provider)
+    async with (served if serve else api)(tenant, sources=(one, plain), **more) as it:
+        yield it
+
+
+async def deliver(
+    it: Api, provider: str, raw: bytes, headers: dict[str, Any] | None = None, *, source: str = "main"
+) -> Any:
+    """Send a delivery, signed well unless `headers` say otherwise."""
+    given = signed(provider, raw) if headers is None else headers
+    return await it.client.post(f"/hooks/git/{provider}/{source}", content=raw, headers=given)
+
+
+def woken(tenant: Tenant, name: str = "main") -> int:
+    """Return how often the source was asked to be looked at."""
+    return int(tenant.database.value("SELECT requested_seq FROM sources WHERE name = %s", name))
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_a_push_wakes_its_source(tenant: Tenant, provider: str) -> None:
+    """A delivery as the forge sends and signs it answers 202 without a key, and the source is due at once."""
+    async with hooked(tenant, provider) as it:
+        tenant.database.do("UPDATE sources SET next_poll_at = now() + interval '1 hour'")
+        answer = await deliver(it, provider, body(provider))
+        waits = tenant.database.value("SELECT next_poll_at > now() FROM sources WHERE name = 'main'")
+        metrics = (await it.client.get("/metrics")).text
+    assert (answer.status_code, answer.json()) == (202, {"accepted": True})
+    assert woken(tenant) == 1
+    assert waits is False
+    assert f'cron_observer_hook_deliveries_total{{provider="{provider}",result="woken"}}' in metrics
+
+
+@pytest.mark.parametrize("provider", ["github", "gitea", "forgejo"])
+async def test_a_push_may_come_as_a_form(tenant: Tenant, provider: str) -> None:
+    """The signature covers the form as it came; its field ``payload`` is the JSON."""
+    raw = urlencode({"payload": body(provider).decode()}).encode()
+    headers = signed(provider, raw) | {"Content-Type": "application/x-www-form-urlencoded"}
+    broken = b"payload=1&payload=2"
+    async with hooked(tenant, provider) as it:
+        answer = await deliver(it, provider, raw, headers)
+        refused = await deliver(
+            it, provider, broken, signed(provider, broken) | {"Content-Type": "application/x-www-form-urlencoded"}
+        )
+    assert (answer.status_code, woken(tenant)) == (202, 1)
+    assert refused.status_code == 400
+
+
+def _w1(provider: str, raw: bytes) -> list[dict[str, str]]:
+    """Return header fields without a good signature."""
+    good = signed(provider, raw)
+    names = [name for name in good if "Signature" in name or "Token" in name]
+    bare = {name: value for name, value in good.items() if name not in names}
+    told = [
+        bare,
+        bare | dict.fromkeys(names, ""),
+        signed(provider, raw, secret="another"),
+        bare | {name: good[name].upper() for name in names},
+        bare | {name: good[name] + "0" for name in names},
+    ]
+    if provider != "gitlab":
+        told.append(bare | {"X-Hub-Signature": good["X-Hub-Signature"]})
+        told.append(bare | {"X-Hub-Signature-256": good["X-Hub-Signature"]})
+        told.append(bare | {"X-Hub-Signature-256": digest(raw)})
+    return told
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_w1_what_is_not_signed_is_refused_unread(tenant: Tenant, provider: str) -> None:
+    """No, an empty, a wrong and an upper-case signature, and SHA-1 alone: 401, before the body is parsed."""
+    raw = b"this is no JSON"
+    async with hooked(tenant, provider) as it:
+        answers = [await deliver(it, provider, raw, headers) for headers in _w1(provider, raw)]
+        good = await deliver(it, provider, raw)
+    assert {answer.status_code for answer in answers} == {401}
+    assert {answer.json()["code"] for answer in answers} == {"unauthenticated"}
+    assert good.status_code == 400
+    assert woken(tenant) == 0
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_w2_a_signature_beyond_ascii_is_refused(tenant: Tenant, provider: str) -> None:
+    """Bytes that are no ASCII in a signature are a wrong signature, not a crash."""
+    raw = body(provider)
+    headers: dict[str, Any] = {
+        name: b"sha256=\xc3\xa9\xff" if "Signature" in name or "Token" in name else value
+        for name, value in signed(provider, raw).items()
+    }
+    async with hooked(tenant, provider) as it:
+        answer = await deliver(it, provider, raw, headers)
+    assert (answer.status_code, woken(tenant)) == (401, 0)
+
+
+@pytest.mark.parametrize("provider", ["github", "gitea", "forgejo"])
+async def test_w3_the_signature_is_that_of_the_bytes(tenant: Tenant, provider: str) -> None:
+    """The HMAC of the same JSON written otherwise is refused."""
+    raw = json.dumps(payload(provider), indent=1).encode()
+    async with hooked(tenant, provider) as it:
+        answer = await deliver(it, provider, raw, signed(provider, body(provider)))
+        good = await deliver(it, provider, raw)
+    assert (answer.status_code, good.status_code, woken(tenant)) == (401, 202, 1)
+
+
+async def test_w4_the_address_says_which_forge_it_is(tenant: Tenant) -> None:
+    """GitLab's token counts on GitLab's address alone, whatever else comes; another forge's address is not there."""
+    raw = body("gitlab")
+    both = signed("github", raw) | {name: v for name, v in signed("gitlab", raw).items() if name != "X-Gitlab-Token"}
+    async with hooked(tenant, "gitlab") as it:
+        answers = [
+            await deliver(it, "gitlab", raw, both),
+            await deliver(it, "gitlab", raw, both | {"X-Gitlab-Token": "wrong"}),
+            await deliver(it, "gitlab", raw, both | {"X-Gitlab-Token": digest(raw)}),
+        ]
+        elsewhere = [
+            await it.client.post(f"/hooks/git/{name}/main", content=raw, headers=both)
+            for name in ("github", "gitea", "forgejo", "bitbucket")
+        ]
+    assert [answer.status_code for answer in answers] == [401] * 3
+    assert [answer.status_code for answer in elsewhere] == [404] * 4
+    assert woken(tenant) == 0
+
+
+async def test_w4_on_forgejo_its_own_signature_decides(tenant: Tenant) -> None:
+    """A wrong X-Forgejo-Signature is not saved by a good older one; without it the older ones count."""
+    raw = body("forgejo")
+    good = signed("forgejo", raw)
+    without = {name: value for name, value in good.items() if name != "X-Forgejo-Signature"}
+    gitea = {name: value for name, value in without.items() if name != "X-Hub-Signature-256"}
+    async with hooked(tenant, "forgejo") as it:
+        answers = [
+            await deliver(it, "forgejo", raw, good | {"X-Forgejo-Signature": digest(raw, "wrong")}),
+            await deliver(it, "forgejo", raw, without | {"X-Gitea-Signature": ""}),
+            await deliver(it, "forgejo", raw, without),
+            await deliver(it, "forgejo", raw, gitea),
+        ]
+    assert [answer.status_code for answer in answers] == [401, 401, 202, 202]
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_w5_a_repeat_wakes_nobody(tenant: Tenant, provider: str) -> None:
+    """The same delivery again answers the same and does nothing, for as long as it is remembered."""
+    raw = body(provider)
+    async with hooked(tenant, provider) as it:
+        answers = [await deliver(it, provider, raw) for _ in range(3)]
+        assert woken(tenant) == 1
+        another = await deliver(it, provider, raw, signed(provider, raw, delivery=str(uuid4())))
+        assert woken(tenant) == 2
+        async with tenant.database.reconciler.transaction([tenant.tenant_id]) as conn:
+            assert await store.forget(conn, tenant.tenant_id, await clock(conn)) == 2
+        await deliver(it, provider, raw)
+    assert {answer.content for answer in (*answers, another)} == {b'{"accepted":true}'}
+    assert tenant.database.value("SELECT delivery FROM hook_deliveries") == DELIVERY
+    assert woken(tenant) == 3
+
+
+@pytest.mark.parametrize("delivery", ["", "x" * 201, "two words"])
+async def test_w5_a_strange_delivery_id_is_not_remembered(tenant: Tenant, delivery: str) -> None:
+    """What cannot be an id leaves no row; the push counts."""
+    raw = body("github")
+    async with hooked(tenant) as it:
+        answer = await deliver(it, "github", raw, signed("github", raw, delivery=delivery))
+    assert (answer.status_code, woken(tenant)) == (202, 1)
+    assert tenant.database.value("SELECT count(*) FROM hook_deliveries") == 0
+
+
+async def test_w6_too_much_is_refused_before_it_is_read(tenant: Tenant) -> None:
+    """Beyond 1 MiB it is 413, signed or not, announced or not; 1 MiB itself is read."""
+    size = module.LIMIT
+    padded = body("github")[:-1] + b', "padding": "'
+    padded += b"x" * (size - len(padded) - 2) + b'"}'
+
+    async def chunks(count: int) -> AsyncIterator[bytes]:
+        for _ in range(count):
+            yield b"x" * 65_536
+
+    async with hooked(tenant) as it:
+        whole = await deliver(it, "github", padded)
+        over = await deliver(it, "github", padded + b" ")
+        unsigned = await deliver(it, "github", b"x" * 26_000_000, {"Content-Type": "application/json"})
+        lying = {"Content-Type": "application/json", "Content-Length": str(26_000_000)}
+        announced = await it.client.post("/hooks/git/github/main", content=b"{}", headers=lying)
+        streamed = await it.client.post(
+            "/hooks/git/github/main", content=chunks(17), headers={"Content-Type": "application/json"}
+        )
+        small = await deliver(it, "github", b"x" * 1_000_000, {"Content-Type": "application/json"})
+    assert len(padded) == size
+    assert (whole.status_code, small.status_code) == (202, 401)
+    assert {one.status_code for one in (over, unsigned, announced, streamed)} == {413}
+    assert woken(tenant) == 1
+
+
+async def test_w6_a_slow_body_is_given_up(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that does not come within the deadline is answered 400, while other deliveries are taken."""
+    monkeypatch.setattr(module, "DEADLINE", 0.5)
+    async with hooked(tenant, serve=True) as it:
+        reader, writer = await asyncio.open_connection(it.client.base_url.host, it.client.base_url.port)
+        head = "POST /hooks/git/github/main HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: 1000\r\n\r\n{{".encode())
+        await writer.drain()
+        began = time.monotonic()
+        meanwhile = await deliver(it, "github", body("github"))
+        line = await asyncio.wait_for(reader.readline(), 10)
+        waited = time.monotonic() - began
+        writer.close()
+    assert meanwhile.status_code == 202
+    assert line.startswith(b"HTTP/1.1 400")
+    assert waited < 5
+
+
+BROKEN: dict[str, bytes] = {
+    "no JSON": b"{",
+    "a list": b"[]",
+    "null": b"null",
+    "a number": b"1",
+    "no ref": json.dumps({k: v for k, v in payload("github").items() if k != "ref"}).encode(),
+    "no repository": json.dumps({k: v for k, v in payload("github").items() if k != "repository"}).encode(),
+    "ref is a number": json.dumps(payload("github") | {"ref": 1}).encode(),
+    "after is null": json.dumps(payload("github") | {"after": None}).encode(),
+    "repository is a text": json.dumps(payload("github") | {"repository": "acme/tasks"}).encode(),
+    "full_name is a list": json.dumps(payload("github") | {"repository": {"full_name": []}}).encode(),
+    "commits is an object": json.dumps(payload("github") | {"commits": {}}).encode(),
+    "deep": json.dumps(payload("github"))[:-1].encode() + b', "x": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "no UTF-8": body("github")[:-1] + b', "x": "\xff"}',
+    "ref twice": body("github")[:-1] + b', "ref": "refs/heads/main"}',
+    "NaN": body("github")[:-1] + b', "x": NaN}',
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_w7_a_payload_that_does_not_fit_is_refused(tenant: Tenant, name: str) -> None:
+    """Signed well and malformed: 400, and the next delivery is taken."""
+    async with hooked(tenant) as it:
+        answer = await deliver(it, "github", BROKEN[name])
+        after = await deliver(it, "github", body("github"))
+    assert answer.status_code == 400, answer.text
+    assert (after.status_code, woken(tenant)) == (202, 1)
+
+
+@pytest.mark.parametrize("changes", [{"project": None}, {"project": {}}, {"commits": {}}, {"ref": []}])
+async def test_w7_gitlab_s_payload_is_read_as_strictly(tenant: Tenant, changes: dict[str, Any]) -> None:
+    """GitLab's own members are needed in their own types."""
+    async with hooked(tenant, "gitlab") as it:
+        answer = await deliver(it, "gitlab", json.dumps(payload("gitlab") | changes).encode())
+    assert (answer.status_code, woken(tenant)) == (400, 0)
+
+
+def _named(provider: str, name: str) -> bytes:
+    told = payload(provider)
+    if provider == "gitlab":
+        told["project"]["path_with_namespace"] = name
+    else:
+        told["repository"]["full_name"] = name
+    return json.dumps(told).encode()
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_w8_other_repositories_change_nothing(tenant: Tenant, provider: str) -> None:
+    """Unknown, renamed, another tenant's: the same 202, no pass, and nothing of the payload is fetched."""
+    stranger = make_tenant(tenant.database, "other")
+    await add_source(stranger, "main", "https://github.com/other/tasks.git")
+    reached: list[Any] = []
+
+    async def trap(_reader: Any, writer: Any) -> None:
+        reached.append(True)
+        writer.close()
+
+    server = await asyncio.start_server(trap, "127.0.0.1", 0)
+    where = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/acme/tasks.git"
+    elsewhere = payload(provider)
+    told = elsewhere["project" if provider == "gitlab" else "repository"]
+    told |= {"clone_url": where, "git_http_url": where, "html_url": where, "web_url": where, "url": where}
+    told["full_name" if provider != "gitlab" else "path_with_namespace"] = "evil/tasks"
+    names = ("other/tasks", "acme/renamed", "tasks", "acme/tasks2", "x-acme/tasks", "")
+    async with server, hooked(tenant, provider) as it:
+        answers = [await deliver(it, provider, _named(provider, name)) for name in names]
+        answers.append(await deliver(it, provider, json.dumps(elsewhere).encode()))
+        assert tenant.database.value("SELECT sum(requested_seq) FROM sources") == 0
+        good = await deliver(it, provider, body(provider))
+    assert {(one.status_code, one.content) for one in answers} == {(202, good.content)}
+    assert not reached
+    asked = "SELECT sum(requested_seq) FROM sources WHERE tenant_id = %s"
+    assert tenant.database.value(asked, tenant.tenant_id) == 1
+    assert tenant.database.value(asked, stranger.tenant_id) == 0
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_w9_other_refs_and_events_change_nothing(tenant: Tenant, provider: str) -> None:
+    """Another branch, a tag, a deletion, a ping and unknown events: the same 202 and no pass."""
+    ping = json.dumps({"zen": "Keep it logically awesome.", "hook_id": 30}).encode()
+    async with hooked(tenant, provider) as it:
+        answers = [
+            await deliver(it, provider, body(provider, ref="refs/heads/other")),
+            await deliver(it, provider, body(provider, ref="refs/heads/mainline")),
+            await deliver(it, provider, body(provider, ref="refs/tags/main")),
+            await deliver(it, provider, body(provider, after="0" * 40)),
+            await deliver(it, provider, body(provider, after="0" * 64)),
+            await deliver(it, provider, ping, signed(provider, ping, event="ping")),
+            await deliver(it, provider, ping, signed(provider, ping, event="Merge Request Hook")),
+            await deliver(it, provider, ping, signed(provider, ping, event="")),
+            await deliver(it, provider, b"", signed(provider, b"", event="issues")),
+        ]
+        assert woken(tenant) == 0
+        good = await deliver(it, provider, body(provider))
+    assert {(one.status_code, one.content) for one in answers} == {(202, good.content)}
+
+
+@pytest.mark.parametrize(
+    ("ref", "moved", "wakes"),
+    [
+        (None, "refs/heads/anything", 1),
+        (None, "refs/tags/v1", 0),
+        ("main", "refs/heads/main", 1),
+        ("v1", "refs/tags/v1", 1),
+        ("refs/tags/v1", "refs/tags/v1", 1),
+        ("refs/heads/feature/x", "refs/heads/feature/x", 1),
+    ],
+)
+async def test_the_followed_ref_counts(tenant: Tenant, ref: str | None, moved: str, wakes: int) -> None:
+    """Short and full names mean the same; before the first look any branch may be the repository's own."""
+    async with hooked(tenant, ref=ref) as it:
+        answer = await deliver(it, "github", body("github", ref=moved))
+    assert (answer.status_code, woken(tenant)) == (202, wakes)
+
+
+async def test_a_mirror_on_this_machine_goes_by_the_signature(tenant: Tenant, tmp_path: Path) -> None:
+    """A path says nothing about owner and name on the forge: what is signed well wakes it."""
+    async with hooked(tenant, url=str(tmp_path / "tasks.git")) as it:
+        answer = await deliver(it, "github", body("github"))
+    assert (answer.status_code, woken(tenant)) == (202, 1)
+
+
+async def test_w10_a_thousand_a_minute_and_no_more(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bucket of a source deliveries are told 429 with Retry-After; other sources are taken."""
+    assert (module.BURST, round(module.RATE * 60)) == (1000, 1000)
+    monkeypatch.setattr(module, "BURST", 20)
+    monkeypatch.setattr(module, "RATE", 0.01)
+    await add_source(tenant, "second", ADDRESSES["github"])
+    raw = body("github")
+    async with hooked(tenant) as it:
+        assert it.app is not None
+        second = SourceSettings(
+            name="second", url=ADDRESSES["github"], provider="github", secret_ref=("env:HOOK_SECRET",)
+        )
+        settings = it.app.state.settings
+        object.__setattr__(settings, "sources", (*settings.sources, second))
+        answers = [await deliver(it, "github", raw, signed("github", raw, delivery=str(n))) for n in range(25)]
+        unsigned = await deliver(it, "github", raw, {"Content-Type": "application/json"})
+        elsewhere = await deliver(it, "github", raw, source="second")
+    statuses = [answer.status_code for answer in answers]
+    assert statuses[:20] == [202] * 20
+    assert statuses[20:] == [429] * 5
+    assert int(answers[-1].headers["retry-after"]) >= 1
+    assert answers[-1].json()["code"] == "rate_limited"
+    assert (unsigned.status_code, elsewhere.status_code) == (401, 202)
+    assert woken(tenant) == 20
+
+
+async def test_w11_without_a_secret_there_is_no_webhook(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No secret_ref and unknown sources: 404, signed or not. A secret that cannot be read or is empty: 503."""
+    raw = body("github")
+    async with hooked(tenant) as it:
+        answers = [
+            await deliver(it, "github", raw, source="plain"),
+            await deliver(it, "github", raw, source="unknown"),
+            await deliver(it, "github", raw, signed("github", raw, secret=""), source="plain"),
+            await deliver(it, "github", raw, {"Content-Type": "application/json"}, source="plain"),
+        ]
+        for value in ("", "   ", None):
+            monkeypatch.delenv("HOOK_SECRET")
+            if value is not None:
+                monkeypatch.setenv("HOOK_SECRET", value)
+            unreadable = await deliver(it, "github", raw, signed("github", raw, secret=""))
+            assert unreadable.status_code == 503
+            monkeypatch.setenv("HOOK_SECRET", SECRET)
+    assert {answer.status_code for answer in answers} == {404}
+    assert len({answer.content for answer in answers}) == 1
+    assert woken(tenant) == 0
+
+
+async def test_w12_two_secrets_count_while_one_replaces_the_other(tenant: Tenant, tmp_path: Path) -> None:
+    """Both are taken while both are named, wherever they are; one of them being gone does not stop the other."""
+    raw = body("github")
+    file = tmp_path / "secret"
+    file.write_text(f"{OTHER}\n")
+    async with hooked(tenant, secret_ref=("env:HOOK_SECRET", f"file:{file}")) as it:
+        for number, (secret, status) in enumerate([(SECRET, 202), (OTHER, 202), ("third", 401)]):
+            headers = signed("github", raw, secret=secret, delivery=str(number))
+            assert (await deliver(it, "github", raw, headers)).status_code == status
+        file.unlink()
+        headers = signed("github", raw, secret=OTHER, delivery="later")
+        assert (await deliver(it, "github", raw, headers)).status_code == 401
+        assert (await deliver(it, "github", raw, signed("github", raw, delivery="last"))).status_code == 202
+    assert woken(tenant) == 3
+
+
+async def test_w13_forged_addresses_help_nobody(tenant: Tenant) -> None:
+    """X-Forwarded-For and Host neither replace a signature nor reach past the check of the Host."""
+    raw = body("github")
+    forged = {"Content-Type": "application/json", "X-Forwarded-For": "192.30.252.1", "X-Real-IP": "192.30.252.1"}
+    async with hooked(tenant) as it:
+        unsigned = await deliver(it, "github", raw, forged)
+        foreign = await deliver(it, "github", raw, signed("github", raw) | {"Host": "github.com"})
+        forwarded = await deliver(it, "github", raw, signed("github", raw) | {"X-Forwarded-Host": "github.com"})
+    assert [unsigned.status_code, foreign.status_code, forwarded.status_code] == [401, 400, 202]
+
+
+async def test_no_key_is_needed_when_the_server_is_bound_to_the_network(tenant: Tenant) -> None:
+    """Where every reading call needs a credential, a webhook needs its signature alone."""
+    async with hooked(tenant, host="0.0.0.0") as it:  # noqa: S104  nothing listens
+        reading = await it.client.get("/api/v1/sources")
+        answer = await deliver(it, "github", body("github"))
+        unsigned = await deliver(it, "github", body("github"), {"Content-Type": "application/json"})
+    assert [reading.status_code, answer.status_code, unsigned.status_code] == [401, 202, 401]
+
+
+async def test_other_forms_and_methods_are_refused(tenant: Tenant) -> None:
+    """XML, compressed bodies and other methods are not taken."""
+    raw = body("github")
+    async with hooked(tenant) as it:
+        xml = await deliver(it, "github", raw, signed("github", raw) | {"Content-Type": "application/xml"})
+        packed = await deliver(it, "github", raw, signed("github", raw) | {"Content-Encoding": "gzip"})
+        got = await it.client.get("/hooks/git/github/main")
+    assert [xml.status_code, packed.status_code, got.status_code] == [415, 415, 405]
+    assert woken(tenant) == 0
+    assert AFTER not in xml.text
