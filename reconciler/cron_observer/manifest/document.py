@@ -11,10 +11,13 @@ from cron_observer.manifest.nodes import Document, Node, find, pointer
 from cron_observer.manifest.rules import Problem
 from cron_observer.manifest.scalars import shown
 from cron_observer.manifest.values import Fault, Path
-from cron_observer.model import API_VERSION, TASK_NAME, Severity
+from cron_observer.model import API_VERSION, TASK_NAME, Context, Definition, Severity, TaskDefinition
 
 #: Kinds of the manifest format that this version does not read. A document of them declares nothing that it knows.
-LATER_KINDS: Final = frozenset({"Defaults", "Project", "NotificationChannel", "AlertRule"})
+LATER_KINDS: Final = frozenset({"NotificationChannel", "AlertRule"})
+
+#: What documents are read with by themselves.
+NOTHING: Final = Context()
 
 
 @dataclass(slots=True)
@@ -76,7 +79,10 @@ def examine(value: dict[str, Any]) -> list[Fault]:
 
 
 def declared(path: str, value: Mapping[str, Any], line: int, document: int) -> TaskDefinition | Definition:
-    """Return what a valid document, whose spec is composed, declares. `line` is that of its name, `document` its position in the file."""
+    """Return what a valid document, whose spec is composed, declares.
+
+    `line` is that of its name, `document` its position in the file.
+    """
     metadata, kind = value["metadata"], value["kind"]
     if kind != "Task":
         return Definition(

@@ -10,18 +10,34 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from cron_observer.manifest import loader, quick, rules
-from cron_observer.manifest.document import LATER_KINDS, Verdict, declared, judge, quoted
+from cron_observer.manifest.document import LATER_KINDS, NOTHING, Verdict, declared, judge, quoted
 from cron_observer.manifest.nodes import Stream
 from cron_observer.manifest.rules import Problem, Rule
 from cron_observer.manifest.scalars import shown
-from cron_observer.model import TASK_NAME, Definition, Finding, ParsedFile, Severity, TaskDefinition
+from cron_observer.model import (
+    DEFAULTS,
+    PROJECT,
+    TASK_NAME,
+    Context,
+    Definition,
+    Finding,
+    ParsedFile,
+    Severity,
+    TaskDefinition,
+)
 
 MAX_FILE_BYTES: Final = 256 * 1024
 REGULAR_MODES: Final = ("100644", "100755", "100664")  # 100664 is what very old Git wrote
 DOCS_URL: Final = "https://cron-observer.dev/docs/reference/findings#"
 
 #: What people call each kind that can be declared.
-NOUNS: Final = {"Task": "task", "Calendar": "calendar", "TaskGroup": "task group"}
+NOUNS: Final = {
+    "Task": "task",
+    "Calendar": "calendar",
+    "TaskGroup": "task group",
+    DEFAULTS: "set of defaults",
+    PROJECT: "project document",
+}
 
 _LFS: Final = b"version https://git-lfs.github.com/spec/v1"
 _UNSAFE_IN_PATH: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -106,13 +122,29 @@ class Inspected:
     verdicts: Sequence[Verdict] = ()
 
 
-def parse(path: str, data: bytes, *, mode: str = "100644") -> ParsedFile:
-    """Read one manifest file. `mode` is Git's; whatever is wrong becomes a finding."""
-    return _unread(path, data, mode) or quick.parse(path, data) or inspect(path, data, mode=mode).parsed
+def parse(path: str, data: bytes, *, mode: str = "100644", context: Context = NOTHING) -> ParsedFile:
+    """Read one manifest file. `mode` is Git's; whatever is wrong becomes a finding.
+
+    `path` is that from the root of the source; tasks are composed with the layers of `context` that bear upon it.
+    """
+    unread = _unread(path, data, mode)
+    return unread or quick.parse(path, data, context) or inspect(path, data, mode=mode, context=context).parsed
 
 
-def inspect(path: str, data: bytes, *, mode: str = "100644") -> Inspected:
-    """Do what `parse` does, and keep the documents."""
+def inspect(
+    path: str,
+    data: bytes,
+    *,
+    mode: str = "100644",
+    context: Context = NOTHING,
+    below: str | None = None,
+    each: bool = False,
+) -> Inspected:
+    """Do what `parse` does, and keep the documents.
+
+    `below` is the path from the root of the source where that is another than the file is called by. With `each`, and
+    no environment in the context, tasks are judged in every environment that they name as well.
+    """
     unread = _unread(path, data, mode)
     if unread is not None:
         return Inspected(unread, Stream("", [], []))
@@ -122,7 +154,8 @@ def inspect(path: str, data: bytes, *, mode: str = "100644") -> Inspected:
         found = placed(path, stream, problem)
         return Inspected(ParsedFile(path=path, findings=(found,), parseable=False), stream)
     stream = loader.load(text)
-    verdicts = [judge(document) for document in stream.documents]
+    at = path if below is None else below
+    verdicts = [judge(document, at, context, each=each) for document in stream.documents]
     _refuse_duplicates(stream, verdicts)
     return Inspected(_summed_up(path, stream, verdicts), stream, verdicts)
 

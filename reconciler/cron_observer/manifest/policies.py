@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from cron_observer.manifest import rules
 from cron_observer.manifest.values import Fault, Path
-from cron_observer.model import parse_duration
+from cron_observer.model import ADOPT, NEW_IDENTITY, parse_duration
 
 _HOUR: Final = timedelta(hours=1)
 _PROMPT: Final = timedelta(seconds=60)  # how late a slot may be with `catchup: none`
@@ -26,7 +26,7 @@ def check(document: Mapping[str, Any], faulty: set[Path]) -> Iterator[Fault]:
         message = "is the name that the task has"
         hint = "write the name that it had before, or remove the line"
         yield Fault(rules.RENAMED_TO_ITSELF, ("metadata", "renamedFrom"), message, hint)
-    found = [*_parallel(spec), *_late(spec)]
+    found = [*_annotations(metadata), *_parallel(spec), *_late(spec)]
     if isinstance(spec.get("schedule"), Mapping):
         found += [*_windows(spec["schedule"].get("windows"), ("spec", "schedule")), *_calendars(spec["schedule"])]
     yield from (fault for fault in found if not _beside(fault.path, faulty))
@@ -42,6 +42,23 @@ def check_group(spec: Mapping[str, Any], faulty: set[Path]) -> Iterator[Fault]:
         message = "has no effect without windows"
         found.append(Fault(rules.NO_EFFECT, ("spec", "onWindowClose"), message, "add windows, or remove it"))
     yield from (fault for fault in found if not _beside(fault.path, faulty))
+
+
+def _annotations(metadata: Any) -> Iterator[Fault]:
+    """Annotations of ours that are neither of the two words that mean something."""
+    annotations = metadata.get("annotations") if isinstance(metadata, Mapping) else None
+    if not isinstance(annotations, Mapping):
+        return
+    for key in (ADOPT, NEW_IDENTITY):
+        if annotations.get(key, "true") not in ("true", "false"):
+            message = "has no effect: only true and false mean something"
+            hint = 'write "true" or "false", in quotes'
+            yield Fault(rules.NEITHER_TRUE_NOR_FALSE, ("metadata", "annotations", key), message, hint)
+
+
+def check_windows(schedule: Any, at: Path) -> Iterator[Fault]:
+    """Yield what is wrong with the windows of a schedule that is no whole one."""
+    yield from _windows(schedule.get("windows") if isinstance(schedule, Mapping) else None, at)
 
 
 def _beside(path: Path, faulty: set[Path]) -> bool:

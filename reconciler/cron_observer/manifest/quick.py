@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import msgspec
 
-from cron_observer.manifest import clean, schemas, semantics, validate
+from cron_observer.manifest import clean, composed, schemas, semantics, validate
 from cron_observer.manifest.document import declared
-from cron_observer.model import Definition, ParsedFile, TaskDefinition
+from cron_observer.manifest.layers import bearing, project_of
+from cron_observer.model import API_VERSION, Context, Definition, ParsedFile, TaskDefinition
 
 _KINDS: Final = ("Task", "Calendar", "TaskGroup")  # of which a document says everything by itself
 #: What no rule between fields looks at, but for the search for secrets.
@@ -26,7 +27,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 
-def parse(path: str, data: bytes) -> ParsedFile | None:
+def parse(path: str, data: bytes, context: Context) -> ParsedFile | None:
     """Return what a file declares, if there is surely no finding about it; else None."""
     documents = clean.read(data)
     if not documents:
@@ -35,9 +36,10 @@ def parse(path: str, data: bytes) -> ParsedFile | None:
     others: list[Definition] = []
     names: set[tuple[str, str]] = set()
     for index, (value, line) in enumerate(documents):
-        if not _in_order(value):
+        whole = _composed(value, path, context) if composed.concerned(value, path, context) else value
+        if whole is None or not _in_order(whole):
             return None
-        one = declared(path, value, line, index)
+        one = declared(path, whole, line, index)
         names.add((value["kind"], one.name))
         if isinstance(one, TaskDefinition):
             tasks.append(one)
@@ -56,6 +58,20 @@ def _in_order(value: dict[str, Any]) -> bool:
     if word is None or not validate.accepts(word, value):
         return False
     return _remembered(value) if kind == "Task" else _silent(value)
+
+
+def _composed(value: dict[str, Any], path: str, context: Context) -> dict[str, Any] | None:
+    """Return a task with what bears upon its spec, if it is right by itself and keeps the rules of its Project."""
+    if value.get("apiVersion") != API_VERSION or not validate.accepts("task", value):
+        return None
+    spec = value["spec"]
+    if "environments" in spec and semantics.may_hold_secret(_encode(value), _encode(spec)):
+        return None
+    whole = composed.composed(value, path, context)[1]
+    project = project_of(bearing(context.layers, path))
+    if project is not None and any(True for _ in composed.ruled(whole, project)):
+        return None
+    return whole
 
 
 def _silent(value: dict[str, Any]) -> bool:

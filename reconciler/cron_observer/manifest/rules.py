@@ -12,7 +12,7 @@ from typing import Final
 from cron_observer.model import Severity
 
 #: Raised whenever a rule is added, removed or changed: what was valid yesterday is then looked at again.
-VALIDATOR_VERSION: Final = "2"
+VALIDATOR_VERSION: Final = "3"
 
 #: Findings shown of one file; the rest is counted. More than this is noise, not help.
 MAX_FINDINGS_A_FILE: Final = 50
@@ -86,6 +86,7 @@ DUPLICATE_NAME: Final = Rule("CO1207", "name declared twice")
 RENAMED_TO_ITSELF: Final = Rule("CO1208", "renamed to itself")
 RENAMED_FROM_DECLARED: Final = Rule("CO1209", "the former name is in use")
 RENAMED_TWICE: Final = Rule("CO1210", "two tasks renamed from one")
+PROJECT_NOT_AT_ROOT: Final = Rule("CO1211", "Project in a directory")
 
 # Fields
 UNKNOWN_FIELD: Final = Rule("CO1301", "unknown field")
@@ -108,6 +109,9 @@ EMPTY_WINDOW: Final = Rule("CO1317", "window ends where it begins")
 JITTER_TOO_LONG: Final = Rule("CO1318", "jitter longer than the interval", Severity.WARNING)
 NOT_ONE_ENTRY: Final = Rule("CO1319", "entry does not say exactly one thing")
 IN_THE_PAST: Final = Rule("CO1320", "nothing left to do", Severity.WARNING)
+LABEL_REQUIRED: Final = Rule("CO1321", "label that the Project requires is missing")
+QUEUE_NOT_ALLOWED: Final = Rule("CO1322", "queue that the Project does not allow")
+NEITHER_TRUE_NOR_FALSE: Final = Rule("CO1323", "annotation that means nothing", Severity.WARNING)
 
 # Calendars and task groups; those up to CO1409 are raised by `cron_observer.schedule` too
 UNKNOWN_COUNTRY: Final = Rule("CO1401", "unknown country")
@@ -124,5 +128,9 @@ BAD_CALENDAR_FILE: Final = Rule("CO1411", "calendar file cannot be read")
 EVENT_LEFT_OUT: Final = Rule("CO1412", "event left out", Severity.WARNING)
 UNKNOWN_GROUP: Final = Rule("CO1413", "unknown task group")
 NOT_CHECKED: Final = Rule("CO1414", "reference not checked", Severity.WARNING)
+
+# The source as a whole, by itself and against what is in force
+TOO_MANY_TASKS: Final = Rule("CO1508", "project has no room for more tasks")
+SECOND_PROJECT: Final = Rule("CO1509", "source has more than one Project")
 
 RULES: Final = {rule.code: rule for rule in tuple(globals().values()) if isinstance(rule, Rule)}

@@ -17,6 +17,8 @@ KINDS: Final[dict[tuple[str, str], str]] = {
     (API_VERSION, "Task"): "task",
     (API_VERSION, "Calendar"): "calendar",
     (API_VERSION, "TaskGroup"): "taskgroup",
+    (API_VERSION, "Defaults"): "defaults",
+    (API_VERSION, "Project"): "project",
 }
 
 _IN_WHEEL: Final = Path(__file__).parents[1] / "_schemas"

@@ -57,12 +57,34 @@ def check(document: Mapping[str, Any], faulty: set[Path]) -> Iterator[Fault]:
             yield from calendar.check(spec, faulty)
         elif kind == "TaskGroup":
             yield from policies.check_group(spec, faulty)
+        elif kind in _PARTIAL:
+            yield from _partial(spec, _PARTIAL[kind], faulty)
         else:
             yield from _durations(spec, faulty)
             if isinstance(spec.get("schedule"), Mapping):
                 yield from _schedule(spec["schedule"], faulty)
             yield from policies.check(document, faulty)
-    yield from _secrets(document)
+    yield from secrets(document)
+
+
+#: Where the kinds that are no tasks say something of tasks.
+_PARTIAL: Final[dict[Any, tuple[str, ...]]] = {"Defaults": ("spec", "spec"), "Project": ("spec", "defaults", "Task")}
+
+
+def _partial(spec: Mapping[str, Any], at: tuple[str, ...], faulty: set[Path]) -> Iterator[Fault]:
+    """Yield what is wrong with a part of a spec whatever it is put together with."""
+    said: Any = spec
+    for part in at[1:]:
+        said = said.get(part) if isinstance(said, Mapping) else None
+    if not isinstance(said, Mapping):
+        return
+    inner = {("spec", *path[len(at) :]) for path in faulty if path[: len(at)] == at}
+    found = list(_durations(said, inner))
+    schedule = said.get("schedule")
+    if isinstance(schedule, Mapping):
+        found += _schedule({name: value for name, value in schedule.items() if value is not None}, inner)
+        found += [one for one in policies.check_windows(schedule, ("spec", "schedule")) if not touched(one.path, inner)]
+    yield from (replace(fault, path=(*at, *fault.path[1:])) for fault in found)
 
 
 def touched(path: Path, faulty: set[Path]) -> bool:
@@ -101,7 +123,8 @@ def _schedule(block: Mapping[str, Any], faulty: set[Path]) -> Iterator[Fault]:
         for name in _EVALUATED
         if name in block and not touched(("spec", "schedule", name), faulty - {("spec", "schedule")})
     }
-    if not sound.keys() & {"cron", "every", "at"}:
+    fires = bool(sound.keys() & {"cron", "every", "at"})
+    if not fires:
         sound["cron"] = "* * * * *"  # so that the rest can be looked at
         sound.pop("onExcluded", None)  # which this expression does not go with
     if "every" not in sound:
@@ -112,7 +135,8 @@ def _schedule(block: Mapping[str, Any], faulty: set[Path]) -> Iterator[Fault]:
             listed = isinstance(block.get(str(path[0])), list)
             path = (path[0], *(path[1:] or (0,))) if listed else path[:1]  # a list may be one of one
         yield Fault(rules.Rule(rule, "schedule"), ("spec", "schedule", *path), message, hint)
-    yield from _jitter(ScheduleSpec.read(sound))
+    if fires:
+        yield from _jitter(ScheduleSpec.read(sound))
 
 
 def _jitter(spec: ScheduleSpec) -> Iterator[Fault]:
@@ -178,14 +202,15 @@ def _ask(spec: ScheduleSpec) -> tuple[str, str, str, str | None] | None:
     return None
 
 
-def _secrets(document: Mapping[str, Any]) -> Iterator[Fault]:
+def secrets(document: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield what in a document may be a secret."""
     hint = "keep the secret where the task runs and name it here; take this one out of use, Git remembers it"
     for path, value in walk(document):
         if not isinstance(value, str):
             continue
         if looks_secret(value):
             yield Fault(rules.SECRET, path, "this looks like a secret", hint)
-        elif path[:2] == ("spec", "payload") and _names_secret(path) and _is_literal(value):
+        elif _in_payload(path) and _names_secret(path) and _is_literal(value):
             yield Fault(rules.SECRET, path, "a secret may not stand in a manifest", hint)
 
 
@@ -210,6 +235,14 @@ _PAYLOADS: Final[tuple[tuple[str | None, ...], ...]] = (
     ("spec", "environments", None, "payload"),
     *((*at, "payload") for at in _PARTIAL.values()),
 )
+
+
+def _in_payload(path: Path) -> bool:
+    """Tell whether a value belongs to a payload."""
+    return any(
+        len(path) >= len(at) and all(part in (None, here) for part, here in zip(at, path, strict=False))
+        for at in _PAYLOADS
+    )
 
 
 def _names_secret(path: Path) -> bool:

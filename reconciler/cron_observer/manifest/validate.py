@@ -175,7 +175,8 @@ def _missing(_word: str, path: Path, error: Any) -> Iterator[Fault]:
 
 
 def _allowed(_word: str, path: Path, error: Any) -> Iterator[Fault]:
-    known = error.validator_value if error.validator == "enum" else [error.validator_value]
+    values = error.validator_value if error.validator == "enum" else [error.validator_value]
+    known = [value for value in values if value is not None]
     near = suggest(error.instance, known) if isinstance(error.instance, str) else None
     hint = _did_you_mean(near) if near else None
     yield Fault(rules.NOT_ALLOWED, path, f"expected one of {', '.join(known)}; got {type_of(error.instance)}", hint)
@@ -197,6 +198,11 @@ def _pattern(_word: str, path: Path, error: Any) -> Iterator[Fault]:
 
 
 def _key(_word: str, path: Path, error: Any) -> Iterator[Fault]:
+    if path[-1:] == ("environments",):
+        hint = "a-z, 0-9 and '-', at most 63, beginning and ending with a letter or digit, as in the source's setting"
+        message = f'"{shown(error.instance)}" is no name of an environment'
+        yield Fault(rules.BAD_NAME, (*path, error.instance), message, hint, on_key=True, within=path)
+        return
     hint = "letters, digits, '-', '_' and '.', at most 63, with an optional DNS name and '/' before them"
     message = f'the key "{shown(error.instance)}" is not allowed'
     yield Fault(rules.BAD_LABEL_KEY, (*path, error.instance), message, hint, on_key=True, within=path)
