@@ -265,13 +265,6 @@ SEEDS = {"alpha": "default/alpha", "beta": "default/beta"}
             None,
         ),
         ([heir()], [row(removed=True), row("beta", removed=True)], (), {"beta": "restore"}, None),
-        (
-            [heir(cron="new"), heir("alpha", "beta", "a.yaml", cron="new")],
-            [row(), row("beta", "b.yaml")],
-            (),
-            {"alpha": "keep", "beta": "keep"},
-            "CO1209",
-        ),
     ],
 )
 def test_every_rename_has_one_outcome(

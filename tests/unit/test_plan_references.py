@@ -95,10 +95,11 @@ class World:
     def apply(self, made: Plan) -> None:
         """Write a plan down as the store does."""
         self.contents |= made.contents
+        for action in made.of(Step.RENAME):
+            assert action.actual is not None
+            del self.rows[TASK, action.actual.name]
         for action in made.actions:
             row = self.row(action)
-            if action.step is Step.RENAME and action.actual is not None:
-                del self.rows[TASK, action.actual.name]
             assert (row.kind, row.name) not in self.rows or self.rows[row.kind, row.name].uid == row.uid
             self.rows[row.kind, row.name] = row
         for one in made.refreshed:

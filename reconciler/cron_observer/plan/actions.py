@@ -155,6 +155,7 @@ class Action:
     spec_hash: bytes = b""
     digest: str | None = None
     held: str | None = None
+    frees: UUID | None = None  #: a removed task that had the name, and is forgotten for what is created
 
     @property
     def raises(self) -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final
 from uuid import UUID
 
 from cron_observer.manifest import rules
 from cron_observer.manifest.rules import Rule
-from cron_observer.model import Commit, Definition, TaskDefinition
+from cron_observer.model import ADOPT, Commit, Definition, TaskDefinition
 from cron_observer.plan.actions import (
     LAYERS,
+    NOT_HANDED_OVER,
     NOUNS,
     OWNED_BY_API,
     OWNED_BY_SOURCE,
@@ -24,6 +26,8 @@ from cron_observer.plan.actions import (
     hash_of,
 )
 from cron_observer.plan.terms import NO_TERMS, Terms
+
+_NAME: Final = "/metadata/name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +115,7 @@ class Scene:
 def decide(key: Key, claims: Sequence[Claim], row: Actual | None, scene: Scene) -> Action | None:
     """Return what is done about a name, as far as the name alone decides; None for nothing."""
     if row is not None and not scene.ours(row):
-        for claim in claims:
-            if claim.declared is not None:
-                scene.findings.add(claim.declared, *_owned(row))
-        return None
+        return _take_over(key, claims, row, scene)
     if not claims:
         if row is None or row.removed:
             return None
@@ -152,12 +153,52 @@ def _refuse(claim: Claim, other: str, scene: Scene) -> None:
         scene.findings.add(claim.declared, rules.DUPLICATE_NAME, message, "rename one of them, or remove it")
 
 
-def _owned(row: Actual) -> tuple[Rule, str, str]:
+def _take_over(key: Key, claims: Sequence[Claim], row: Actual, scene: Scene) -> Action | None:
+    """Take a row over from the API, or from another source that declares it no more; else say whose it is."""
+    ways = [None if claim.declared is None else _way(claim.declared, row) for claim in claims]
+    if any(ways):
+        chosen = choose(claims, None, scene)
+        step = None if chosen is None else ways[claims.index(chosen)]
+        if chosen is None or chosen.declared is None or step is None:
+            return None
+        return replace(place(key[0], chosen.declared, chosen.desired.commit, row), step=step)
+    for claim in claims:
+        if claim.declared is not None:
+            scene.findings.add(claim.declared, *_owned(claim.declared, row))
+    return None
+
+
+def _way(declared: TaskDefinition | Definition, row: Actual) -> Step | None:
+    """Return how a document may take over a row that is not its source's, None when it may not."""
+    if row.source_id is None:
+        adopts = isinstance(declared, TaskDefinition) and declared.adopts
+        return Step.ADOPT if adopts and not row.deleting else None
+    given = declared.transfer_from is not None and declared.transfer_from == row.source
+    return Step.TRANSFER if given and row.sync == "HELD" else None
+
+
+def _owned(declared: TaskDefinition | Definition, row: Actual) -> tuple[Rule, str, str, str]:
+    """Say who owns a row that a document may not take over, and how to come by it."""
+    if row.source_id is None and row.deleting:
+        message = f'the task "{row.name}" was created through the API, and is being deleted'
+        return OWNED_BY_API, message, "it can be created as soon as that is done", _NAME
     if row.source_id is None:
         message = f'the task "{row.name}" was created through the API, which owns it'
-        return OWNED_BY_API, message, "delete it through the API, or choose another name"
-    message = f'the {NOUNS[row.kind]} "{row.name}" is owned by the source "{row.source}" ({row.path})'
-    return OWNED_BY_SOURCE, message, "remove it there first, or choose another name"
+        hint = f'delete it through the API, choose another name, or adopt it with the annotation {ADOPT}: "true"'
+        return OWNED_BY_API, message, hint, _NAME
+    noun = f'the {NOUNS[row.kind]} "{row.name}"'
+    if declared.transfer_from is not None and declared.transfer_from == row.source:
+        message = f'the source "{row.source}" still declares {noun} ({row.path}:{row.line})'
+        return (
+            NOT_HANDED_OVER,
+            message,
+            "remove it there: it is taken over then, with its history",
+            "/metadata/transferFrom",
+        )
+    hint = "remove it there first, or choose another name"
+    if row.kind not in LAYERS:
+        hint += f"; to take it over, write transferFrom: {row.source}"
+    return OWNED_BY_SOURCE, f'{noun} is owned by the source "{row.source}" ({row.path})', hint, _NAME
 
 
 def stay(row: Actual, scene: Scene) -> Action | None:
@@ -180,7 +221,10 @@ def unclaimed(row: Actual, scene: Scene) -> Action:
 
 def place(kind: str, declared: TaskDefinition | Definition, commit: Commit, row: Actual | None) -> Action:
     """Put a valid document in force."""
-    whole = hash_of(declared)
+    whole, frees = hash_of(declared), None
+    if row is not None and _is_forgotten(declared, row):
+        frees = row.uid
+        row = None
     if row is None:
         step = Step.CREATE
     elif row.removed:
@@ -192,5 +236,17 @@ def place(kind: str, declared: TaskDefinition | Definition, commit: Commit, row:
         there = (row.path, row.document, row.line, row.commit, row.sync)
         step = Step.NOOP if here == there else Step.MOVE
     return Action(
-        step=step, kind=kind, name=declared.name, actual=row, declared=declared, commit=commit, spec_hash=whole
+        step=step,
+        kind=kind,
+        name=declared.name,
+        actual=row,
+        declared=declared,
+        commit=commit,
+        spec_hash=whole,
+        frees=frees,
     )
+
+
+def _is_forgotten(declared: TaskDefinition | Definition, row: Actual) -> bool:
+    """Tell whether a removed row is not the one that is declared: a new one takes its name."""
+    return row.removed and (row.deleting or (isinstance(declared, TaskDefinition) and declared.begins_anew))

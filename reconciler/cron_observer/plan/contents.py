@@ -157,6 +157,9 @@ class _Work:
         if row is None or row.removed:
             del self.actions[action.name]
             self.known[action.name] = None
+        elif not self.scene.ours(row):
+            del self.actions[action.name]  # it stays what it is to its owner
+            self.known[action.name] = row.content
         else:
             self.actions[action.name] = keep(row)
             self.known[action.name] = row.content
