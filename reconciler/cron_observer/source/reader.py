@@ -24,9 +24,10 @@ import msgspec
 from cron_observer import manifest
 from cron_observer.errors import SourceError
 from cron_observer.manifest import ics, loader, rules
+from cron_observer.manifest.document import NOTHING
 from cron_observer.manifest.files import finding
 from cron_observer.manifest.nodes import Node, Stream, find
-from cron_observer.model import ParsedFile
+from cron_observer.model import Context, ParsedFile
 from cron_observer.source.spec import UNNAMABLE, UNREADABLE, Entry
 from cron_observer.source.trees import is_calendar_file
 
@@ -56,6 +57,7 @@ class _Request(msgspec.Struct, array_like=True):
     mode: str
     data: bytes
     places: list[Place] = []
+    context: Context | None = None  #: None: that of the request before
 
 
 _requests = msgspec.msgpack.Decoder(_Request)
@@ -81,6 +83,7 @@ class Reader:
         self._child: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._closed = False
+        self._context: Context | None = None  # what the child has been told last
 
     def start(self) -> None:
         """Start the child ahead of the first file."""
@@ -89,16 +92,19 @@ class Reader:
                 with contextlib.suppress(_Died):
                     self._begin()
 
-    def parse(self, files: Iterable[tuple[Entry, bytes]]) -> Iterator[tuple[Entry, bytes, ParsedFile]]:
+    def parse(
+        self, files: Iterable[tuple[Entry, bytes]], context: Context = NOTHING
+    ) -> Iterator[tuple[Entry, bytes, ParsedFile]]:
         """Give the verdict on each file; one that kills the child is refused, and the next gets a new child.
 
-        Raises `SourceError` (``Stopped``) when the reader is closed meanwhile.
+        Tasks are composed with the layers of `context`. Raises `SourceError` (``Stopped``) when the reader is closed
+        meanwhile.
         """
         for entry, data in files:
-            yield entry, data, _refused(entry, data) or self._parsed(entry, data)
+            yield entry, data, _refused(entry, data) or self._parsed(entry, data, context)
 
-    def _parsed(self, entry: Entry, data: bytes) -> ParsedFile:
-        parsed = self._ask(entry, data, _answers)
+    def _parsed(self, entry: Entry, data: bytes, context: Context) -> ParsedFile:
+        parsed = self._ask(entry, data, _answers, context=context)
         if parsed is not None:
             return parsed
         message = "the file could not be parsed within the limits of memory and time"
@@ -132,17 +138,24 @@ class Reader:
         return [None] * len(places) if found is None else found
 
     def _ask(
-        self, entry: Entry, data: bytes, answers: msgspec.json.Decoder[_T], places: list[Place] | None = None
+        self,
+        entry: Entry,
+        data: bytes,
+        answers: msgspec.json.Decoder[_T],
+        places: list[Place] | None = None,
+        context: Context = NOTHING,
     ) -> _T | None:
         """Let the child read a file; None when it dies of it."""
-        request = msgspec.msgpack.encode(_Request(entry.path, entry.mode, data, places or []))
+        request = _Request(entry.path, entry.mode, data, places or [])
         with self._lock:
             # A child that has served before may have died of something else: the file gets a child of its own.
             for _ in range(1 if self._child is None else 2):
                 try:
                     if self._child is None:
                         self._begin()
-                    return self._exchange(request, answers)
+                    request.context = None if context is self._context else context
+                    self._context = context
+                    return self._exchange(msgspec.msgpack.encode(request), answers)
                 except _Died:
                     self._end()
                 if self._closed:
@@ -193,7 +206,7 @@ class Reader:
         if self._child is not None:
             self._child.kill()
             self._child.wait()
-        self._child = self._socket = None
+        self._child = self._socket = self._context = None
 
     def close(self) -> None:
         """End the child, also in the middle of a file."""
@@ -254,21 +267,23 @@ def _child(number: int) -> None:
     manifest.parse("a.yaml", warm)
     with socket.socket(fileno=number) as connection, contextlib.suppress(ConnectionError):
         connection.sendall(_LENGTH.pack(0))
+        context = NOTHING
         while True:
             request = _requests.decode(_read(connection))
+            context = context if request.context is None else request.context
             used = resource.getrusage(resource.RUSAGE_SELF)
             soft = int(used.ru_utime + used.ru_stime) + 1 + PROCESSOR_SECONDS
             resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
-            answer = msgspec.json.encode(_answer(request))
+            answer = msgspec.json.encode(_answer(request, context))
             connection.sendall(_LENGTH.pack(len(answer)) + answer)
 
 
-def _answer(request: _Request) -> ParsedFile | ics.CalendarFile | list[int | None]:
+def _answer(request: _Request, context: Context) -> ParsedFile | ics.CalendarFile | list[int | None]:
     if request.places:
         return _lines_of(request.data, request.places)
     if is_calendar_file(request.path):
         return ics.read(request.path, request.data)
-    return manifest.parse(request.path, request.data, mode=request.mode)
+    return manifest.parse(request.path, request.data, mode=request.mode, context=context)
 
 
 def _lines_of(data: bytes, places: Sequence[Place]) -> list[int | None]:
