@@ -148,7 +148,7 @@ class Git:
 
     def remote(self, *arguments: str, within: float, watch: Callable[[], None] | None = None) -> bytes:
         """Run ``git arguments`` that ask the server, with the credentials of this moment; `watch` may end it."""
-        return self._run(arguments, within, None, access(self.spec, self.address), watch)[0]
+        return self._run(arguments, within, None, access(self.spec, self.address), watch)
 
     def run(
         self, *arguments: str, within: float, stdin: bytes | None = None, more: Mapping[str, str] | None = None
@@ -158,11 +158,7 @@ class Git:
         Raises `GitFailed` when it fails, and `SourceError` when it takes too long, writes too much or was stopped.
         The whole process group is killed then.
         """
-        return self._run(arguments, within, stdin, Access(dict(more or {})))[0]
-
-    def told(self, *arguments: str, within: float, more: Mapping[str, str] | None = None) -> bytes:
-        """Run ``git arguments`` like `run`; return what it wrote beside its output: warnings, states."""
-        return self._run(arguments, within, None, Access(dict(more or {})))[1]
+        return self._run(arguments, within, stdin, Access(dict(more or {})))
 
     def _run(
         self,
@@ -171,7 +167,7 @@ class Git:
         stdin: bytes | None,
         using: Access,
         watch: Callable[[], None] | None = None,
-    ) -> tuple[bytes, bytes]:
+    ) -> bytes:
         given = subprocess.PIPE if stdin is not None else subprocess.DEVNULL
         with self._start(arguments, given, using=using) as process:
             try:
@@ -187,7 +183,7 @@ class Git:
         if process.returncode != 0:
             said = using.clean(errors.decode("utf-8", "replace"))
             raise GitFailed(said or f"git ended with {process.returncode} without a word")
-        return output, errors
+        return output
 
     @contextmanager
     def reading(self, *arguments: str, within: float) -> Iterator[BufferedReader]:

@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -211,13 +211,13 @@ class GitSource:
             return
         fresh = since is None or not self.has(since) or self.rewritten(since, target)
 
-        def ask(how: Callable[..., bytes]) -> signatures.Run:
+        def run(more: Mapping[str, str], arguments: tuple[str, ...]) -> bytes:
             where, within = f"--git-dir={self.mirror}", signatures.VERIFY_SECONDS
-            return lambda more, arguments: how(where, *arguments, within=within, more=more)
+            return self._git.run(where, *arguments, within=within, more=more)
 
         self._prepare()
         scope = (target.id,) if fresh else (target.id, f"^{since}")
-        signatures.verify(self.spec, ask(self._git.run), ask(self._git.told), self.mirror, target.id, scope)
+        signatures.verify(self.spec, run, self.mirror, target.id, scope)
 
     def changes(self, target: Target, since: str | None, known: Mapping[str, str] | None = None) -> Changes:
         """Take the difference of two trees; with `known` that of the whole tree and what is known of it."""

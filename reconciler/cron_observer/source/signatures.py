@@ -26,13 +26,14 @@ VERIFY_SECONDS: Final = 600.0
 _IMPORT_SECONDS: Final = 60.0
 
 #: A record a commit: id, verdict, fingerprint, and last what the author chose.
-FORMAT: Final = "--format=tformat:%H%x1f%G?%x1f%GF%x1f%ce"
+_RECORD: Final = ("--format=tformat:%H%x1f%G?%x1f%GF%x1f%ce", "--no-show-signature", "--no-notes", "--no-patch")
 
 #: Git's verdicts on a signature, as a sentence goes on that begins with the commit.
 _VERDICTS: Final = {
     "B": "has a signature that does not fit its content",
     "U": "is signed with a key that may not sign",
     "X": "has a signature that has expired",
+    "Y": "is signed with a key that has expired",
     "R": "is signed with a key that was revoked",
     "E": "is signed with a key that may not sign",
     "N": "is not signed",
@@ -43,27 +44,24 @@ _UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]+")
 
 _GPG_CONF: Final = "batch\nno-tty\nno-autostart\nno-auto-key-locate\nno-auto-key-retrieve\ndisable-dirmngr\n"
 
-#: Runs ``git`` in the mirror with further variables and arguments; returns one of its outputs.
+#: Runs ``git`` in the mirror with further variables and arguments; returns what it wrote.
 Run = Callable[[Mapping[str, str], tuple[str, ...]], bytes]
 
 
-def verify(spec: SourceSpec, run: Run, told: Run, beside: Path, target: str, scope: tuple[str, ...]) -> None:
+def verify(spec: SourceSpec, run: Run, beside: Path, target: str, scope: tuple[str, ...]) -> None:
     """Verify commits: with ``head`` that of `target`, with ``range`` all that `scope` (revisions) leads to.
 
-    `run` gives Git's output, `told` its errors; `beside` is the mirror, next to which a keyring is made. Raises
-    `SourceError` (``SignatureRefused``) for the first commit, the oldest first, that is not signed by a key or not
-    committed by a person of the settings.
+    `beside` is the mirror, next to which a keyring is made. Raises `SourceError` (``SignatureRefused``) for the first
+    commit, the oldest first, that is not signed by a key, or not committed by a person, of the settings.
     """
     examine(spec)
     which = ("--no-walk=unsorted", target) if spec.verify == "head" else ("--topo-order", "--reverse", *scope)
     with _keyring(spec, beside) as home:
-        environment = {"GNUPGHOME": str(home)}
-        settings = _settings(spec)
         try:
-            said = run(environment, (*settings, "log", "-z", "--no-show-signature", "--no-notes", FORMAT, *which, "--"))
+            said = run({"GNUPGHOME": str(home)}, (*_settings(spec), "log", "-z", *_RECORD, *which, "--"))
             for record in said.decode("utf-8", "replace").split("\0"):
                 if record:
-                    _judge(spec, lambda one: told(environment, (*settings, "verify-commit", "--raw", one)), record)
+                    _judge(spec, record)
         except GitFailed as error:
             raise _refused("the signatures cannot be read", error.said.strip()[:200] or None) from error
 
@@ -120,29 +118,20 @@ def _import(keys: Path, home: Path) -> None:
         raise _refused(f"gpg_keys names {keys}, which holds no public key", "write it with gpg --armor --export")
 
 
-def _judge(spec: SourceSpec, details: Callable[[str], bytes], record: str) -> None:
+def _judge(spec: SourceSpec, record: str) -> None:
     """Raise `SourceError` unless the commit of a record is signed by a key, and committed by a person, that may."""
     commit, verdict, fingerprint, committer = (*record.split("\x1f", 3), "", "", "")[:4]
     # In a keyring of none but allowed keys, trust is not gpg's to judge; ssh-keygen knows one that is not allowed.
     allowed = verdict == "G" or (verdict == "U" and _OPENPGP.fullmatch(fingerprint) is not None)
-    if verdict == "Y":
-        allowed = _in_time(details(commit))
     who = _UNPRINTABLE.sub("?", committer)[:100]
     if not allowed:
-        what = _VERDICTS.get(verdict, "is signed with a key that had expired")
+        what = _VERDICTS.get(verdict, _VERDICTS["E"])
         key = f" ({fingerprint[:60]})" if fingerprint else ""
         hint = "sign it with a key of allowed_signers or gpg_keys, or add the key there"
         raise _refused(f"commit {commit[:12]}, committed by {who}, {what}{key}", hint)
     if spec.committers and committer.casefold() not in {one.casefold() for one in spec.committers}:
         hint = "let somebody of committers commit it, or add the address there"
         raise _refused(f"commit {commit[:12]} was committed by {who}, who is not in committers", hint)
-
-
-def _in_time(status: bytes) -> bool:
-    """Tell whether a signature was made before its key expired, by what gpg says of it."""
-    made = re.search(rb"^\[GNUPG:\] VALIDSIG \S+ \S+ (\d+) ", status, re.MULTILINE)
-    ended = re.findall(rb"^\[GNUPG:\] KEYEXPIRED (\d+)", status, re.MULTILINE)
-    return made is not None and bool(ended) and int(made[1]) < min(int(one) for one in ended)
 
 
 def _refused(what: str, hint: str | None) -> SourceError:
