@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -14,6 +15,7 @@ from cron_observer.plan import Actual, Plan
 from cron_observer.store import declared
 from cron_observer.store.declared import ADD, INVENTORY, Statements
 from cron_observer.store.sources import Lease
+from cron_observer.store.sync import FileRow
 
 
 def _statements(kind: str) -> Statements:
@@ -32,6 +34,20 @@ _IN_FORCE: Final = text("""
     WHERE t.tenant_id = :tenant_id AND t.source_id = :source_id AND t.project_id = :project_id
       AND t.removed_at IS NULL
     ORDER BY t.kind, t.name""")
+
+
+_BELOW: Final = text("""
+    SELECT f.path, f.blob, f.state, f.documents, f.commit FROM manifest_files AS f
+    WHERE f.tenant_id = :tenant_id AND f.source_id = :source_id
+      AND EXISTS (
+          SELECT FROM unnest(CAST(:folders AS text[])) AS v (folder)
+          WHERE v.folder = '' OR starts_with(f.path, v.folder || '/'))""")
+
+
+async def dependants(conn: AsyncConnection, held: Lease, folders: Collection[str]) -> dict[str, FileRow]:
+    """Return what is known of the files in these directories and below them, by path; the root is the empty text."""
+    values = {"tenant_id": held.tenant_id, "source_id": held.source_id, "folders": sorted(folders)}
+    return {row["path"]: FileRow(**row) for row in (await conn.execute(_BELOW, values)).mappings()}
 
 
 async def in_force(conn: AsyncConnection, held: Lease) -> tuple[Definition, ...]:
