@@ -50,8 +50,6 @@ RENAME_REFUSED: Final = Rule("CO1504", "task cannot be renamed")
 NOT_HANDED_OVER: Final = Rule("CO1505", "other source still declares the name")
 IN_USE: Final = Rule("CO1506", "calendar or task group is still used")
 HELD: Final = Rule("CO1507", "removal is held", Severity.WARNING)
-TOO_MANY_TASKS: Final = Rule("CO1508", "project has no room for more tasks")
-SECOND_PROJECT: Final = Rule("CO1509", "source has more than one Project")
 
 #: What waits for a name that somebody outside of the source has taken, so that every look has to try again.
 OUTSIDE: Final = (OWNED_BY_API.code, OWNED_BY_SOURCE.code, NOT_HANDED_OVER.code)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
+from cron_observer.manifest.rules import PROJECT_NOT_AT_ROOT, SECOND_PROJECT
 from cron_observer.model import PROJECT, Definition
 from cron_observer.plan.actions import (
     APPLIED,
     LAYERS,
-    SECOND_PROJECT,
     Action,
     Actual,
     DesiredFile,
@@ -17,7 +17,7 @@ from cron_observer.plan.actions import (
     Key,
     Step,
 )
-from cron_observer.plan.claims import Claim, Scene, claims_of, decide
+from cron_observer.plan.claims import Claim, Scene, claims_of, decide, keep
 
 
 def layers_after(
@@ -50,10 +50,22 @@ def layers_after(
 
 
 def decide_layers(claims: Mapping[Key, Sequence[Claim]], rows: Mapping[Key, Actual], scene: Scene) -> list[Action]:
-    """Return what is done about Defaults and Projects: as about all that has a name, but for a second Project."""
+    """Return what is done about Defaults and Projects: as about all that has a name, but for misplaced Projects."""
     keys = sorted(key for key in claims.keys() | rows.keys() if key[0] in LAYERS)
     decided = (decide(key, claims.get(key, []), rows.get(key), scene) for key in keys)
-    return _one_project([action for action in decided if action is not None], rows, scene)
+    placed = (_at_root(action, scene) for action in decided if action is not None)
+    return _one_project([action for action in placed if action is not None], rows, scene)
+
+
+def _at_root(action: Action, scene: Scene) -> Action | None:
+    """Refuse a Project whose file is in a directory; the one that is in force stays as it is."""
+    declared = action.declared
+    if action.kind != PROJECT or declared is None or "/" not in declared.path:
+        return action
+    message = f'the Project "{declared.name}" speaks for the whole source, and stands in a directory'
+    scene.findings.add(declared, PROJECT_NOT_AT_ROOT, message, "move its file to the root of the source")
+    row = action.actual
+    return None if row is None or row.removed else keep(row)
 
 
 def _one_project(actions: list[Action], rows: Mapping[Key, Actual], scene: Scene) -> list[Action]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from cron_observer.plan.actions import TASK, TOO_MANY_TASKS, Action, Step
+from cron_observer.manifest.rules import TOO_MANY_TASKS
+from cron_observer.plan.actions import TASK, Action, Step
 from cron_observer.plan.claims import Scene
 
 #: The steps by which a source comes to have a task more.
