@@ -11,12 +11,14 @@ import pytest
 from cron_observer import manifest, schedule
 from cron_observer.manifest.rules import Rule
 from cron_observer.plan import actions
+from cron_observer.review import warnings
 
 ROOT = Path(__file__).parents[2]
 FINDINGS = (ROOT / "docs/reference/findings.md").read_text()
 MANIFEST = (ROOT / "docs/reference/manifest.md").read_text()
 #: Rules of manifests, and those that only a comparison with what is in force can break.
-RULES = [*manifest.RULES.values(), *(one for one in vars(actions).values() if isinstance(one, Rule))]
+ROOMS = (actions, warnings)
+RULES = [*manifest.RULES.values(), *(one for room in ROOMS for one in vars(room).values() if isinstance(one, Rule))]
 CODES = sorted({*(rule.code for rule in RULES), *schedule.CODES})
 BLOCKS = re.findall(r"```yaml\n(.*?)```", MANIFEST, re.DOTALL)
 

@@ -57,6 +57,7 @@ _COMMANDS: Final = (
     ("up", "Run everything on this machine: database, API, loops, demo"),
     ("serve", "Run one or more roles against a database of yours"),
     ("validate", "Check manifests offline: every finding with file, line and column"),
+    ("plan", "Say what a change of manifests will do, and which fires it moves"),
     ("explain", "Say when a schedule fires, and why"),
     ("init", "Begin a folder of manifests: a first task, and checks for the forge"),
     ("import", "Write manifests from crontabs and Kubernetes CronJobs"),

@@ -69,24 +69,33 @@ def output_options(forms: Sequence[str] = FORMATS) -> Callable[[_Decorated], _De
 
 
 def deliver(
-    report: Report, form: str, output: Path | None = None, sarif: Path | None = None, junit: Path | None = None
+    report: Report,
+    form: str,
+    output: Path | None = None,
+    sarif: Path | None = None,
+    junit: Path | None = None,
+    told: str | None = None,
+    page: str | None = None,
 ) -> None:
-    """Write findings wherever they are wanted.
+    """Write findings wherever they are wanted; `told` is what is printed for people beside them.
 
-    With the format ``github`` they are also added to the page of the job, if a runner names its file. Raises
-    `click.ClickException` for a file that cannot be written.
+    With the format ``github`` something is also added to the page of the job, if a runner names its file: `page`, or
+    the findings. Raises `click.ClickException` for a file that cannot be written.
     """
+    from cron_observer.cli.formats import github, text
+
     for path, wanted in ((sarif, "sarif"), (junit, "junit"), (output, form)):
         if path is not None:
             save(path, click.unstyle(write(wanted, report)))
     if form == "github":
-        from cron_observer.cli.formats import github, text
-
-        summarise(github.summary(report))
-        if output is None:
-            echo(write(form, report) + text.totals(report) + "\n")
-            return
-    echo(write("text" if output is not None else form, report))
+        summarise(github.summary(report) if page is None else page)
+    told = text.totals(report) + "\n" if told is None else told
+    if form == "text" or output is not None:
+        echo(text.explained_all(report) + told)
+    elif form == "github":
+        echo(write(form, report) + told)
+    else:
+        echo(write(form, report))
 
 
 def summarise(markdown: str) -> None:

@@ -52,6 +52,12 @@ _WHY: Final = {
     "empty_tree": ("the source holds no manifest any more, which needs an approval", ""),
 }
 
+
+def why_held(reason: str | None) -> str:
+    """Say in words what a removal waits for: `Action.held`."""
+    return "it is still used" if reason == "in_use" else _WHY[reason or "unparseable"][0]
+
+
 #: Makes the plan that leaves some rows in force, each for a reason.
 Attempt = Callable[[Mapping[UUID, str]], Plan]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from cron_observer.cli.formats.identity import hint_of, message_of
-from cron_observer.cli.formats.markdown import MOST_BYTES, Paper, code
+from cron_observer.markdown import MOST_BYTES, Paper, code
 from cron_observer.model import Finding
 
 if TYPE_CHECKING:
