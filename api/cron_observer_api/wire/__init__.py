@@ -69,6 +69,7 @@ from cron_observer_api.wire.sources import (
     Held,
     NotReady,
     Ready,
+    ReasonBody,
     Run,
     RunCommit,
     Runs,
@@ -81,6 +82,7 @@ from cron_observer_api.wire.sources import (
     SyncRequested,
 )
 from cron_observer_api.wire.tasks import (
+    DetachBody,
     Key,
     KeyBody,
     Keys,
@@ -116,6 +118,7 @@ __all__ = [
     "Days",
     "DaysQuery",
     "Definition",
+    "DetachBody",
     "Event",
     "Events",
     "Execution",
@@ -156,6 +159,7 @@ __all__ = [
     "Prose",
     "RangeQuery",
     "Ready",
+    "ReasonBody",
     "Repository",
     "ResumeBody",
     "Run",

@@ -36,6 +36,25 @@ class Condition(Out):
     since: Instant | None
 
 
+class Suspension(Out):
+    """Since when, until when, by whom and why a source is not looked at."""
+
+    by: str
+    reason: str | None
+    since: Instant
+    until: Instant | None
+
+
+class Held(Out):
+    """A removal that does not happen, and why."""
+
+    kind: str
+    name: str
+    path: str | None
+    line: int | None
+    reason: str
+
+
 class Source(Out):
     """Where manifests come from, and how far they have been applied."""
 
@@ -53,6 +72,9 @@ class Source(Out):
     counts: dict[str, Any]
     requested_seq: int
     handled_seq: int
+    suspended: Suspension | None
+    held: list[Held]
+    plan_hash: str | None
 
 
 class SourceWithFindings(Source):
@@ -85,10 +107,13 @@ class Run(Out):
     from_commit: str | None
     to_commit: str | None
     commit: RunCommit
-    outcome: Literal["running", "applied", "unchanged", "failed", "abandoned"]
+    outcome: Literal["running", "applied", "unchanged", "observed", "refused", "failed", "abandoned"]
     error: str | None
     counts: dict[str, Any]
     findings: list[Finding]
+    strategy: Literal["tree", "full"] | None
+    timings: dict[str, Seconds] | None
+    held: list[Held]
     plan_hash: str | None
     started_at: Instant
     finished_at: Instant | None
@@ -130,30 +155,17 @@ class Approval(Out):
     created_at: Instant
 
 
+class ReasonBody(In):
+    """Why."""
+
+    reason: Prose = ""
+
+
 class SuspendBody(In):
     """Why, and until when; without `until` it lasts until somebody resumes the source."""
 
     reason: Line
     until: GivenInstant | None = None
-
-
-class Suspension(Out):
-    """Since when, until when, by whom and why a source is not looked at."""
-
-    by: str
-    reason: str | None
-    since: Instant
-    until: Instant | None
-
-
-class Held(Out):
-    """A removal that does not happen, and why."""
-
-    kind: str
-    name: str
-    path: str | None
-    line: int | None
-    reason: str
 
 
 class StreamQuery(In):

@@ -88,6 +88,12 @@ class TaskPatch:
     """A JSON merge patch (RFC 7396) of such a body."""
 
 
+class DetachBody(In):
+    """Why a task is taken out of its manifest's hands."""
+
+    reason: Line
+
+
 class TriggerBody(In):
     """What the run is given instead of the task's payload, and whether it runs beside an active one."""
 

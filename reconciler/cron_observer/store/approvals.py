@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.schedule import new_id
+from cron_observer.store import shapes
 from cron_observer.store.sources import Lease
 
 _APPROVED: Final = text("""
@@ -29,7 +30,10 @@ _ADD: Final = text("""
     ON CONFLICT (tenant_id, source_id, plan_hash) WHERE used_at IS NULL DO NOTHING
     RETURNING approval_id""")
 
-_WAITING: Final = text("SELECT plan_hash FROM sources WHERE tenant_id = :tenant_id AND name = :name")
+_FIND: Final = text("""
+    SELECT s.name AS source, a.plan_hash, a.reason, a.actor, a.created_at
+    FROM approvals AS a JOIN sources AS s ON s.tenant_id = a.tenant_id AND s.source_id = a.source_id
+    WHERE a.tenant_id = :tenant_id AND s.name = :name AND a.plan_hash = :plan_hash AND a.used_at IS NULL""")
 
 
 async def approved(conn: AsyncConnection, held: Lease) -> set[str]:
@@ -50,11 +54,11 @@ async def use(conn: AsyncConnection, held: Lease, plan_hash: str, run_id: UUID, 
     await conn.execute(_USE, values)
 
 
-async def waiting(conn: AsyncConnection, tenant_id: UUID, name: str) -> str | None:
-    """Return the plan hash of the removals that wait in the source `name`; None when nothing does."""
-    values = {"tenant_id": tenant_id, "name": name}
-    found: str | None = (await conn.execute(_WAITING, values)).scalar_one_or_none()
-    return found
+async def find(conn: AsyncConnection, tenant_id: UUID, name: str, plan_hash: str) -> dict[str, Any] | None:
+    """Return the approval of `plan_hash` in the source `name` that no pass has used yet, as the wire shows it."""
+    values = {"tenant_id": tenant_id, "name": name, "plan_hash": plan_hash}
+    row = (await conn.execute(_FIND, values)).mappings().one_or_none()
+    return None if row is None else {**row, "created_at": shapes.instant(row["created_at"])}
 
 
 async def add(
