@@ -15,7 +15,7 @@ import pytest
 from cron_observer.errors import SourceError
 from cron_observer.manifest import ics
 from cron_observer.model import ParsedFile
-from cron_observer.source import Entry, reader
+from cron_observer.source import Entry, child, reader
 from cron_observer.source.reader import Reader
 from cron_observer.source.spec import UNREADABLE
 from support.databases import Tenant
@@ -60,8 +60,7 @@ def test_the_child_is_kept_and_answers_as_the_parser_does() -> None:
             assert list(parsed.findings) == list(direct.findings)
             assert list(parsed.tasks) == list(direct.tasks)
             assert parsed.parseable == direct.parseable
-            assert one._child is not None
-            pids.add(one._child.pid)
+            pids |= {child.pid for child in one._children}
         assert len(pids) == 1
     finally:
         one.close()
@@ -77,7 +76,7 @@ def test_a_file_that_kills_naive_parsers_is_a_finding(bad: str) -> None:
         parsed = parse(one, bad)
         assert not parsed.parseable
         assert parsed.findings
-        assert time.monotonic() - began < reader.WALL_SECONDS / 2
+        assert time.monotonic() - began < child.WALL_SECONDS / 2
         assert parse(one, manifest("alpha")).tasks[0].name == "alpha"
     finally:
         one.close()
@@ -100,13 +99,13 @@ def test_a_child_that_dies_hangs_or_lies_costs_one_finding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
 ) -> None:
     """However the child fails, the file gets a finding that does not say what its tasks are, and the child is gone."""
-    monkeypatch.setattr(reader, "WALL_SECONDS", 0.5)
+    monkeypatch.setattr(child, "WALL_SECONDS", 0.5)
     one = Reader(command=stand_in(tmp_path, body))
     try:
         parsed = parse(one, manifest("alpha"))
         assert (parsed.parseable, list(parsed.tasks)) == (False, [])
         assert [finding.code for finding in parsed.findings] == ["CO1010"]
-        assert one._child is None
+        assert [child.pid for child in one._children] == [None]
     finally:
         one.close()
 
@@ -122,7 +121,7 @@ def test_a_child_that_dies_hangs_or_lies_costs_one_finding(
 def test_the_limits_bind(body: str) -> None:
     """Memory, file sizes and open files of a process that limits itself are bounded."""
     program = (
-        "from cron_observer.source.reader import _limit\nimport os\n_limit()\n"
+        "from cron_observer.source.parsing import limit\nimport os\nlimit()\n"
         f"try:\n    {body}\nexcept (MemoryError, OSError) as e:\n    raise SystemExit(7)\n"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 7
@@ -133,8 +132,9 @@ def test_a_child_that_is_killed_between_files_is_replaced() -> None:
     one = Reader()
     try:
         parse(one, manifest("alpha"))
-        assert one._child is not None
-        os.kill(one._child.pid, signal.SIGKILL)
+        (pid,) = (child.pid for child in one._children)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
         assert parse(one, manifest("alpha")).tasks[0].name == "alpha"
     finally:
         one.close()
@@ -153,11 +153,8 @@ def test_closing_ends_the_child_and_what_it_works_on(tmp_path: Path) -> None:
 
     thread = threading.Thread(target=work)
     thread.start()
-    while one._child is None or one._lock.acquire(blocking=False):
-        if one._child is not None:
-            one._lock.release()
+    while (pid := next((child.pid for child in one._children), None)) is None:
         time.sleep(0.01)
-    pid = one._child.pid
     one.close()
     thread.join(10)
     assert reasons == ["Stopped"]
@@ -170,7 +167,7 @@ def test_the_child_goes_with_its_parent() -> None:
     """When the reconciler is killed, its parser ends by itself."""
     program = (
         "import time\nfrom cron_observer.source.reader import Reader\none = Reader()\none.start()\n"
-        "print(one._child.pid, flush=True)\ntime.sleep(60)\n"
+        "print(one._children[0].pid, flush=True)\ntime.sleep(60)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
@@ -208,8 +205,9 @@ async def test_a_file_that_kills_the_parser_harms_no_other(
     repository.push({"a.yaml": manifest("alpha")})
     async with following(tenant, repository.bare, tmp_path) as it:
         await it.reconciler.tick()
-        monkeypatch.setattr(it.reconciler._reader, "_command", stand_in(tmp_path, "os._exit(9)"))
-        it.reconciler._reader._end()
+        (parser,) = it.reconciler._reader._children
+        monkeypatch.setattr(parser, "_command", stand_in(tmp_path, "os._exit(9)"))
+        parser.end()
         repository.push({"a.yaml": manifest("alpha", "1 1 * * *")})
         assert await it.sync() == "applied"
         assert it.task("alpha")["sync"] == "KEPT_LAST_GOOD"

@@ -1,118 +1,125 @@
-"""Read manifests and calendar files in a child with limits: what a stranger wrote must not hurt the reconciler.
+"""Read manifests and calendar files in children with limits: what a stranger wrote must not hurt the reconciler.
 
-The child has bounds on memory, processor time and open files, and writes no files. It is kept for the next file, and
-replaced when it dies or hangs; the file that it died of gets a finding. What it answers is JSON, read against the
-types of `model`: nothing of it is ever run.
+A child is kept for the next files, and replaced when it dies or hangs; the file that it died of gets a finding. Many
+files are spread over several children, in batches; the answers keep the order of the files.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import resource
-import signal
-import socket
-import struct
-import subprocess
-import sys
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, TypeVar
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from itertools import chain
+from typing import Final
 
 import msgspec
 
 from cron_observer import manifest
 from cron_observer.errors import SourceError
-from cron_observer.manifest import ics, loader, rules
+from cron_observer.manifest import ics, rules
 from cron_observer.manifest.document import NOTHING
 from cron_observer.manifest.files import finding
-from cron_observer.manifest.nodes import Node, Stream, find
 from cron_observer.model import Context, ParsedFile
+from cron_observer.source.child import COMMAND, Child, Died
+from cron_observer.source.parsing import DAYS, FILES, LINES, Answer, Place, Request
 from cron_observer.source.spec import UNNAMABLE, UNREADABLE, Entry
-from cron_observer.source.trees import is_calendar_file
 
-#: Bytes of address space: the largest manifest needs a quarter of it.
-MEMORY: Final = 512 * 1024 * 1024
-#: Seconds of processor time and of waiting for one file; the largest manifest takes well under one.
-PROCESSOR_SECONDS: Final = 10
-WALL_SECONDS: Final = 20.0
-#: Seconds until a new child has imported what it needs, on a busy machine.
-START_SECONDS: Final = 60.0
-
-COMMAND: Final = (sys.executable, "-B", "-P", "-m", "cron_observer.source.reader")
+#: Children of a reader at most, where there are processors for them.
+MOST_CHILDREN: Final = 4
+#: Bytes and files of a batch: as much as the largest file alone, so that the limits of a file suit it.
+BATCH_BYTES: Final = manifest.MAX_FILE_BYTES
+BATCH_FILES: Final = 256
+#: Files of one call that have been given out before the next child is started: starting one takes as long as these do.
+FILES_A_CHILD: Final = 2_000
 
 #: Bytes of a calendar file, which may hold twenty thousand events.
 MAX_CALENDAR_BYTES: Final = 5 * 1024 * 1024
 
-_LENGTH: Final = struct.Struct("!I")
-_MOST: Final = 64 * 1024 * 1024  # bytes of an answer
-
-
-#: A value of a document: its kind, its name, and a JSON pointer inside of it.
-Place = tuple[str | None, str | None, str]
-
-
-class _Request(msgspec.Struct, array_like=True):
-    path: str
-    mode: str
-    data: bytes
-    places: list[Place] = []
-    context: Context | None = None  #: None: that of the request before
-
-
-_requests = msgspec.msgpack.Decoder(_Request)
-_answers = msgspec.json.Decoder(ParsedFile)
-
-
-_days = msgspec.json.Decoder(ics.CalendarFile)
-_lines = msgspec.json.Decoder(list[int | None])
-_T = TypeVar("_T", ParsedFile, ics.CalendarFile, list[int | None])
-
-
-class _Died(Exception):  # noqa: N818  it says what happened
-    """The child has gone, hangs, or answers nonsense."""
+_File = tuple[Entry, bytes]
 
 
 class Reader:
-    """Parses files, one after the other. Blocks; safe from several threads."""
+    """Parses files. Blocks; safe from several threads, which take turns by batches."""
 
-    def __init__(self, *, command: Iterable[str] = COMMAND) -> None:
-        """Nothing is started yet. `command` is given the number of the socket to answer on."""
+    def __init__(self, *, command: Iterable[str] = COMMAND, most: int | None = None) -> None:
+        """Nothing is started yet. `most` children are started; one for each processor, but at most four, by default."""
         self._command = tuple(command)
-        self._lock = threading.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
-        self._socket: socket.socket | None = None
+        self._most = most or max(1, min(MOST_CHILDREN, len(os.sched_getaffinity(0))))
+        self._turn = threading.Condition()
+        self._children: list[Child] = []
+        self._free: list[Child] = []  # the one that served last, last
+        self._threads: ThreadPoolExecutor | None = None
         self._closed = False
-        self._context: Context | None = None  # what the child has been told last
 
     def start(self) -> None:
-        """Start the child ahead of the first file."""
-        with self._lock:
-            if self._child is None and not self._closed:
-                with contextlib.suppress(_Died):
-                    self._begin()
+        """Start the first child ahead of the first file."""
+        with contextlib.suppress(Died, SourceError), self._lent() as child:
+            child.start()
 
-    def parse(
-        self, files: Iterable[tuple[Entry, bytes]], context: Context = NOTHING
-    ) -> Iterator[tuple[Entry, bytes, ParsedFile]]:
-        """Give the verdict on each file; one that kills the child is refused, and the next gets a new child.
+    def parse(self, files: Iterable[_File], context: Context = NOTHING) -> Iterator[tuple[Entry, bytes, ParsedFile]]:
+        """Give the verdict on each file, in order; one that kills a child is refused, the others are parsed.
 
-        Tasks are composed with the layers of `context`. Raises `SourceError` (``Stopped``) when the reader is closed
-        meanwhile.
+        Tasks are composed with the layers of `context`. No more than a few batches of `files` are read ahead of what
+        is taken. Raises `SourceError` (``Stopped``) when the reader is closed meanwhile.
         """
-        for entry, data in files:
-            yield entry, data, _refused(entry, data) or self._parsed(entry, data, context)
+        batches = _batches(files)
+        first, second = next(batches, None), next(batches, None)
+        if first is None:
+            return
+        if second is None:
+            yield from _beside(first, self._parsed(first, context, 1))
+            return
+        given: deque[tuple[list[_File], Future[list[ParsedFile]]]] = deque()
+        count = 0
+        try:
+            for batch in chain((first, second), batches):
+                children = min(self._most, 1 + count // FILES_A_CHILD)
+                count += len(batch)
+                given.append((batch, self._submitted(batch, context, children)))
+                if len(given) > children + 2:
+                    yield from _answered(*given.popleft())
+            while given:
+                yield from _answered(*given.popleft())
+        finally:
+            for _, answer in given:
+                answer.cancel()
+            self._rest()
 
-    def _parsed(self, entry: Entry, data: bytes, context: Context) -> ParsedFile:
-        parsed = self._ask(entry, data, _answers, context=context)
-        if parsed is not None:
-            return parsed
+    def _submitted(self, batch: list[_File], context: Context, children: int) -> Future[list[ParsedFile]]:
+        with self._turn:
+            if self._closed:
+                raise _stopped()
+            if self._threads is None:
+                # One more than children: while it decodes an answer, its child has the next batch already.
+                self._threads = ThreadPoolExecutor(self._most + 1, thread_name_prefix="parse")
+            return self._threads.submit(self._parsed, batch, context, children)
+
+    def _parsed(self, batch: list[_File], context: Context, children: int) -> list[ParsedFile]:
+        """Parse a batch: all at once, and if its child dies of it, file by file."""
+        refused = [_refused(entry, data) for entry, data in batch]
+        asked = [file for file, verdict in zip(batch, refused, strict=True) if verdict is None]
+        answers: Iterable[ParsedFile] | None = None
+        if len(asked) > 1:
+            with contextlib.suppress(Died):
+                answers = self._together(asked, context, children)
+        if answers is None:
+            answers = (self._alone(file, context) for file in asked)
+        following = iter(answers)
+        return [verdict or next(following) for verdict in refused]
+
+    def _alone(self, file: _File, context: Context) -> ParsedFile:
+        answer = self._one(file, FILES, context=context)
+        if answer:
+            return answer[0]
         message = "the file could not be parsed within the limits of memory and time"
         hint = "simplify it, or split it into several files"
-        found = finding(rules.UNREADABLE, entry.path, message, hint)
-        return ParsedFile(path=entry.path, findings=(found,), parseable=False)
+        found = finding(rules.UNREADABLE, file[0].path, message, hint)
+        return ParsedFile(path=file[0].path, findings=(found,), parseable=False)
 
-    def calendars(self, files: Iterable[tuple[Entry, bytes]]) -> Iterator[tuple[Entry, ics.CalendarFile]]:
+    def calendars(self, files: Iterable[_File]) -> Iterator[tuple[Entry, ics.CalendarFile]]:
         """Give what each calendar file holds; one that cannot be read holds nothing and says why.
 
         Raises `SourceError` (``Stopped``) when the reader is closed meanwhile.
@@ -124,7 +131,7 @@ class Reader:
             elif (entry.size or len(data)) > MAX_CALENDAR_BYTES:
                 message = f"the file has more than {MAX_CALENDAR_BYTES:,} bytes"
                 found = finding(rules.BAD_CALENDAR_FILE, entry.path, message, "remove old events from it")
-            elif (held := self._ask(entry, data, _days)) is not None:
+            elif (held := self._one((entry, data), DAYS)) is not None:
                 yield entry, held
                 continue
             else:
@@ -134,88 +141,137 @@ class Reader:
 
     def lines(self, path: str, data: bytes, places: Sequence[Place]) -> list[int | None]:
         """Return the line of each place of a manifest, None where it is not found."""
-        found = self._ask(Entry(path, "100644", ""), data, _lines, list(places))
+        found = self._one((Entry(path, "100644", ""), data), LINES, list(places))
         return [None] * len(places) if found is None else found
 
-    def _ask(
+    def _one(
         self,
-        entry: Entry,
-        data: bytes,
-        answers: msgspec.json.Decoder[_T],
-        places: list[Place] | None = None,
+        file: _File,
+        answers: msgspec.json.Decoder[Answer],
+        places: Sequence[Place] = (),
         context: Context = NOTHING,
-    ) -> _T | None:
-        """Let the child read a file; None when it dies of it."""
-        request = _Request(entry.path, entry.mode, data, places or [])
-        with self._lock:
-            # A child that has served before may have died of something else: the file gets a child of its own.
-            for _ in range(1 if self._child is None else 2):
-                try:
-                    if self._child is None:
-                        self._begin()
-                    request.context = None if context is self._context else context
-                    self._context = context
-                    return self._exchange(msgspec.msgpack.encode(request), answers)
-                except _Died:
-                    self._end()
-                if self._closed:
-                    raise SourceError("the reconciler is stopping", reason="Stopped", permanent=False)
+    ) -> Answer | None:
+        """Let a child read one file; None when it dies of it."""
+        for again in (False, True):
+            with self._lent() as child:
+                if again:  # that child had served before, and may have died of something else: now it gets a new one
+                    child.end()
+                served = child.pid is not None
+                with contextlib.suppress(Died):
+                    return self._answer(child, file, answers, places, context)
+            if not served:
+                break
         return None
 
-    def _begin(self) -> None:
-        if self._closed:
-            raise _Died
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._socket = ours
-            self._child = subprocess.Popen(
-                [*self._command, str(theirs.fileno())],
-                cwd="/",
-                env={name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        ours.settimeout(START_SECONDS)
-        self._receive()
-
-    def _exchange(self, request: bytes, answers: msgspec.json.Decoder[_T]) -> _T:
-        assert self._socket is not None  # noqa: S101  there is a child
-        self._socket.settimeout(WALL_SECONDS)
+    def _together(self, files: list[_File], context: Context, children: int) -> list[ParsedFile]:
+        with self._lent(children) as child:
+            answer = self._raw(child, _request(files), context)
+        # Decoded while the child has the next batch.
         try:
-            self._socket.sendall(_LENGTH.pack(len(request)) + request)
-        except OSError as error:
-            raise _Died from error
-        try:
-            return answers.decode(self._receive())
+            found = FILES.decode(answer)
         except msgspec.MsgspecError as error:
-            raise _Died from error
+            raise Died from error
+        if len(found) != len(files):
+            raise Died
+        return found
 
-    def _receive(self) -> bytes:
-        assert self._socket is not None  # noqa: S101  there is a child
+    def _answer(
+        self,
+        child: Child,
+        file: _File,
+        answers: msgspec.json.Decoder[Answer],
+        places: Sequence[Place],
+        context: Context,
+    ) -> Answer:
+        answer = self._raw(child, _request([file], places), context)
         try:
-            return _read(self._socket)
-        except OSError as error:
-            raise _Died from error
+            return answers.decode(answer)
+        except msgspec.MsgspecError as error:
+            child.end()
+            raise Died from error
 
-    def _end(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-        if self._child is not None:
-            self._child.kill()
-            self._child.wait()
-        self._child = self._socket = self._context = None
+    def _raw(self, child: Child, request: Request, context: Context) -> bytes:
+        try:
+            return child.ask(request, context)
+        except Died:
+            if self._closed:
+                raise _stopped() from None
+            raise
+
+    @contextlib.contextmanager
+    def _lent(self, children: int = 1) -> Iterator[Child]:
+        """Wait for a child that nobody uses; start another one if there are fewer than `children`."""
+        with self._turn:
+            while not self._free and len(self._children) >= children and not self._closed:
+                self._turn.wait()
+            if self._closed:
+                raise _stopped()
+            if not self._free:
+                self._children.append(Child(self._command))
+                self._free.append(self._children[-1])
+            child = self._free.pop()
+        try:
+            yield child
+        finally:
+            with self._turn:
+                if self._closed:
+                    child.end()
+                self._free.append(child)
+                self._turn.notify()
+
+    def _rest(self) -> None:
+        """Keep one child, and give back the memory of the others that nobody uses."""
+        with self._turn:
+            while len(self._children) > 1 and self._free:
+                child = self._free.pop()
+                self._children.remove(child)
+                child.end()
+            self._turn.notify_all()
 
     def close(self) -> None:
-        """End the child, also in the middle of a file."""
-        self._closed = True
-        child = self._child
-        if child is not None:
-            child.kill()
-        with self._lock:
-            self._end()
+        """End the children, also in the middle of a file."""
+        with self._turn:
+            self._closed = True
+            for child in self._children:
+                child.kill()
+            for child in self._free:
+                child.end()
+            threads = self._threads
+            self._turn.notify_all()
+        if threads is not None:
+            threads.shutdown(cancel_futures=True)
+
+
+def _stopped() -> SourceError:
+    return SourceError("the reconciler is stopping", reason="Stopped", permanent=False)
+
+
+def _batches(files: Iterable[_File]) -> Iterator[list[_File]]:
+    batch: list[_File] = []
+    size = 0
+    for file in files:
+        if batch and (size + len(file[1]) > BATCH_BYTES or len(batch) == BATCH_FILES):
+            yield batch
+            batch, size = [], 0
+        batch.append(file)
+        size += len(file[1])
+    if batch:
+        yield batch
+
+
+def _request(files: Sequence[_File], places: Sequence[Place] = ()) -> Request:
+    return Request([(entry.path, entry.mode, data) for entry, data in files], list(places))
+
+
+def _answered(batch: list[_File], answer: Future[list[ParsedFile]]) -> Iterator[tuple[Entry, bytes, ParsedFile]]:
+    try:
+        return _beside(batch, answer.result())
+    except CancelledError:
+        raise _stopped() from None
+
+
+def _beside(batch: list[_File], parsed: list[ParsedFile]) -> Iterator[tuple[Entry, bytes, ParsedFile]]:
+    return ((entry, data, one) for (entry, data), one in zip(batch, parsed, strict=True))
 
 
 def _refused(entry: Entry, data: bytes) -> ParsedFile | None:
@@ -230,80 +286,3 @@ def _refused(entry: Entry, data: bytes) -> ParsedFile | None:
     if found is not None:
         return ParsedFile(path=entry.path, findings=(found,), parseable=False)
     return manifest.refused(entry.path, mode=entry.mode, size=entry.size or len(data), head=data[:256])
-
-
-def _read(connection: socket.socket) -> bytes:
-    """Read one message. Raises `OSError` when the other side has gone or says too much."""
-    (length,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
-    if length > _MOST:
-        raise OSError("the message is too long")
-    return _exactly(connection, length)
-
-
-def _exactly(connection: socket.socket, length: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < length:
-        part = connection.recv(min(65_536, length - len(parts)))
-        if not part:
-            raise ConnectionResetError("the other side has gone")
-        parts += part
-    return bytes(parts)
-
-
-def _limit() -> None:
-    """Take from this process what parsing does not need."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-
-
-def _child(number: int) -> None:
-    """Answer requests until the other side goes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _limit()
-    # What the first file would import is imported now, before the clock of a file runs.
-    warm = b"apiVersion: cron-observer/v1\nkind: Task\nmetadata: {name: a}\nspec: {schedule: {cron: '* * * * *'}}\n"
-    manifest.parse("a.yaml", warm)
-    with socket.socket(fileno=number) as connection, contextlib.suppress(ConnectionError):
-        connection.sendall(_LENGTH.pack(0))
-        context = NOTHING
-        while True:
-            request = _requests.decode(_read(connection))
-            context = context if request.context is None else request.context
-            used = resource.getrusage(resource.RUSAGE_SELF)
-            soft = int(used.ru_utime + used.ru_stime) + 1 + PROCESSOR_SECONDS
-            resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
-            answer = msgspec.json.encode(_answer(request, context))
-            connection.sendall(_LENGTH.pack(len(answer)) + answer)
-
-
-def _answer(request: _Request, context: Context) -> ParsedFile | ics.CalendarFile | list[int | None]:
-    if request.places:
-        return _lines_of(request.data, request.places)
-    if is_calendar_file(request.path):
-        return ics.read(request.path, request.data)
-    return manifest.parse(request.path, request.data, mode=request.mode, context=context)
-
-
-def _lines_of(data: bytes, places: Sequence[Place]) -> list[int | None]:
-    """Return the line of each value, or of the nearest one around it."""
-    stream = loader.load(loader.decode(data)[0])
-    roots: dict[tuple[Any, Any], Node] = {}
-    for document in stream.documents:
-        kind, name = (find(document.root, at) for at in ("/kind", "/metadata/name"))
-        if document.root is not None and kind is not None and name is not None:
-            roots[kind.value, name.value] = document.root
-    return [_line(stream, roots.get((kind, name)), pointer) for kind, name, pointer in places]
-
-
-def _line(stream: Stream, root: Node | None, pointer: str) -> int | None:
-    if root is None:
-        return None
-    while (node := find(root, pointer)) is None:
-        pointer = pointer.rpartition("/")[0]
-    return stream.place(node.start if node.key_start < 0 or node.children is None else node.key_start)[0]
-
-
-if __name__ == "__main__":
-    _child(int(sys.argv[1]))
