@@ -156,7 +156,7 @@ class ScheduleSpec:
             every=parse_duration(every) if every else None,
             anchor=block.get("anchor"),
             at=several(block.get("at")),
-            timezone=block.get("timezone") or "UTC",
+            timezone=block.get("timezone", "UTC"),
             gap=GapRule(dst.get("gap") or GapRule.FIRST_VALID),
             overlap=FoldRule(dst.get("overlap") or FoldRule.FIRST),
             windows=tuple(Window.read(window) for window in block.get("windows") or ()),
@@ -348,7 +348,7 @@ class GroupSpec:
         """Read the effective spec of a valid TaskGroup document."""
         return cls(
             windows=tuple(Window.read(window) for window in spec.get("windows") or ()),
-            timezone=spec.get("timezone") or "UTC",
+            timezone=spec.get("timezone", "UTC"),
             max_parallel=spec.get("maxParallel"),
             on_window_close=OnWindowClose(spec.get("onWindowClose") or OnWindowClose.LET_RUN),
             suspend=bool(spec.get("suspend")),

@@ -330,3 +330,14 @@ def test_decode_says_how_far_it_came() -> None:
     assert problem is not None
     assert problem.start == 3
     assert "byte 4" in problem.message
+
+
+def test_a_directive_refuses_the_document_that_follows() -> None:
+    """What a directive would change about its document is not known: that one is refused, and no other."""
+    b, c, d = (task(SCHEDULE, name) for name in "bcd")
+    text = f"{SMALLEST}---\n{b}...\n%YAML 9.9\n---\n{c}---\n{d}"
+    parsed = parse("a.yaml", text.encode())
+    assert {one.code for one in parsed.findings} == {"CO1108"}
+    assert "c" not in [one.name for one in parsed.tasks]
+    assert parsed.broken_names == ("c",)
+    assert len(parsed.tasks) == 3

@@ -81,6 +81,7 @@ def decode(data: bytes) -> tuple[str, Problem | None]:
 def load(text: str) -> Stream:
     """Read every document of a text that `decode` found nothing wrong with."""
     stream = Stream(text, [], [])
+    directives: list[Problem] = []  # of the document that follows
     for start, end, marked in chunks(text):
         content = text[start:end]
         if not marked:
@@ -89,16 +90,18 @@ def load(text: str) -> Stream:
                 continue  # only comments
             if first[0] == "%":
                 at = start + first.end() - 1
-                stream.problems.append(syntax.directive(at, text.find("\n", at)))
+                directives.append(syntax.directive(at, text.find("\n", at)))
                 continue
         if len(stream.documents) == MAX_DOCUMENTS:
             message = f"the file has more than {MAX_DOCUMENTS} documents"
             hint = "split it into several files"
             stream.problems.append(Problem(rules.TOO_MANY_DOCUMENTS, message, start, start + 3, hint))
             break
-        document = Document(len(stream.documents), start, end, marked)
+        document = Document(len(stream.documents), start, end, marked, problems=directives)
+        directives = []
         stream.documents.append(document)
         _Reader(text, document).read(content)
+    stream.problems += directives
     return stream
 
 
