@@ -81,7 +81,7 @@ class Renames:
         self.done |= {(TASK, task.name) for task in group}
 
     def _is_free_to_move(self, task: TaskDefinition) -> bool:
-        """Tell whether a document is the only one of its name, names a living task, and has not been carried out yet."""
+        """Tell whether a document is the only one of its name, names a living task, and is not past."""
         old, new = (self.rows.get((TASK, name)) for name in (str(task.renamed_from), task.name))
         if len(self.claims[TASK, task.name]) > 1 or old is None or old.removed or not self.scene.ours(old):
             return False

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cron_observer.plan import CALENDAR, GROUP, Reference, references
+from cron_observer.plan import CALENDAR, GROUP, NOT_HANDED_OVER, Holder, Key, Reference, references
 
 #: Held until the transaction ends: whoever changes one of them afterwards sees the tasks that refer to it.
 _CALENDARS: Final = text("""
@@ -42,7 +42,65 @@ _REFERRERS: Final = text("""
            OR t.spec #> '{schedule,calendars,exclude}' ?| CAST(:calendars AS text[]))
     ORDER BY t.task_uid""")
 
-#: As above, of one source.
+#: As above, and the calendars that are based on others.
+_HOLDERS: Final = text("""
+    WITH living AS (
+        SELECT 'Task' AS kind, t.name, t.path, t.line, t.source_id, t.spec ->> 'group' AS in_group,
+            coalesce(t.spec #> '{schedule,calendars,include}', '[]')
+            || coalesce(t.spec #> '{schedule,calendars,exclude}', '[]') AS calendars
+        FROM tasks AS t
+        WHERE t.tenant_id = :tenant_id AND t.project_id = :project_id AND t.deleted_at IS NULL
+          AND t.removed_at IS NULL AND t.deleting_at IS NULL
+        UNION ALL
+        SELECT 'Calendar', c.name, c.path, c.line, c.source_id, NULL, coalesce(c.spec -> 'base', '[]')
+        FROM calendars AS c
+        WHERE c.tenant_id = :tenant_id AND c.project_id = :project_id AND c.removed_at IS NULL
+    ), used AS (
+        SELECT l.kind, l.name, l.path, l.line, l.source_id, 'TaskGroup' AS used_kind, l.in_group AS used_name
+        FROM living AS l WHERE l.in_group = ANY (CAST(:groups AS text[]))
+        UNION
+        SELECT l.kind, l.name, l.path, l.line, l.source_id, 'Calendar', named.name
+        FROM living AS l
+        CROSS JOIN LATERAL jsonb_array_elements_text(l.calendars) AS named (name)
+        WHERE l.calendars ?| CAST(:calendars AS text[]) AND named.name = ANY (CAST(:calendars AS text[]))
+    )
+    SELECT u.used_kind, u.used_name, u.kind, u.name, u.path, u.line, u.source_id, s.name AS source
+    FROM used AS u
+    LEFT JOIN sources AS s ON s.tenant_id = :tenant_id AND s.source_id = u.source_id
+    ORDER BY u.used_kind, u.used_name, u.kind, u.name""")
+
+#: Findings are few. Those of a name that is still this source's.
+_AWAITED: Final = text("""
+    SELECT DISTINCT f.kind, f.name FROM sync_findings AS f
+    JOIN sources AS s ON s.tenant_id = :tenant_id AND s.source_id = f.source_id AND s.project_id = :project_id
+    WHERE f.tenant_id = :tenant_id AND f.code = :code AND f.source_id <> :source_id
+      AND (EXISTS (
+              SELECT FROM tasks AS t
+              WHERE f.kind = 'Task' AND t.tenant_id = :tenant_id AND t.project_id = :project_id
+                AND t.live_name = f.name AND t.source_id = :source_id)
+          OR EXISTS (
+              SELECT FROM calendars AS c
+              WHERE f.kind = 'Calendar' AND c.tenant_id = :tenant_id AND c.project_id = :project_id
+                AND c.name = f.name AND c.source_id = :source_id)
+          OR EXISTS (
+              SELECT FROM task_groups AS g
+              WHERE f.kind = 'TaskGroup' AND g.tenant_id = :tenant_id AND g.project_id = :project_id
+                AND g.name = f.name AND g.source_id = :source_id))
+    ORDER BY f.kind, f.name""")
+
+#: Asks the sources to look that hold one of these only because somebody uses it.
+_RELEASE: Final = text("""
+    UPDATE sources AS s SET requested_seq = requested_seq + 1
+    WHERE s.tenant_id = :tenant_id AND s.source_id = ANY (ARRAY (
+        SELECT c.source_id FROM calendars AS c
+        WHERE c.tenant_id = :tenant_id AND c.project_id = :project_id AND c.sync = 'HELD' AND c.removed_at IS NULL
+          AND c.name = ANY (CAST(:calendars AS text[]))
+        UNION
+        SELECT g.source_id FROM task_groups AS g
+        WHERE g.tenant_id = :tenant_id AND g.project_id = :project_id AND g.sync = 'HELD' AND g.removed_at IS NULL
+          AND g.name = ANY (CAST(:groups AS text[]))))""")
+
+#: As above, of one source; and the files that are to be read again although nothing is wrong with them.
 _DANGLING: Final = text("""
     WITH living AS (
         SELECT 'Calendar' AS kind, c.name FROM calendars AS c
@@ -67,9 +125,15 @@ _DANGLING: Final = text("""
         WHERE c.tenant_id = :tenant_id AND c.source_id = :source_id AND c.project_id = :project_id
           AND c.removed_at IS NULL AND c.sync = 'SYNCED'
     )
-    SELECT DISTINCT used.path FROM used
+    SELECT used.path FROM used
     WHERE NOT EXISTS (SELECT FROM living WHERE living.kind = used.kind AND living.name = used.name)
-    ORDER BY used.path""")
+    UNION
+    SELECT m.path FROM manifest_files AS m
+    WHERE m.tenant_id = :tenant_id AND m.source_id = :source_id AND m.state <> 'ok'
+      AND NOT EXISTS (
+          SELECT FROM sync_findings AS f
+          WHERE f.tenant_id = :tenant_id AND f.source_id = :source_id AND f.path = m.path)
+    ORDER BY path""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +218,52 @@ async def referrers(
     return list((await conn.execute(_REFERRERS, values)).scalars())
 
 
+async def holders(
+    conn: AsyncConnection, tenant_id: UUID, project_id: UUID, keys: Collection[Key]
+) -> dict[Key, list[Holder]]:
+    """Return who refers to these calendars and groups of a project, whoever owns them (`plan.Terms.holders`).
+
+    Reads the specs of the whole project: ask for what may be removed alone (`plan.at_risk`).
+    """
+    if not keys:
+        return {}
+    values = {"tenant_id": tenant_id, "project_id": project_id} | _names_of(keys)
+    found: dict[Key, list[Holder]] = {}
+    for row in await conn.execute(_HOLDERS, values):
+        place = "created through the API"
+        if row.source_id is not None:
+            place = f'{row.path}:{row.line} of the source "{row.source}"'
+        found.setdefault((row.used_kind, row.used_name), []).append(Holder(row.kind, row.name, place))
+    return found
+
+
+async def awaited(conn: AsyncConnection, tenant_id: UUID, source_id: UUID, project_id: UUID) -> set[Key]:
+    """Return the names of a source that another one waits to take over (`plan.Terms.awaited`)."""
+    values = {"tenant_id": tenant_id, "source_id": source_id, "project_id": project_id, "code": NOT_HANDED_OVER.code}
+    return {(row.kind, row.name) for row in await conn.execute(_AWAITED, values)}
+
+
+async def let_go(
+    conn: AsyncConnection, tenant_id: UUID, project_id: UUID, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> None:
+    """Ask the sources to look that hold what the spec `before` of a task of the API refers to, and `after` does not."""
+    dropped = {(one.kind, one.name) for one in references(before)} - {(one.kind, one.name) for one in references(after)}
+    if dropped:
+        await conn.execute(_RELEASE, {"tenant_id": tenant_id, "project_id": project_id} | _names_of(dropped))
+
+
+def _names_of(keys: Collection[Key]) -> dict[str, list[str]]:
+    return {
+        "calendars": sorted(name for kind, name in keys if kind == CALENDAR),
+        "groups": sorted(name for kind, name in keys if kind == GROUP),
+    }
+
+
 async def dangling(conn: AsyncConnection, tenant_id: UUID, source_id: UUID, project_id: UUID) -> list[str]:
-    """Return the files of a source with tasks or calendars, in sync, that refer to what is not there any more."""
+    """Return the files of a source that are to be read again for what is not in them.
+
+    They declare tasks or calendars, in sync, that refer to what is not there any more, or a task that was taken out
+    of their hands (`tasks.detach`).
+    """
     values = {"tenant_id": tenant_id, "source_id": source_id, "project_id": project_id}
     return list((await conn.execute(_DANGLING, values)).scalars())

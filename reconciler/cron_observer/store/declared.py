@@ -40,7 +40,8 @@ CHANGE: Final = f"""
         updated_at = :now{{sets}}
     FROM {_ROWS}
     WHERE t.tenant_id = :tenant_id AND t.{{uid}} = v.uid AND t.version IN (v.version - 1, v.version)
-      AND (t.source_id = :source_id OR t.removed_at IS NOT NULL)"""
+      AND (t.source_id = :source_id OR t.removed_at IS NOT NULL
+           OR (t.sync = 'HELD' AND v.uid = ANY (CAST(:transferred AS uuid[]))))"""
 
 MARK: Final = """
     UPDATE {table} SET sync = :sync, updated_at = :now
@@ -107,8 +108,9 @@ async def apply(conn: AsyncConnection, held: Lease, plan: Plan, how: Statements,
         values = key | {"project_id": held.project_id, "rows": _rows(new)}
         if (await conn.execute(how.add, values)).rowcount != len(new):
             raise Stale("a calendar or group of that name was created in the meantime")
-    changed = plan.of(Step.RESTORE, Step.UPDATE, Step.MOVE, kind=how.kind)
-    if changed and (await conn.execute(how.change, key | {"rows": _rows(changed)})).rowcount != len(changed):
+    changed = plan.of(Step.RESTORE, Step.TRANSFER, Step.UPDATE, Step.MOVE, kind=how.kind)
+    values = key | {"rows": _rows(changed), "transferred": _uids(plan, Step.TRANSFER, how)}
+    if changed and (await conn.execute(how.change, values)).rowcount != len(changed):
         raise Stale("a calendar or group was changed by somebody else in the meantime")
     removed = _uids(plan, Step.REMOVE, how)
     if removed and (await conn.execute(how.remove, key | {"uids": removed})).rowcount != len(removed):

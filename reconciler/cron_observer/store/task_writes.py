@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.model import Commit, TaskDefinition, parse_duration
 from cron_observer.plan import CALENDAR, GROUP, Action, Actual, Plan, Step
-from cron_observer.store import audit, bindings, plans
+from cron_observer.store import bindings, handovers, plans
 from cron_observer.store.bindings import Bindings
 from cron_observer.store.jsonb import to_json
 from cron_observer.store.plans import PlanInput
@@ -41,14 +41,25 @@ _INSERT: Final = text(f"""
     ON CONFLICT (tenant_id, project_id, live_name) DO NOTHING""")
 
 _CHANGE: Final = text(f"""
-    UPDATE tasks AS t SET source_id = CAST(:source_id AS uuid), path = v.path, document = v.document, line = v.line,
-        commit = v.commit, author = v.author, subject = v.subject, committed_at = v.committed_at,
+    UPDATE tasks AS t SET owner = :owner, source_id = CAST(:source_id AS uuid), path = v.path, document = v.document,
+        line = v.line, commit = v.commit, author = v.author, subject = v.subject, committed_at = v.committed_at,
         spec = v.spec::jsonb, spec_hash = v.spec_hash, generation = v.generation, labels = v.labels::jsonb,
         annotations = v.annotations::jsonb, sync = :sync, removed_at = NULL, updated_at = :now
     FROM {_ARRAYS}
     WHERE t.tenant_id = :tenant_id AND t.task_uid = v.task_uid AND t.generation = v.generation - 1
       AND t.task_uid = ANY (CAST(:task_uid AS uuid[]))  -- lets a small change use the key
-      AND t.owner = :owner AND t.deleted_at IS NULL""")
+      AND t.owner = :was AND t.deleted_at IS NULL AND t.deleting_at IS NULL""")
+
+#: The plan of a task that a manifest adopts is the manifest's as well.
+_OWN_PLANS: Final = text("""
+    UPDATE task_plan SET owner = 'manifest'
+    WHERE tenant_id = :tenant_id AND task_uid = ANY (CAST(:task_uid AS uuid[])) AND owner <> 'manifest'""")
+
+#: Frees the names of removed tasks at once. What still runs of them runs on.
+_FORGET: Final = text("""
+    UPDATE tasks SET deleted_at = :now, deleting_at = coalesce(deleting_at, :now), updated_at = :now
+    WHERE tenant_id = :tenant_id AND task_uid = ANY (CAST(:task_uid AS uuid[]))
+      AND removed_at IS NOT NULL AND deleted_at IS NULL""")
 
 _MOVE: Final = text("""
     UPDATE tasks AS t SET path = v.path, document = v.document, line = v.line, commit = v.commit, author = v.author,
@@ -104,7 +115,8 @@ _INVENTORY: Final = text("""
           AND (sync IS DISTINCT FROM 'SYNCED' OR project_id <> :project_id)
     )
     SELECT t.task_uid AS uid, t.project_id, t.name, t.spec_hash, t.generation, t.seed, t.source_id, s.name AS source,
-        t.path, t.document, t.line, t.commit, t.sync, t.removed_at IS NOT NULL AS removed
+        t.path, t.document, t.line, t.commit, t.sync, t.removed_at IS NOT NULL AS removed,
+        t.deleting_at IS NOT NULL AS deleting, t.spec #>> '{lifecycle,prune}' AS prune
     FROM tasks AS t
     LEFT JOIN sources AS s ON s.tenant_id = t.tenant_id AND s.source_id = t.source_id
     WHERE t.tenant_id = :tenant_id AND t.task_uid = ANY (ARRAY (SELECT task_uid FROM touched))
@@ -116,7 +128,7 @@ class Write:
     """One task as it is to be, at the generation that it reaches thereby."""
 
     owner: str
-    action: str  #: create, update or restore
+    action: str  #: create, update, restore, rename, adopt, transfer or detach
     name: str
     seed: str
     spec: Mapping[str, Any]
@@ -170,11 +182,21 @@ async def insert(
 
 
 async def change(
-    conn: AsyncConnection, tenant_id: UUID, writes: Sequence[Write], now: datetime, held: Lease | None = None
+    conn: AsyncConnection,
+    tenant_id: UUID,
+    writes: Sequence[Write],
+    now: datetime,
+    held: Lease | None = None,
+    *,
+    was: str | None = None,
 ) -> None:
-    """Change tasks from the generation before. Raises `Stale` when one is at another generation by now."""
+    """Change tasks from the generation before; `was` is who owned them, where that changes.
+
+    Raises `Stale` when one is at another generation by now, or is being deleted.
+    """
     for batch in _batches(writes):
         values = _columns(batch) | _common(tenant_id, batch[0].owner, now, held)
+        values |= {"was": was or batch[0].owner}
         if (await conn.execute(_CHANGE, values)).rowcount != len(batch):
             raise Stale("a task was changed by somebody else in the meantime")
 
@@ -259,13 +281,19 @@ async def apply(conn: AsyncConnection, held: Lease, plan: Plan, now: datetime) -
     """
     new = [_write(action, held) for action in plan.of(Step.CREATE)]
     renamed = plan.of(Step.RENAME)
-    raised = [*plan.of(Step.UPDATE, Step.RESTORE), *(action for action in renamed if action.raises)]
-    changed = [_write(action, held) for action in raised]
+    raised = plan.of(Step.UPDATE, Step.RESTORE, Step.TRANSFER)
+    changed = [_write(action, held) for action in (*raised, *renamed) if action.raises]
+    adopted = [_write(action, held) for action in plan.of(Step.ADOPT)]
     removed = [action.actual.uid for action in plan.of(Step.REMOVE) if action.actual]
+    await _forget(conn, held, [action.frees for action in plan.of(Step.CREATE) if action.frees], now)
     await _rename(conn, held, renamed, now)
     if not await insert(conn, held.tenant_id, held.project_id, new, now, held):
         raise Stale("a task of that name was created in the meantime")
     await change(conn, held.tenant_id, changed, now, held)
+    await change(conn, held.tenant_id, adopted, now, held, was="api")
+    if adopted:
+        values = {"tenant_id": held.tenant_id, "task_uid": [write.task_uid for write in adopted]}
+        await conn.execute(_OWN_PLANS, values)
     await _move(conn, held, [*plan.of(Step.MOVE), *(action for action in renamed if not action.raises)], now)
     key = {"tenant_id": held.tenant_id, "source_id": held.source_id, "now": now}
     if removed and (await conn.execute(_REMOVE, key | {"task_uid": removed})).rowcount != len(removed):
@@ -274,7 +302,8 @@ async def apply(conn: AsyncConnection, held: Lease, plan: Plan, now: datetime) -
         uids = [action.actual.uid for action in plan.of(step) if action.actual and action.actual.sync != sync]
         if uids:
             await conn.execute(_MARK, key | {"task_uid": uids, "sync": sync})
-    await follow_up(conn, held.tenant_id, [*new, *changed], now, held)
+    await handovers.record(conn, held, plan, now)
+    await follow_up(conn, held.tenant_id, [*new, *changed, *adopted], now, held)
     await stop_planning(conn, held.tenant_id, removed, now)
     await replan(conn, held, plan, now)
 
@@ -289,16 +318,32 @@ async def replan(conn: AsyncConnection, held: Lease, plan: Plan, now: datetime) 
     await _register(conn, held.tenant_id, uids, now)
 
 
+async def _forget(conn: AsyncConnection, held: Lease, uids: Sequence[UUID], now: datetime) -> None:
+    values = {"tenant_id": held.tenant_id, "task_uid": sorted(uids), "now": now}
+    if uids and (await conn.execute(_FORGET, values)).rowcount != len(uids):
+        raise Stale("a removed task was restored or deleted by somebody else in the meantime")
+
+
 async def _rename(conn: AsyncConnection, held: Lease, actions: Sequence[Action], now: datetime) -> None:
     ordered = sorted((action.actual.uid, action) for action in actions if action.actual)
     if not ordered:
         return
+    olds, news = ({one.name for one in several} for several in ([a.actual for a in actions if a.actual], actions))
+    if olds & news:
+        # A name is unique at every moment: those that change names with each other go by their uids in between.
+        await _call(conn, held, ordered, [str(uid) for uid, _ in ordered], now)
+    await _call(conn, held, ordered, [action.name for _, action in ordered], now)
+
+
+async def _call(
+    conn: AsyncConnection, held: Lease, ordered: Sequence[tuple[UUID, Action]], names: Sequence[str], now: datetime
+) -> None:
     values = {
         "tenant_id": held.tenant_id,
         "source_id": held.source_id,
         "now": now,
         "task_uid": [uid for uid, _ in ordered],
-        "name": [action.name for _, action in ordered],
+        "name": list(names),
         "generation": [action.actual.generation for _, action in ordered if action.actual],
     }
     try:
@@ -306,17 +351,6 @@ async def _rename(conn: AsyncConnection, held: Lease, actions: Sequence[Action],
             raise Stale("a task was changed by somebody else in the meantime")
     except IntegrityError as error:
         raise Stale("a task of that name was created in the meantime") from error
-    for _, action in ordered:
-        old, commit = action.actual, action.commit or Commit(id=None)
-        await audit.record(
-            conn,
-            held.tenant_id,
-            actor=f"source:{held.name}",
-            action="task.rename",
-            target=f"task:{held.project}/{action.name}",
-            now=now,
-            data={"from": old.name if old else None, "commit": commit.id, "author": commit.author},
-        )
 
 
 async def _move(conn: AsyncConnection, held: Lease, actions: Sequence[Action], now: datetime) -> None:

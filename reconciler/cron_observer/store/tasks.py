@@ -20,7 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from cron_observer.errors import Conflict, InvalidSpec, ManifestOwned, NameTaken, NotFound
 from cron_observer.manifest.files import DOCS_URL
 from cron_observer.plan import spec_hash, unknown
-from cron_observer.store import bindings, task_writes
+from cron_observer.schedule import new_id
+from cron_observer.store import bindings, task_writes, wakeups
 from cron_observer.store.links import line_link, public_url
 
 _COLUMNS: Final = """t.task_uid, t.project_id, t.name, t.seed, t.owner, t.spec, t.labels, t.annotations, t.generation,
@@ -45,6 +46,14 @@ _PROJECT_NAME: Final = text("""
 _MARK_DELETING: Final = text("""
     UPDATE tasks SET deleting_at = :now, updated_at = :now, author = :actor
     WHERE tenant_id = :tenant_id AND task_uid = :task_uid AND owner = 'api' AND deleting_at IS NULL""")
+
+_DETACH: Final = text("""
+    SELECT detach_task(:tenant_id, :task_uid, CAST(:reason AS text), CAST(:actor AS text), :audit_id, :now)""")
+
+_PURGE: Final = text("""
+    UPDATE tasks SET deleting_at = :now, updated_at = :now
+    WHERE tenant_id = :tenant_id AND removed_at < :before AND source_id = :source_id
+      AND deleting_at IS NULL AND deleted_at IS NULL""")
 
 _OWNER_LOCATION: Final = text("""
     SELECT s.name AS source, s.url, s.ref, t.path, t.line, t.document, t.commit, t.author, f.good_text AS text,
@@ -166,6 +175,7 @@ async def update_owned(
     if wanted == spec_hash(row.spec, row.labels, row.annotations):
         return row
     await _refer(conn, tenant_id, row.project_id, row.name, spec)
+    await bindings.let_go(conn, tenant_id, row.project_id, row.spec, spec)
     write = task_writes.Write(
         owner="api",
         action="update",
@@ -194,8 +204,36 @@ async def delete_owned(conn: AsyncConnection, tenant_id: UUID, task_uid: UUID, a
         return row
     values = {"tenant_id": tenant_id, "task_uid": task_uid, "now": now, "actor": actor}
     await conn.execute(_MARK_DELETING, values)
+    await bindings.let_go(conn, tenant_id, row.project_id, row.spec, {})
     await task_writes.stop_planning(conn, tenant_id, [task_uid], now)
     return await _owned(conn, tenant_id, task_uid)
+
+
+async def detach(
+    conn: AsyncConnection, tenant_id: UUID, task_uid: UUID, reason: str | None, actor: str, now: datetime
+) -> TaskRow:
+    """Take a living task out of its manifest's hands: the API owns it, and it runs on as it is, with its history.
+
+    Its file is read again in the next pass, which is asked for. One that the API owns already stays as it is. Raises
+    `NotFound` for one that is removed, or is not there.
+    """
+    values = {"tenant_id": tenant_id, "task_uid": task_uid, "reason": reason, "actor": actor, "now": now}
+    done = (await conn.execute(_DETACH, values | {"audit_id": new_id(now)})).scalar_one()
+    row = await find_uid(conn, tenant_id, task_uid)
+    if row is None or row.owner != "api":
+        raise NotFound("there is no such task")
+    if done:
+        await wakeups.tell(conn)
+    return row
+
+
+async def purge(conn: AsyncConnection, tenant_id: UUID, source_id: UUID, before: datetime, now: datetime) -> int:
+    """Mark what was removed from a source before an instant for deletion, which the scheduler carries out.
+
+    Returns how many tasks that are. Declared again later, they are new ones.
+    """
+    values = {"tenant_id": tenant_id, "source_id": source_id, "before": before, "now": now}
+    return (await conn.execute(_PURGE, values)).rowcount
 
 
 async def _refer(conn: AsyncConnection, tenant_id: UUID, project_id: UUID, name: str, spec: Mapping[str, Any]) -> None:

@@ -145,3 +145,49 @@ GRANT DELETE ON sync_runs, hook_deliveries, approvals TO cron_observer_reconcile
 GRANT UPDATE (used_at, run_id) ON approvals TO cron_observer_reconciler;
 GRANT INSERT ON approvals, hook_deliveries TO cron_observer_api;
 GRANT UPDATE (suspended_at, suspended_until, suspended_by, suspend_reason) ON sources TO cron_observer_api;
+
+-- Takes a living task out of its manifest's hands: the API owns it from then on. The API's role may not write what a
+-- manifest owns, so the work runs with the owner's rights, and writes its own revision and audit entry. The file is
+-- read again, which says that its task is somebody else's. Returns false when no manifest owns such a task.
+CREATE FUNCTION detach_task(tenant uuid, task uuid, why text, who text, audit uuid, now timestamptz) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $detach$
+DECLARE
+    was record;
+BEGIN
+    IF (tenant = ANY (app_tenants())) IS NOT TRUE THEN
+        RAISE insufficient_privilege USING MESSAGE = 'the tenant is not of this request';
+    END IF;
+    SELECT t.name, t.source_id, t.path, t.line, t.commit, t.generation, s.name AS source, p.name AS project INTO was
+    FROM tasks AS t
+    JOIN sources AS s ON s.tenant_id = t.tenant_id AND s.source_id = t.source_id
+    JOIN projects AS p ON p.tenant_id = t.tenant_id AND p.project_id = t.project_id
+    WHERE t.tenant_id = tenant AND t.task_uid = task AND t.owner = 'manifest'
+      AND t.removed_at IS NULL AND t.deleting_at IS NULL AND t.deleted_at IS NULL
+    FOR UPDATE OF t;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    UPDATE tasks AS t SET owner = 'api', source_id = NULL, path = NULL, document = NULL, line = NULL, commit = NULL,
+        author = who, subject = NULL, committed_at = NULL, sync = NULL, generation = was.generation + 1,
+        updated_at = now
+    WHERE t.tenant_id = tenant AND t.task_uid = task;
+    INSERT INTO task_revisions (tenant_id, task_uid, generation, owner, action, spec, author, created_at)
+    SELECT t.tenant_id, t.task_uid, t.generation, 'api', 'detach', t.spec, who, now
+    FROM tasks AS t WHERE t.tenant_id = tenant AND t.task_uid = task;
+    UPDATE task_plan AS t SET owner = 'api' WHERE t.tenant_id = tenant AND t.task_uid = task;
+    UPDATE manifest_files AS f SET state = 'invalid'
+    WHERE f.tenant_id = tenant AND f.source_id = was.source_id AND f.path = was.path AND f.state = 'ok';
+    DELETE FROM sync_findings AS f
+    WHERE f.tenant_id = tenant AND f.source_id = was.source_id AND f.path = was.path;
+    UPDATE sources AS s SET requested_seq = s.requested_seq + 1
+    WHERE s.tenant_id = tenant AND s.source_id = was.source_id;
+    INSERT INTO audit_log (tenant_id, audit_id, at, actor, action, target, data)
+    VALUES (tenant, audit, now, who, 'task.detach', format('task:%s/%s', was.project, was.name), jsonb_build_object(
+        'from', format('source:%s', was.source), 'path', was.path, 'line', was.line, 'commit', was.commit,
+        'reason', why));
+    RETURN true;
+END
+$detach$;
+
+REVOKE ALL ON FUNCTION detach_task(uuid, uuid, text, text, uuid, timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION detach_task(uuid, uuid, text, text, uuid, timestamptz) TO cron_observer_api;
