@@ -18,6 +18,7 @@ from cron_observer.store.tenants import tenant_id
 from cron_observer_api import (
     api_keys,
     description,
+    detaching,
     executions,
     health,
     hooks,
@@ -109,6 +110,7 @@ def _routes() -> list[ControllerRouterHandler]:
     api: list[ControllerRouterHandler] = [
         *projects.handlers,
         *api_keys.handlers,
+        *detaching.handlers,
         *executions.handlers,
         *ranges.handlers,
         *sources.handlers,

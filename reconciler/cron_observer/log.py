@@ -23,6 +23,7 @@ EVENTS: Final = {
     "folder_not_watched": "A folder cannot be watched; it is looked at every poll_seconds instead.",
     "history_rewritten": "A branch no longer contains the commit that was applied last: it was force-pushed.",
     "hook_secret_unreadable": "The secret of a source's webhook cannot be read; its deliveries are refused.",
+    "hints_lost": "The connection that hears of requests was lost; until it is back, ticks find them.",
     "key_use_not_noted": "When keys were last used could not be written; they work nevertheless.",
     "loop_failed": "A tick of a loop failed; it is tried again after a growing wait.",
     "loop_recovered": "A tick went well again after failures.",
@@ -38,10 +39,14 @@ EVENTS: Final = {
     "request_refused": "A request was answered with 503: the database was not to be had.",
     "source_applied": "A commit, or the state of a folder, is in force.",
     "source_failed": "A source cannot be read; what was applied last stays in force.",
+    "source_observed": "What a commit would change was planned; the source is only observed.",
     "source_overtaken": "Another process took a pass over a source; this one wrote nothing.",
     "source_pass_failed": "A pass over a source failed in an unexpected way: a defect of ours.",
     "source_postponed": "The database was not to be had; the source is looked at again.",
     "source_recovered": "A source can be read again.",
+    "source_refused": "A commit is not applied: errors under the atomic policy, signatures, or a rewritten history.",
+    "status_given_up": "A forge was not told how a commit fared, and is not going to be.",
+    "status_not_sent": "A forge could not be told how a commit fared; it is tried again for a day.",
     "stopping": "The process was told to stop and finishes what it has begun.",
     "stream_failed": "Looking for changes to stream failed; it is tried again.",
     "stream_postponed": "The database was not to be had; streams wait.",
@@ -108,7 +113,7 @@ def configure(log_format: str = "auto", level: str = "info", stream: TextIO | No
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("alembic", "git", "watchdog", "asyncio", "httpx", "httpcore"):
+    for chatty in ("alembic", "git", "watchdog", "asyncio", "httpx", "httpcore", "httpx2", "httpcore2"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     structlog.configure(
         processors=[

@@ -38,7 +38,7 @@ STUCK_AFTER: Final = 3
 BACKOFF_MAX: Final = 30.0
 
 #: Seconds between two ticks of the loops. Both are woken earlier when there is something to do.
-EVERY: Final = {"reconciler": 1.0, "scheduler": 1.0}
+EVERY: Final = {"reconciler": 1.0, "scheduler": 1.0, "reporter": 1.0}
 
 #: Intervals after which a role that did not tick makes the process not ready.
 MISSED_TICKS: Final = 3
@@ -254,10 +254,16 @@ async def run_roles(
                 for role in sorted(roles):
                     group.create_task(_role(settings, role, stop, heartbeats, databases), name=role)
     except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
+        raise _first(failures) from None
     finally:
         for database in databases:
             await database.close()
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error of a group, however deep it lies."""
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 async def _role(
@@ -270,15 +276,24 @@ async def _role(
             return
         database = _database(settings, role)
         databases.append(database)
-        await run_loop(_loop(settings, role, database), stop, heartbeats)
+        async with asyncio.TaskGroup() as group:
+            for loop in _loops(settings, role, database):
+                group.create_task(run_loop(loop, stop, heartbeats), name=loop.role)
     finally:
         stop.set()
 
 
-def _loop(settings: Settings, role: str, database: Database) -> Loop:
+def _loops(settings: Settings, role: str, database: Database) -> list[Loop]:
+    """Return the loops of a role. What tells forges has one of its own, so that none of them holds up a pass."""
     if role == "scheduler":
-        return Loop(role=role, tick=Scheduler(database, settings).tick, every=EVERY[role])
+        return [Loop(role=role, tick=Scheduler(database, settings).tick, every=EVERY[role])]
     from cron_observer.reconcile import Reconciler
+    from cron_observer.reporter import Reporter
 
-    reconciler = Reconciler(database, settings)
-    return Loop(role=role, tick=reconciler.tick, every=EVERY[role], wake=reconciler.wake, close=reconciler.close)
+    reconciler, reporter = Reconciler(database, settings), Reporter(database, settings)
+    loops = [
+        Loop(role=role, tick=reconciler.tick, every=EVERY[role], wake=reconciler.wake, close=reconciler.close),
+    ]
+    if reporter.needed:
+        loops.append(Loop(role="reporter", tick=reporter.tick, every=EVERY["reporter"], close=reporter.close))
+    return loops
