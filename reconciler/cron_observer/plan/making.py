@@ -73,16 +73,13 @@ def at_risk(
     source_id: UUID,
     project_id: UUID,
 ) -> list[Key]:
-    """Return the calendars and groups that a plan may remove, of which it has to know who refers to them."""
+    """Return what a plan may remove: `Terms.holders` and `Terms.awaited` need to know of nothing else."""
     claims = claims_of(desired)
     read = {one.file.path: one for one in desired}
     scene = Scene(source_id, project_id, frozenset(gone), read, Findings())
     ours = [row for row in actual if row.source_id == source_id and row.project_id == project_id and not row.removed]
-    return sorted(
-        (row.kind, row.name)
-        for row in ours
-        if row.kind in (CALENDAR, GROUP) and (row.kind, row.name) not in claims and not scene.still_declares(row)
-    )
+    lost = [row for row in ours if (row.kind, row.name) not in claims and not scene.still_declares(row)]
+    return sorted((row.kind, row.name) for row in lost)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

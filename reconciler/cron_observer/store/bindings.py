@@ -221,13 +221,14 @@ async def referrers(
 async def holders(
     conn: AsyncConnection, tenant_id: UUID, project_id: UUID, keys: Collection[Key]
 ) -> dict[Key, list[Holder]]:
-    """Return who refers to these calendars and groups of a project, whoever owns them (`plan.Terms.holders`).
+    """Return who refers to the calendars and groups among `keys` in a project, whoever owns them (`Terms.holders`).
 
     Reads the specs of the whole project: ask for what may be removed alone (`plan.at_risk`).
     """
-    if not keys:
+    named = _names_of(keys)
+    if not any(named.values()):
         return {}
-    values = {"tenant_id": tenant_id, "project_id": project_id} | _names_of(keys)
+    values = {"tenant_id": tenant_id, "project_id": project_id} | named
     found: dict[Key, list[Holder]] = {}
     for row in await conn.execute(_HOLDERS, values):
         place = "created through the API"
