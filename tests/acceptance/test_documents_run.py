@@ -58,3 +58,9 @@ def test_a_backup_can_be_restored(checkout: Path) -> None:
         run_blocks(checkout, restore)
     with terminal(checkout, start.text):
         assert set(before) <= set(executions(checkout))
+
+
+@pytest.mark.timeout(PATIENCE + 100)
+def test_manifests_are_checked_before_they_are_merged(checkout: Path) -> None:
+    """What the guide about CI shows of a change is what the commands print, and every form can be written."""
+    run_blocks(checkout, blocks(section(page("how-to/check-in-ci.md"), "Try it")))

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: Fires of one task that are compared. A task that fires more often is compared for a shorter time, which is said.
 MOST_FIRES: Final = 10_000
 
+#: How far beyond the end fires are looked at, so that one which moves across the end is seen to move.
+_BEYOND: Final = timedelta(days=1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clockwork:
@@ -120,22 +123,21 @@ def compare(before: Clockwork | None, after: Clockwork | None, now: datetime, sp
     Raises `ScheduleError` for a schedule that cannot be compiled.
     """
     until = now + span
-    old, old_until = _listed(before, now, until)
-    new, new_until = _listed(after, now, until)
-    until = min(old_until, new_until)
-    old = [at for at in old if at <= until]
-    new = [at for at in new if at <= until]
-    removed, added, moved = _paired(old, new)
+    old, old_known = _listed(before, now, until + _BEYOND)
+    new, new_known = _listed(after, now, until + _BEYOND)
+    known = min(old_known, new_known)
+    until = min(until, known)
+    removed, added, moved = _paired([at for at in old if at <= known], [at for at in new if at <= known])
     shown = after or before
     return FireDiff(
         timezone=shown.spec.timezone if shown is not None else "UTC",
         since=now,
         until=until,
-        before=len(old),
-        after=len(new),
-        removed=removed,
-        added=added,
-        moved=moved,
+        before=sum(at <= until for at in old),
+        after=sum(at <= until for at in new),
+        removed=[at for at in removed if at <= until],
+        added=[at for at in added if at <= until],
+        moved=[one for one in moved if min(one.before, one.after) <= until],
         next_before=_next(before, old, now),
         next_after=_next(after, new, now),
     )
@@ -164,27 +166,36 @@ def _next(one: Clockwork | None, fires: Sequence[datetime], now: datetime) -> da
 def _paired(old: Sequence[datetime], new: Sequence[datetime]) -> tuple[list[datetime], list[datetime], list[Moved]]:
     """Part fires into those that go, that come, and that move.
 
-    A fire that goes and one that comes are one that moves when they are neighbours: nothing that stays lies between
-    them, and each is matched once.
+    One that goes and one that comes are one that moves when they are neighbours: nothing that stays lies between
+    them, and neither has a nearer neighbour to come. Each is matched once.
     """
     stays = set(old) & set(new)
-    marked = sorted([(at, 0) for at in old] + [(at, 1) for at in new if at not in stays])
-    removed: list[datetime] = []
-    added: list[datetime] = []
+    # In the order of time: the instant, and whether it is a fire that goes (0), comes (1), or stays (2).
+    marked = [(at, 2 if at in stays else 0) for at in old] + [(at, 1) for at in new if at not in stays]
+    marked.sort()
+    parted: tuple[list[datetime], list[datetime]] = ([], [])
     moved: list[Moved] = []
-    waiting: tuple[datetime, int] | None = None
-    sides = (removed, added)
-    for at, side in marked:
-        if at in stays or waiting is None or waiting[1] == side:
-            if waiting is not None:
-                sides[waiting[1]].append(waiting[0])
-            waiting = None if at in stays else (at, side)
-        else:
-            moved.append(Moved(before=at, after=waiting[0]) if side == 0 else Moved(before=waiting[0], after=at))
-            waiting = None
-    if waiting is not None:
-        sides[waiting[1]].append(waiting[0])
-    return removed, added, moved
+    number = 0
+    while number < len(marked):
+        at, side = marked[number]
+        number += 1
+        if side == 2:
+            continue
+        following = marked[number] if number < len(marked) else None
+        if following is None or following[1] != 1 - side or _nearer(marked, number, following[0] - at):
+            parted[side].append(at)
+            continue
+        moved.append(Moved(before=following[0], after=at) if side else Moved(before=at, after=following[0]))
+        number += 1
+    return *parted, moved
+
+
+def _nearer(marked: Sequence[tuple[datetime, int]], number: int, distance: timedelta) -> bool:
+    """Tell whether a fire has a neighbour of the other side behind it that is nearer than `distance`."""
+    if number + 1 >= len(marked):
+        return False
+    (at, side), (next_at, next_side) = marked[number], marked[number + 1]
+    return next_side == 1 - side and next_at - at < distance
 
 
 def without_jitter(one: Clockwork) -> Clockwork:
