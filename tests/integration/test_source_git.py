@@ -360,11 +360,23 @@ def test_a_mirror_is_tidied_without_losing_what_is_applied(tmp_path: Path) -> No
     source = source_of(repository.bare, tmp_path / "cache")
     target = fetched(source)
     packs = source.mirror / "objects" / "pack"
-    for number in range(45):
-        git(source.mirror, "commit-tree", f"{target.id}^{{tree}}", "-m", str(number))
-        git(source.mirror, "repack", "--quiet")
+
+    def litter(word: str) -> None:
+        for number in range(45):
+            commit = git(source.mirror, "commit-tree", f"{target.id}^{{tree}}", "-m", f"{word} {number}")
+            git(source.mirror, "update-ref", f"refs/heads/{word}{number}", commit)
+            git(source.mirror, "repack", "--quiet")
+        assert len(list(packs.glob("*.pack"))) > 40
+
+    litter("new")
     source.applied(target)
-    assert len(list(packs.glob("*.pack"))) <= 2
+    assert len(list(packs.glob("*.pack"))) < 10
+    assert not (source.mirror / "tidied").exists()
+    litter("old")
+    os.utime(source.mirror / "HEAD", (1, 1))  # it has been a while since everything was tidied
+    source.applied(target)
+    assert len(list(packs.glob("*.pack"))) == 1
+    assert (source.mirror / "tidied").exists()
     new = repository.push({"b.yaml": "1"})
     after = fetched(source)
     assert after.id == new
@@ -404,7 +416,7 @@ def test_git_that_vanishes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     source = source_of(repository.bare, tmp_path / "cache")
     monkeypatch.setenv("PATH", str(tmp_path / "none"))
     with pytest.raises(SourceError) as refused:
-        source.resolve()
+        source.fetch(source.resolve())
     assert refused.value.reason == "GitMissing"
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cron_observer.errors import SourceError
 from cron_observer.source import Entry, history, trees
 from cron_observer.source.spec import UNNAMABLE
-from cron_observer.source.trees import Chooser, compare, difference, listing
+from cron_observer.source.trees import Chooser, changes, compare, differing, listing
 
 ALL = Chooser((), ())
 BLOB, OTHER, ZERO = "a" * 40, "b" * 40, "0" * 40
@@ -85,13 +85,13 @@ def test_a_difference_tells_added_modified_and_deleted_apart() -> None:
         change("100644", "000000", "words.txt"),
         change("100644", "120000", "tasks"),
     )
-    changes = difference(raw, Chooser(("added.yaml", "mode.yaml", "linked.yaml", "gone.yaml", "tasks/x"), ()))
-    assert [(entry.path, entry.mode) for entry in changes.added] == [("added.yaml", "100644"), ("tasks", "120000")]
-    assert [(entry.path, entry.mode) for entry in changes.modified] == [
+    found = changes(differing(raw), Chooser(("added.yaml", "mode.yaml", "linked.yaml", "gone.yaml", "tasks/x"), ()))
+    assert [(entry.path, entry.mode) for entry in found.added] == [("added.yaml", "100644"), ("tasks", "120000")]
+    assert [(entry.path, entry.mode) for entry in found.modified] == [
         ("mode.yaml", "100755"),
         ("linked.yaml", "120000"),
     ]
-    assert changes.deleted == ["gone.yaml"]
+    assert found.deleted == ["gone.yaml"]
 
 
 @given(
@@ -153,20 +153,17 @@ def test_names_cannot_pass_for_headers() -> None:
 
 def test_people_write_what_they_like() -> None:
     """Names, times and subjects of commits are bounded and cleaned before anybody sees them."""
-    raw = listed(header("c1", "M\u202ealice\x07\x1b[31m" + "x" * 500, "99999999999999999999", "s" * 1000))
-    (commit,) = history.described(raw).values()
+    commit = history.commit("c1", "M\u202ealice\x07\x1b[31m" + "x" * 500, 99999999999999999999, "s" * 1000)
     assert commit.author is not None
     assert commit.subject is not None
     assert commit.author.startswith("M alice [31mxxx")
     assert (len(commit.author), len(commit.subject), commit.at) == (200, 500, None)
-    (commit,) = history.described(listed(header("c1", "", "", ""))).values()
+    commit = history.commit("c1", "", None, "\n\n")
     assert (commit.author, commit.subject, commit.at) == (None, None, None)
-    (commit,) = history.described(listed(b"\x1ec1\x1f\xff\xfe\x1f5\x1f\xff")).values()
-    assert commit.at is not None
+    assert history.commit("c1", None, 5, "\n a \nb\n\nc").subject == "a b"
 
 
 @given(st.binary(max_size=300))
 def test_no_listing_can_hurt(raw: bytes) -> None:
     """Whatever bytes a log holds, reading them ends without an error."""
     history.last_touching(io.BufferedReader(io.BytesIO(raw)), {"a.yaml": BLOB})
-    history.described(raw)

@@ -1,4 +1,4 @@
-"""Blobs read by `git cat-file`: for repositories with 64-digit object ids, which GitPython does not know."""
+"""Blobs of a repository that is read but once, by `git cat-file`; those of a mirror are read by `objects`."""
 
 from __future__ import annotations
 

@@ -21,8 +21,9 @@ from cron_observer.source.failures import GitFailed, late, too_large
 from cron_observer.source.pump import TooMuch, TooSlow, pump
 from cron_observer.source.spec import SourceSpec
 
-#: The oldest Git that leaves other people's configuration alone when told so (``GIT_CONFIG_GLOBAL``).
-OLDEST: Final = (2, 32)
+#: The oldest Git that leaves other people's configuration alone when told so (``GIT_CONFIG_GLOBAL``), and that answers
+#: questions about objects one after the other (``cat-file --batch-command``).
+OLDEST: Final = (2, 36)
 
 #: Seconds for a look at the refs of a repository; a forge that answers at all answers well within.
 LOOK_SECONDS: Final = 30.0
@@ -52,6 +53,7 @@ _CONFIG: Final = (
     """
 [core]
     bigFileThreshold = 16m
+    fsync = none
     hooksPath = /dev/null
     fsmonitor = false
     askPass =
@@ -107,7 +109,7 @@ class Git:
         self._configured = False
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Return everything that a child of ours sees, for GitPython as well. Nothing in it is secret but `more`."""
+        """Return everything that a child of ours sees. Nothing in it is secret but `more`."""
         passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
         ours = {
             "LC_ALL": "C",
@@ -196,6 +198,12 @@ class Git:
                 yield cast("BufferedReader", process.stdout)
             finally:
                 timer.cancel()
+
+    @contextmanager
+    def serving(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run ``git arguments`` for as long as the block lasts; it is asked and it answers by its pipes."""
+        with self._start(arguments, subprocess.PIPE, subprocess.DEVNULL) as process:
+            yield process
 
     @contextmanager
     def _start(

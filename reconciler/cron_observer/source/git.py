@@ -1,8 +1,9 @@
-"""A Git repository as a source: a bare mirror, fetched by the `git` program and read through GitPython.
+"""A Git repository as a source: a bare mirror, fetched and read by the `git` program.
 
 There is no work tree, ever, and nothing of the repository is run: no checkout, no hooks, no filters, no
 submodules. What touches the network or a configuration is the program with a fixed list of arguments
-(`source.command`); GitPython only reads objects out of our own mirror.
+(`source.command`); objects of our own mirror are answered by one that stays (`source.objects`), and GitPython only
+reads what commits say.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from cron_observer.errors import SourceError
 from cron_observer.model import Commit
-from cron_observer.source import blobs, history, signatures, trees
+from cron_observer.source import history, refs, signatures, trees, walks
 from cron_observer.source.address import common_dir, git_dir, read_address
 from cron_observer.source.command import FETCH_SECONDS, READ_SECONDS, Git
 from cron_observer.source.failures import GitFailed, unexplained, unwritable
+from cron_observer.source.objects import Objects
 from cron_observer.source.remote import Remote
 from cron_observer.source.spec import Changes, Entry, MirrorBroken, SourceSpec, Target
 from cron_observer.source.trees import Chooser
@@ -35,6 +37,9 @@ _LEFTOVER_SECONDS: Final = 2 * FETCH_SECONDS
 #: Packs and loose objects that make tidying the mirror worth while.
 _MANY_PACKS: Final = 40
 _MANY_LOOSE: Final = 20  # in one of 256 folders: some 5,000 in all
+
+#: Seconds after which the whole mirror is tidied, not only what has come since: a week.
+_TIDIED_SECONDS: Final = 7 * 86_400
 
 
 def _gitpython() -> Any:
@@ -58,6 +63,8 @@ class GitSource:
         self._choose = Chooser(spec.paths, spec.ignore)
         self._git = Git(spec, self.address, self.mirror.with_suffix(".gitconfig"))
         self._remote = Remote(spec, self.address, self._git, self.mirror.parent)
+        self._objects = Objects(self._git, self.mirror)
+        self._difference: tuple[str, str, Mapping[str, str]] | None = None
         self._too_large: tuple[str, SourceError] | None = None
         self._lock = threading.Lock()
 
@@ -151,27 +158,19 @@ class GitSource:
                 raise unwritable(error) from error
 
     def _commit_of(self, ref: str) -> str:
-        try:
-            said = self._git.run(
-                f"--git-dir={self.mirror}",
-                "rev-parse",
-                "--verify",
-                "--quiet",
-                "--end-of-options",
-                f"{ref}^{{commit}}",
-                within=READ_SECONDS,
-            )
-        except GitFailed as error:
+        (found,) = self._objects.find([f"{ref}^{{commit}}"])
+        if found is None:
             raise SourceError(
                 "the ref of the source does not lead to a commit",
                 reason="RefNotFound",
                 permanent=True,
                 hint="name a branch, or a tag of a commit",
-            ) from error
-        return said.decode().strip()
+            )
+        return found.id
 
     def rebuild(self) -> None:
         """Throw the mirror away."""
+        self._objects.close()
         if self.mirror.exists():
             aside = self.mirror.with_suffix(f".old-{os.getpid()}")
             shutil.rmtree(aside, ignore_errors=True)
@@ -189,17 +188,19 @@ class GitSource:
 
     def has(self, commit: str) -> bool:
         """Tell whether the tree of `commit` is in the mirror."""
+        self._prepare()
         try:
-            self._read("cat-file", "-e", f"{commit}^{{tree}}")
+            return self._objects.find([f"{commit}^{{tree}}"]) != [None]
         except MirrorBroken:
             return False
-        return True
 
     def rewritten(self, since: str, target: Target) -> bool:
         """Tell whether `target` does not follow from `since`."""
         if target.id is None:
             return False
         try:
+            if (follows := walks.follows(self._objects, since, target.id)) is not None:
+                return not follows
             self._read("merge-base", "--is-ancestor", since, target.id)
         except MirrorBroken:
             return True
@@ -226,8 +227,13 @@ class GitSource:
             return trees.compare(entries, known or {})
         if target.id is None:
             return Changes()
-        raw = self._read("diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", since, target.id)
-        return trees.difference(raw, self._choose)
+        differing = walks.difference(self._objects, since, target.id)
+        if differing is None:
+            raw = self._read("diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", since, target.id)
+            differing = list(trees.differing(raw))
+        found = trees.changes(differing, self._choose)
+        self._difference = since, target.id, {one.path: one.blob for one in (*found.added, *found.modified)}
+        return found
 
     def _tree(self, commit: str) -> list[Entry]:
         return trees.listing(self._read("ls-tree", "-r", "-z", "--full-tree", commit), self._choose)
@@ -245,71 +251,40 @@ class GitSource:
     def read(self, entries: Sequence[Entry], limit: int) -> Iterator[tuple[Entry, bytes]]:
         """Read blobs. Of what is no regular file nothing is read, of one over `limit` bytes only its size."""
         regular = [entry for entry in entries if entry.mode.startswith("100")]
-        contents = self._blobs([entry.blob for entry in regular], limit)
+        contents = self._objects.contents([entry.blob for entry in regular], limit)
         for entry in entries:
             if entry.mode.startswith("100"):
-                size, data = next(contents)
-                yield Entry(entry.path, entry.mode, entry.blob, size), data
+                found, data = next(contents)
+                yield Entry(entry.path, entry.mode, entry.blob, found.size), data
             else:
                 yield entry, b""
-        contents.close()
-
-    def _blobs(self, ids: Sequence[str], limit: int) -> Generator[tuple[int, bytes], None, None]:
-        if ids and len(ids[0]) == 64:
-            yield from blobs.read(lambda how, asked: self._read("cat-file", how, stdin=asked), ids, limit)
-            return
-        with self._objects() as database:
-            for name in ids:
-                try:
-                    key = bytes.fromhex(name)
-                    size = database.info(key).size
-                    data = database.stream(key).read() if size <= limit else b""
-                except Exception as error:  # GitPython raises errors of a dozen classes for a damaged object
-                    raise MirrorBroken(f"the object {name} cannot be read") from error
-                if size <= limit and len(data) != size:
-                    raise MirrorBroken(f"the object {name} is cut short")
-                yield size, data
-
-    @contextmanager
-    def _objects(self) -> Iterator[Any]:
-        """Open the mirror's object database through GitPython; its processes end with the block.
-
-        Not as a `git.Repo`, which looks for a repository by the variables of our own environment: we may run
-        inside a hook, and then they lead elsewhere.
-        """
-        git = _gitpython()
-        objects = self.mirror / "objects"
-        ours = {"GIT_DIR": str(self.mirror), "GIT_OBJECT_DIRECTORY": str(objects)}
-        program = git.Git(str(self.mirror))
-        program.update_environment(**self._git.environment(), **ours)
-        try:
-            yield git.GitCmdObjectDB(str(objects), program)
-        finally:
-            program.clear_cache()
 
     def commits_touching(self, blobs: Mapping[str, str], since: str | None, target: Target) -> dict[str, Commit]:
         """Walk the history back from `target` until every path of `blobs` has been met with that content."""
         if target.id is None or not blobs:
             return {}
+        if since is not None and (told := self._told_by(blobs, since, target.id)) is not None:
+            return told
         scope = [target.id] if since is None or not self.has(since) else [target.id, f"^{since}"]
         paths = sorted(blobs) if len(blobs) <= trees.MANY_PATHS else []
         arguments = ("--literal-pathspecs", "log", *history.FORMAT, *scope, "--", *paths)
         with self._git.reading(f"--git-dir={self.mirror}", *arguments, within=history.SECONDS) as stream:
             return history.last_touching(stream, blobs)
 
+    def _told_by(self, blobs: Mapping[str, str], since: str, target: str) -> dict[str, Commit] | None:
+        """Answer when there is but one commit to look into, whose difference was taken already; else None."""
+        if self._difference is None or self._difference[:2] != (since, target):
+            return None
+        raw = walks.commits(self._objects, [target])[target]
+        if walks.parents(raw) != [since]:
+            return None
+        commit, given = _commit(target, raw), self._difference[2]
+        return {path: commit for path, blob in blobs.items() if given.get(path) == blob}
+
     def describe(self, commits: Sequence[str]) -> dict[str, Commit]:
         """Read the commits that are in the mirror."""
-        if not commits:
-            return {}
-        raw = self._read(
-            "log",
-            "--no-walk=unsorted",
-            "--ignore-missing",
-            "--stdin",
-            *history.HEADER,
-            stdin="".join(f"{commit}\n" for commit in commits).encode(),
-        )
-        return history.described(raw)
+        raw = walks.commits(self._objects, list(commits)) if commits else {}
+        return {name: _commit(name, data) for name, data in raw.items()}
 
     # Keeping
 
@@ -317,15 +292,31 @@ class GitSource:
         """Pin the commit, so that a difference to it can be taken even after a push by force; tidy now and then."""
         if target.id is None:
             return
-        self._read("update-ref", "--no-deref", "--end-of-options", _APPLIED, target.id)
+        try:
+            refs.write(self.mirror, _APPLIED, target.id)
+        except FileNotFoundError as error:
+            raise MirrorBroken("the mirror is gone") from error
+        except OSError as error:
+            raise unwritable(error) from error
         if self._untidy():
-            self._read("gc", "--quiet", "--prune=1.hour.ago")
+            self._tidy()
 
     def _untidy(self) -> bool:
         objects = self.mirror / "objects"
         packs = sum(1 for _ in (objects / "pack").glob("*.pack"))
         loose = sum(1 for _ in (objects / "17").glob("*"))
         return packs > _MANY_PACKS or loose > _MANY_LOOSE
+
+    def _tidy(self) -> None:
+        """Put small packs together, which costs what they hold; now and then everything, and drop what has no use."""
+        self._objects.close()  # it holds the packs open that this replaces
+        mark = self.mirror / "tidied"
+        last = (mark if mark.exists() else self.mirror / "HEAD").stat().st_mtime
+        if time.time() - last < _TIDIED_SECONDS:
+            self._read("repack", "--quiet", "-d", "--geometric=2")
+        else:
+            self._read("gc", "--quiet", "--prune=1.hour.ago")
+            mark.touch()
 
     def watched(self) -> Sequence[tuple[Path, bool]]:
         """Return the folders that a push or a switch of HEAD writes to; none for a remote repository."""
@@ -342,3 +333,25 @@ class GitSource:
     def close(self) -> None:
         """Kill what runs for this source."""
         self._git.stop()
+        self._objects.close()
+
+
+def _commit(name: str, raw: bytes) -> Commit:
+    """Read a commit as Git stores it, in whatever encoding it says that it is."""
+    head, _, message = raw.partition(b"\n\n")
+    fields = dict(line.split(b" ", 1) for line in reversed(head.split(b"\n")) if b" " in line)
+    encoding = fields.get(b"encoding", b"UTF-8").decode("ascii", "replace")
+    read = _gitpython().objects.util.parse_actor_and_date
+    try:
+        author = read(_text(b"author " + fields.get(b"author", b""), encoding))[0].name
+        seconds = read(_text(b"committer " + fields.get(b"committer", b""), encoding))[1]
+    except ValueError:
+        author, seconds = None, None
+    return history.commit(name, author, seconds, _text(message, encoding))
+
+
+def _text(raw: bytes, encoding: str) -> str:
+    try:
+        return raw.decode(encoding)
+    except (LookupError, UnicodeDecodeError):
+        return raw.decode("utf-8", "replace")

@@ -59,15 +59,12 @@ def _result(meta: bytes) -> bytes:
     return (bare.split(b" ") + [b""] * (2 * parents + 2))[2 * parents + 1]
 
 
-def described(raw: bytes) -> dict[str, Commit]:
-    """Read ``git log --no-walk`` with `HEADER`."""
-    found = {}
-    for record in raw.split(b"\0"):
-        if record.startswith(b"\x1e"):
-            commit = _commit(record[1:])
-            if commit.id is not None:
-                found[commit.id] = commit
-    return found
+def commit(name: str, author: str | None, seconds: int | None, message: str) -> Commit:
+    """Make a commit of what anybody may have written; its subject is the first paragraph of the message."""
+    lines = [line.strip() for line in message.lstrip().split("\n")]
+    subject = " ".join(lines[: lines.index("")] if "" in lines else lines)
+    at = None if seconds is None else _instant(str(seconds))
+    return Commit(id=name, author=_shown(author or "", 200), subject=_shown(subject, 500), at=at)
 
 
 def _records(stream: BufferedReader) -> Iterator[bytes]:

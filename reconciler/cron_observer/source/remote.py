@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from cron_observer.errors import SourceError
+from cron_observer.source import refs
 from cron_observer.source.address import Address, git_dir, is_commit, qualified
 from cron_observer.source.command import FETCH_SECONDS, LOOK_SECONDS, Git
 from cron_observer.source.failures import GitFailed, meaning, too_large, unexplained
@@ -33,15 +34,19 @@ class Remote:
         """Ask the repository which commit the ref names; of no ref, its HEAD."""
         if self.spec.ref is not None and is_commit(self.spec.ref):
             return Target(self.spec.ref, self.spec.ref)
+        if self.address.path is not None:
+            plain = refs.branch(self.address.path, self._names[0] if self._names else None)
+            if plain is not None:
+                return plain
         patterns = [form for name in self._names for form in (name, f"{name}^{{}}")] or ["HEAD"]
-        refs, symbolic = self._look(*patterns)
+        there, symbolic = self._look(*patterns)
         if not self._names:
-            if "HEAD" in refs:
-                return Target(refs["HEAD"], symbolic or "HEAD")
+            if "HEAD" in there:
+                return Target(there["HEAD"], symbolic or "HEAD")
             return self._nothing(symbolic)
         for name in self._names:
-            if name in refs:
-                return Target(refs.get(f"{name}^{{}}", refs[name]), name)
+            if name in there:
+                return Target(there.get(f"{name}^{{}}", there[name]), name)
         return self._nothing(self._names[0])
 
     def _look(self, *patterns: str) -> tuple[dict[str, str], str | None]:
@@ -52,19 +57,19 @@ class Remote:
             )
         except GitFailed as error:
             raise unexplained(error) from None
-        refs, symbolic = {}, None
+        there, symbolic = {}, None
         for line in output.decode("utf-8", "replace").splitlines():
             value, _, name = line.partition("\t")
             if value.startswith("ref: "):
                 symbolic = value.removeprefix("ref: ") if name == "HEAD" else symbolic
             else:
-                refs[name] = value
-        return refs, symbolic
+                there[name] = value
+        return there, symbolic
 
     def _nothing(self, wanted: str | None) -> Target:
         """Answer for a ref that is not there: an empty repository has no commits, any other has another ref."""
-        refs, _ = self._look()
-        if not refs:
+        there, _ = self._look()
+        if not there:
             return Target(None, wanted)
         if wanted is None:
             raise SourceError(
@@ -73,7 +78,7 @@ class Remote:
                 permanent=True,
                 hint="set the source's ref to a branch that exists",
             )
-        branches = [name.removeprefix("refs/heads/") for name in refs if name.startswith("refs/heads/")]
+        branches = [name.removeprefix("refs/heads/") for name in there if name.startswith("refs/heads/")]
         short = wanted.removeprefix("refs/heads/")
         near = difflib.get_close_matches(short, branches, n=1, cutoff=0.6) or sorted(branches)[:3]
         raise SourceError(
@@ -92,6 +97,32 @@ class Remote:
         """
         watch = self._watching(folder)
         began = time.monotonic()
+        if not self._pull(folder, wanted, into, watch):
+            self._fetch(folder, wanted, into, watch)
+        quick = time.monotonic() - began < WATCH_SECONDS
+        self._watching(folder / "objects" / "pack" if quick else folder)()
+
+    def _pull(self, folder: Path, wanted: str, into: str, watch: Callable[[], None]) -> bool:
+        """Fetch from a repository on this machine by the plumbing alone; False when that does not work.
+
+        A fetch walks through everything that it has to see that nothing is missing of what came, which takes longer
+        the larger the repository is. What came has been looked through already: `transfer.fsckObjects` takes no pack
+        whose objects name one that is not there.
+        """
+        if self.address.path is None or not (wanted == "HEAD" or wanted.startswith("refs/heads/")):
+            return False
+        pulling = ("fetch-pack", "--quiet", "--no-progress", str(self.address.path), wanted)
+        try:
+            said = self._git.remote(f"--git-dir={folder}", *pulling, within=FETCH_SECONDS, watch=watch)
+        except GitFailed:
+            return False  # the fetch says why
+        commit, _, name = said.decode("utf-8", "replace").partition("\n")[0].partition(" ")
+        if name != wanted or not is_commit(commit):
+            return False
+        refs.write(folder, into, commit)
+        return True
+
+    def _fetch(self, folder: Path, wanted: str, into: str, watch: Callable[[], None]) -> None:
         self._ask(
             f"--git-dir={folder}",
             "fetch",
@@ -108,8 +139,6 @@ class Remote:
             within=FETCH_SECONDS,
             watch=watch,
         )
-        quick = time.monotonic() - began < WATCH_SECONDS
-        self._watching(folder / "objects" / "pack" if quick else folder)()
 
     def _watching(self, folder: Path) -> Callable[[], None]:
         def watch() -> None:

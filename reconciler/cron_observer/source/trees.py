@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from cron_observer.errors import SourceError
 from cron_observer.manifest import is_manifest
@@ -19,7 +19,7 @@ MANY_PATHS: Final = 300
 MOST_ENTRIES: Final = 1_000_000
 MOST_MANIFESTS: Final = 200_000
 
-_ABSENT: Final = "000000"  # Git's mode of the side of a difference where there is nothing
+ABSENT: Final = "000000"  #: Git's mode of the side of a difference where there is nothing
 _UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _LINKS: Final = ("120000", "160000")  # symbolic link, submodule
 
@@ -103,16 +103,31 @@ def compare(entries: Iterable[Entry], known: Mapping[str, str]) -> Changes:
     return Changes(added, modified, [path for path in known if path not in there])
 
 
-def difference(raw: bytes, choose: Chooser) -> Changes:
-    """Read what ``diff-tree -r -z --raw --no-renames`` wrote. A file that no longer counts is deleted."""
+class Differing(NamedTuple):
+    """A file that differs: its name as Git has it, Git's modes before and after, and the id of what is there now."""
+
+    name: bytes
+    old_mode: str
+    mode: str
+    blob: str
+
+
+def differing(raw: bytes) -> Iterator[Differing]:
+    """Read what ``diff-tree -r -z --raw --no-renames`` wrote."""
+    for meta, name in _pairs(raw):
+        old_mode, mode, _old, blob, _letter = meta[1:].decode("ascii").split(" ")
+        yield Differing(name, old_mode, mode, blob)
+
+
+def changes(found: Iterable[Differing], choose: Chooser) -> Changes:
+    """Sort files that differ. One that no longer counts is deleted."""
     added: list[Entry] = []
     modified: list[Entry] = []
     deleted: list[str] = []
-    for meta, name in _pairs(raw):
-        old_mode, mode, _old, blob, _letter = meta[1:].decode("ascii").split(" ")
+    for name, old_mode, mode, blob in found:
         one = entry(name, mode, blob)
-        counted = old_mode != _ABSENT and choose(one.path, old_mode)
-        if mode != _ABSENT and choose(one.path, mode):
+        counted = old_mode != ABSENT and choose(one.path, old_mode)
+        if mode != ABSENT and choose(one.path, mode):
             (modified if counted else added).append(one)
         elif counted:
             deleted.append(one.path)
