@@ -9,15 +9,16 @@ from typing import Any, Final
 import structlog
 
 from cron_observer.errors import ScheduleError
+from cron_observer.layering import Layering, settle
 from cron_observer.manifest import MAX_FILE_BYTES, VALIDATOR_VERSION
 from cron_observer.manifest.calendar import file_path
-from cron_observer.model import Commit, Definition, Finding, ParsedFile, Severity
+from cron_observer.model import Commit, Context, Definition, Finding, ParsedFile, Severity
 from cron_observer.plan import CALENDAR, DesiredFile
 from cron_observer.plan.contents import Files
 from cron_observer.source import Changes, Entry, Source, Target, is_calendar_file
 from cron_observer.source.reader import MAX_CALENDAR_BYTES, Reader
 from cron_observer.source.threads import in_thread
-from cron_observer.store import calendars, sync
+from cron_observer.store import calendars, layers, sync
 from cron_observer.store.engine import Database
 from cron_observer.store.sources import Lease
 from cron_observer.store.sync import FileRow
@@ -45,6 +46,10 @@ class Gathered:
     noted: Mapping[str, Sequence[Finding]]  #: findings of calendar files, by manifest
     head: Commit
     loose: bool  #: the plan must also know tasks that are not in sync
+    strategy: str  #: tree, or full: all that is known was compared
+    #: What a newer validator has against unchanged files that were valid before, as warnings; they stay in force.
+    ratcheted: Mapping[str, Sequence[Finding]]
+    layers: Sequence[Definition]  #: the Defaults and the Project that everything was read with
 
     @property
     def paths(self) -> list[str]:
@@ -92,8 +97,40 @@ class Gathered:
         return rows
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Basis:
+    """What a target is compared with."""
+
+    since: str | None  #: the commit in force, None where no difference to it is taken: all that is known is compared
+    rewritten: bool  #: the target does not follow from the commit in force
+    anew: bool  #: everything is read again, because the validator is another one
+
+    @property
+    def strategy(self) -> str:
+        """Return how the changes are found: ``tree``, or ``full``."""
+        return "full" if self.since is None else "tree"
+
+
+def basis(source: Source, held: Lease, target: Target, *, check: bool = False) -> Basis:
+    """Find out what a target that has been fetched is compared with; `check` asks for all that is known. Blocks."""
+    applied, anew = held.applied_commit, held.validator_version != VALIDATOR_VERSION
+    here = applied is not None and (applied == target.id or source.has(applied))
+    follows = here and (applied == target.id or not source.rewritten(str(applied), target))
+    # where the settings were changed, another history is nothing that somebody has pushed
+    rewritten = applied is not None and held.validator_version is not None and not follows
+    if rewritten:
+        log.warning("history_rewritten", source=held.name, old=applied, new=target.id)
+    return Basis(since=applied if here and not anew and not check else None, rewritten=rewritten, anew=anew)
+
+
 async def gather(
-    database: Database, source: Source, held: Lease, target: Target, reader: Reader, also: Collection[str] = ()
+    database: Database,
+    source: Source,
+    held: Lease,
+    target: Target,
+    reader: Reader,
+    base: Basis,
+    also: Collection[str] = (),
 ) -> Gathered:
     """Read what is new in `target`, and again every file that had findings or whose commit was rewritten.
 
@@ -101,19 +138,14 @@ async def gather(
 
     Raises `SourceError`, and `MirrorBroken` when our copy is at fault.
     """
-    anew = held.validator_version != VALIDATOR_VERSION
-    since = None if anew else held.applied_commit
-    if since is not None and not await in_thread(source.has, since):
-        since = None
-    rewritten = since is not None and await in_thread(source.rewritten, since, target)
-    if rewritten:
-        log.warning("history_rewritten", source=held.name, old=since, new=target.id)
+    since, anew, rewritten = base.since, base.anew, base.rewritten
     whole = since is None or rewritten
     async with database.transaction([held.tenant_id]) as conn:
         known = await sync.files(conn, held, None if whole else [])
     blobs = {path: row.blob for path, row in known.items()} if since is None else None
     changes = await in_thread(source.changes, target, since, blobs)
     async with database.transaction([held.tenant_id]) as conn:
+        context = Context(environment=source.spec.environment, layers=await layers.in_force(conn, held))
         again = {*also, *await _naming(conn, held, changes)}
         known |= await sync.files(conn, held, sorted(again - known.keys()))
     entries, commits = await in_thread(
@@ -121,7 +153,15 @@ async def gather(
     )
     tracked = [entry for entry in entries if is_calendar_file(entry.path)]
     manifests = [entry for entry in entries if not is_calendar_file(entry.path)]
-    found = await in_thread(lambda: list(reader.parse(source.read(manifests, MAX_FILE_BYTES))))
+    read = await in_thread(lambda: list(source.read(manifests, MAX_FILE_BYTES)))
+    laid = await settle(database, held, reader, context, read, changes.deleted)
+    if laid.folders:
+        more, credited = await _relaid(database, source, held, target, laid.folders, {one.path for one in manifests})
+        read, commits = [*read, *more], commits | credited
+    found = await in_thread(_parsed, reader, read, laid)
+    ratcheted = _ratcheted(held, known, [(entry, file) for entry, _, file in found]) if anew else {}
+    texts = {entry.path: data.decode("utf-8", "replace") for entry, data, _ in found}
+    found = [one for one in found if one[0].path not in ratcheted]
     files, noted = await in_thread(_calendar_files, source, target, reader, [file for _, _, file in found])
     head = Commit(id=target.id if source.has_commits else None)
     if source.has_commits and target.id is not None:
@@ -131,13 +171,65 @@ async def gather(
         gone=list(changes.deleted),
         changed={entry.path for entry in (*changes.added, *changes.modified)},
         blobs={entry.path: entry.blob for entry, _, _ in found},
-        texts={entry.path: data.decode("utf-8", "replace") for entry, data, _ in found},
+        texts=texts,
         tracked=[_tracked(entry, commits.get(entry.path, head)) for entry in tracked],
         files=files,
         noted=noted,
         head=head,
         loose=whole or held.counts.get("kept", 0) + held.counts.get("held", 0) > 0,
+        strategy=base.strategy,
+        ratcheted=ratcheted,
+        layers=laid.context.layers,
     )
+
+
+def _parsed(
+    reader: Reader, read: Sequence[tuple[Entry, bytes]], laid: Layering
+) -> list[tuple[Entry, bytes, ParsedFile]]:
+    """Parse files with the layers that will hold. What was parsed with the same before is not parsed again."""
+    if not laid.parsed:
+        return list(reader.parse(read, laid.context))
+    known = [(entry, data, laid.parsed[entry.path]) for entry, data in read if entry.path in laid.parsed]
+    rest = [one for one in read if one[0].path not in laid.parsed]
+    return [*known, *reader.parse(rest, laid.context)]
+
+
+async def _relaid(
+    database: Database,
+    source: Source,
+    held: Lease,
+    target: Target,
+    folders: Collection[str],
+    read: Collection[str],
+) -> tuple[list[tuple[Entry, bytes]], dict[str, Commit]]:
+    """Read the unchanged manifests in directories whose layers have changed, with the commits they are credited to."""
+    async with database.transaction([held.tenant_id]) as conn:
+        rows = await layers.dependants(conn, held, folders)
+    left = {path: row for path, row in rows.items() if path not in read and not is_calendar_file(path)}
+    entries, commits = await in_thread(_again, source, target, left)
+    return await in_thread(lambda: list(source.read(entries, MAX_FILE_BYTES))), commits
+
+
+def _ratcheted(
+    held: Lease, known: Mapping[str, FileRow], found: Sequence[tuple[Entry, ParsedFile]]
+) -> dict[str, list[Finding]]:
+    """Return the files that an older validator found valid, this one does not, and nobody has changed since."""
+    if held.validator_version is None:  # the settings were changed: the files may mean something else now
+        return {}
+    several = {}
+    for entry, file in found:
+        row = known.get(entry.path)
+        same = row is not None and row.state == "ok" and row.blob == entry.blob
+        if same and any(one.severity is Severity.ERROR for one in file.findings):
+            several[entry.path] = [_since_this_version(one) for one in file.findings]
+    return several
+
+
+def _since_this_version(one: Finding) -> Finding:
+    if one.severity is not Severity.ERROR:
+        return one
+    message = f"{one.message} (an error since this version; what is in force stays until the file changes)"
+    return replace(one, severity=Severity.WARNING, message=message)
 
 
 def _tracked(entry: Entry, commit: Commit) -> FileRow:
@@ -211,16 +303,22 @@ def _chosen(
     """Return the entries to read, and the commit that each is credited to where it is not the target."""
     fresh = [*changes.added, *changes.modified]
     commits = source.commits_touching({entry.path: entry.blob for entry in fresh}, since, target)
-    left = {
-        path: row for path, row in known.items() if path not in {*(entry.path for entry in fresh), *changes.deleted}
-    }
+    touched = {*(entry.path for entry in fresh), *changes.deleted}
+    left = {path: row for path, row in known.items() if path not in touched}
     again = {path for path, row in left.items() if anew or row.state != "ok" or path in also}
     if rewritten:
         moved = source.commits_touching({path: row.blob for path, row in left.items()}, None, target)
         again |= {path for path, commit in moved.items() if commit.id != left[path].commit}
         commits |= moved
-    stored = {path: left[path].commit for path in again if path not in commits}
-    described = source.describe(sorted({commit for commit in stored.values() if commit is not None}))
-    for path, commit in stored.items():
-        commits[path] = _NOBODY if commit is None else described.get(commit, Commit(id=commit))
-    return [*fresh, *source.entries(target, sorted(again))], commits
+    entries, stored = _again(source, target, {path: left[path] for path in again})
+    return [*fresh, *entries], stored | commits
+
+
+def _again(source: Source, target: Target, rows: Mapping[str, FileRow]) -> tuple[list[Entry], dict[str, Commit]]:
+    """Return the entries of files that are known, those that are still there, and the commit each is credited to."""
+    described = source.describe(sorted({row.commit for row in rows.values() if row.commit is not None}))
+    commits = {
+        path: _NOBODY if row.commit is None else described.get(row.commit, Commit(id=row.commit))
+        for path, row in rows.items()
+    }
+    return source.entries(target, sorted(rows)), commits

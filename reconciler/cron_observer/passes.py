@@ -1,36 +1,37 @@
-"""One pass over a source: look, fetch, compare, read, plan, apply. Whatever is wrong ends up in its conditions.
+"""One pass over a source: look, fetch, verify, compare, read, plan, apply. What is wrong ends up in its conditions.
 
 Level-based: a pass compares what the source holds now with what the database says is applied, so it does not
-matter which changes there were in between, nor how often it is run. Everything that it decides is written in one
+matter which changes there were in between, nor how often it is run. What it decides is written by `applying` in one
 transaction, which fails as a whole when another reconciler has been faster.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
-from uuid import UUID
 
 import structlog
 
-from cron_observer import conditions
+from cron_observer.applying import Application, Unread, Written
+from cron_observer.conditions import Refusal
+from cron_observer.endings import BACKOFF_LOCAL, BACKOFF_REMOTE, Ending, Refused, backoff
 from cron_observer.errors import SourceError
-from cron_observer.gather import Gathered, gather
+from cron_observer.gather import Basis, Gathered, basis, gather
 from cron_observer.manifest import VALIDATOR_VERSION, rules
-from cron_observer.model import Commit, Finding, Severity
-from cron_observer.plan import CALENDAR, OUTSIDE, Actual, Plan, plan
-from cron_observer.source import MirrorBroken, Source, SourceSpec, Target
-from cron_observer.source.reader import Reader
+from cron_observer.plan import IN_USE, OUTSIDE
+from cron_observer.source import MirrorBroken, Target
 from cron_observer.source.threads import in_thread
-from cron_observer.store import bindings, calendars, groups, plans, sources, sync, task_writes
-from cron_observer.store.engine import Database, clock, is_transient
-from cron_observer.store.sources import Lease, Overtaken, Stale
+from cron_observer.steps import KILL_POINTS
+from cron_observer.store import approvals, bindings, plans, sources, sync
+from cron_observer.store.engine import is_transient
+from cron_observer.store.sources import Overtaken, Stale
+from cron_observer.subjects import Subject, rewriting
+
+__all__ = ["BACKOFF_LOCAL", "BACKOFF_REMOTE", "KILL_POINTS", "LEASE", "Pass", "Subject", "backoff"]
 
 log = structlog.get_logger()
 
@@ -38,59 +39,39 @@ log = structlog.get_logger()
 LEASE: Final = timedelta(seconds=10)
 RENEW_SECONDS: Final = 3.0
 
-#: The longest wait after failures, for a repository on this machine and for one on a server.
-BACKOFF_LOCAL: Final = 10.0
-BACKOFF_REMOTE: Final = 300.0
-
 #: Times that a plan is made anew because somebody changed a task while it was being applied.
 PLANNING_TRIES: Final = 3
 
 #: Findings that may be mended by another source of the project, so that it asks for a look when it has something new.
-_REFERENCES: Final = (rules.UNKNOWN_CALENDAR.code, rules.UNKNOWN_GROUP.code)
+_REFERENCES: Final = (rules.UNKNOWN_CALENDAR.code, rules.UNKNOWN_GROUP.code, IN_USE.code)
 
-#: Lines of text around a finding that are kept with it, each cut to so many characters.
-_AROUND: Final = 1
-_WIDEST: Final = 200
-
-
-class _Unread(Exception):  # noqa: N818  it says what is missing
-    """The plan takes away what unchanged files refer to: they are to be read again, and the plan made anew."""
-
-    def __init__(self, paths: Collection[str]) -> None:
-        super().__init__(len(paths))
-        self.paths = paths
+#: Runs are kept for so long, and so many of a source however old they are; deliveries of webhooks for a day.
+RUNS_KEPT: Final = timedelta(days=90)
+RUNS_LEAST: Final = 200
+DELIVERIES_KEPT: Final = timedelta(hours=24)
 
 
-@dataclass(slots=True)
-class Subject:
-    """A source that this process looks after."""
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A target that was fetched and read."""
 
-    spec: SourceSpec
-    tenant_id: UUID
-    source_id: UUID
-    kind: str
-    source: Source
-    local: bool
-    #: `applied_seq` and the digest of the folder that was applied then: saves reading the table of files
-    digest: tuple[int, str | None] | None = None
+    target: Target
+    base: Basis
+    found: Gathered
+    consent: str | None  #: the approval of another history that it makes use of
 
 
 @dataclass(slots=True)
-class Pass:
+class Pass(Ending):
     """A pass that holds the lease of its source. `run` does it; it is of no use afterwards."""
 
-    database: Database
-    subject: Subject
-    held: Lease
-    reader: Reader
-    trigger: str  #: poll, push (a change was heard of) or manual
-    applying: asyncio.Lock  #: held while this process applies: one connection applies, the others look
-    at: datetime | None = None  #: the time to go by, for tests; None reads the database's clock
-    run_id: UUID | None = field(default=None, init=False)
-
     async def run(self) -> str:
-        """Do the pass; return unchanged, applied, failed, stopped or overtaken. Raises `DatabaseError`."""
-        renewal = asyncio.create_task(self._renew())
+        """Do the pass; return unchanged, applied, observed, refused, failed, stopped or overtaken.
+
+        Raises `DatabaseError`.
+        """
+        with self.steps.step("lease"):
+            renewal = asyncio.create_task(self._renew())
         try:
             outcome = await self._proceed()
         except Overtaken as error:
@@ -98,7 +79,7 @@ class Pass:
             await self.leave("another reconciler was faster")
             return "overtaken"
         except SourceError as error:
-            return await self._fail(error)
+            return await self.fail(error)
         else:
             if self.held.failures:
                 log.info("source_recovered", source=self.held.name, failures=self.held.failures)
@@ -109,8 +90,8 @@ class Pass:
                 await renewal
 
     async def _proceed(self) -> str:
-        source = self.subject.source
-        target = await in_thread(source.resolve)
+        with self.steps.step("resolve"):
+            target, self.judgement = await in_thread(self._resolve)
         if target.id is None and self.held.applied_commit is not None:
             raise SourceError(
                 "the repository has no commits any more; what was applied stays in force",
@@ -118,31 +99,96 @@ class Pass:
                 permanent=True,
                 hint="push the branch again",
             )
-        if await self._is_applied(target):
-            return await self._end_unchanged(target)
+        if await self._is_settled(target):
+            return await self.unchanged(target)
+        with self.steps.step("begin"):
+            await self._begin(target)
+        try:
+            return await self._judge(target)
+        except Refused as refused:
+            return await self.refuse(refused)
+
+    def _resolve(self) -> tuple[Target, str]:
+        target = self.subject.source.resolve()
+        return target, self.subject.judgement(target)
+
+    async def _begin(self, target: Target) -> None:
+        commit = self.subject.commit(target)
         async with self.database.transaction([self.held.tenant_id]) as conn:
-            self.run_id = await sync.begin_run(
-                conn,
-                self.held,
-                await self._now(conn),
-                trigger=self.trigger,
-                ref=target.ref,
-                commit=self._commit(target),
+            now = await self.now(conn)
+            self.run_row = await sync.begin_run(
+                conn, self.held, now, trigger=self.trigger, ref=target.ref, commit=commit
             )
-        target, found = await self._read(target)
+
+    # Nothing new
+
+    @property
+    def _checks(self) -> bool:
+        """Whether it is time to compare all that is known, instead of what has changed."""
+        if self.begun is None or self.held.applied_seq == 0:
+            return False
+        checked = self.held.checked_at
+        return checked is None or self.begun - checked >= timedelta(hours=self.subject.settings.self_check_hours)
+
+    async def _is_settled(self, target: Target) -> bool:
+        """Tell whether nothing could come of judging `target`: it was, and nothing that it depends on has changed."""
+        held = self.held
+        asked, conflicts = held.requested_seq > held.handled_seq, held.counts.get("conflicts", 0) > 0
+        if self._checks or not self._was_judged(target, asked=asked):
+            return False
+        if asked and held.counts.get("held", 0) > 0:
+            return False  # somebody may have taken over what is held, or let go of it
+        if not conflicts and not asked:
+            return True
+        async with self.database.transaction([held.tenant_id]) as conn:
+            if conflicts and await sync.freed(conn, held, OUTSIDE):
+                return False
+            if not asked:
+                return True
+            dangling = await bindings.dangling(conn, held.tenant_id, held.source_id, held.project_id)
+            return not (dangling or await sync.waits(conn, held, _REFERENCES))
+
+    def _was_judged(self, target: Target, *, asked: bool) -> bool:
+        """Tell whether `target` is in force, or was found unfit to be, by the rules that hold now."""
+        held, subject = self.held, self.subject
+        if held.refused is not None:
+            # what was not applied as a whole is looked at again when somebody asks for it
+            return held.refused == self.judgement and not asked
+        if held.applied_seq == 0 or held.validator_version != VALIDATOR_VERSION:
+            return False
+        if subject.source.has_commits:
+            return target.id == held.applied_commit
+        return subject.digest == (held.applied_seq, target.id)
+
+    # Something new
+
+    async def _judge(self, target: Target) -> str:
+        also: set[str] = set()
+        if self.held.refused is not None:  # findings may be those of a commit that is not in force
+            async with self.database.transaction([self.held.tenant_id]) as conn:
+                also |= await sync.unapplied(conn, self.held)
+        read = await self._read(target, also)
         while True:
             try:
-                return await self._apply(target, found)
-            except _Unread as more:
-                target, found = await self._read(target, {*found.paths, *more.paths})
+                return await self._apply(read, also)
+            except Unread as more:
+                also |= {*read.found.paths, *more.paths}
+                read = await self._read(read.target, also, fetched=True)
 
-    async def _read(self, target: Target, also: Collection[str] = ()) -> tuple[Target, Gathered]:
+    async def _read(self, target: Target, also: Collection[str], *, fetched: bool = False) -> _Read:
         """Fetch `target`, and read what is new in it and the files of `also`."""
         source = self.subject.source
         for last in (False, True):
             try:
-                target = await in_thread(source.fetch, target)
-                return target, await gather(self.database, source, self.held, target, self.reader, also)
+                if not fetched:
+                    with self.steps.step("fetch"):
+                        target = await self._fetch(target)
+                with self.steps.step("verify"):
+                    base = await in_thread(basis, source, self.held, target, check=self._checks)
+                    consent = await self._admit(target, base)
+                with self.steps.step("gather"):
+                    found = await gather(self.database, source, self.held, target, self.reader, base, also)
+                return _Read(target, base, found, consent)
             except MirrorBroken as error:
                 if last:
                     raise SourceError(
@@ -150,172 +196,118 @@ class Pass:
                     ) from error
                 log.warning("mirror_rebuilt", source=self.held.name, reason=str(error))
                 await in_thread(source.rebuild)
+                fetched = False
         raise AssertionError
 
-    # Nothing new
+    async def _fetch(self, target: Target) -> Target:
+        """Fetch what `target` names, and write down if that is something newer by now."""
+        fetched = await in_thread(self.subject.source.fetch, target)
+        if fetched.id != target.id and self.run_row is not None:
+            self.judgement = await in_thread(self.subject.judgement, fetched)
+            async with self.database.transaction([self.held.tenant_id]) as conn:
+                now = await self.now(conn)
+                commit = self.subject.commit(fetched)
+                seen = await sync.observe(conn, self.held, now, ref=fetched.ref, commit=commit)
+            self.run_row = sync.Run(run_id=self.run_row.run_id, observed_seq=seen)
+        return fetched
 
-    async def _is_applied(self, target: Target) -> bool:
-        """Tell whether `target` is in force already, and nothing outside of the source could change that."""
+    async def _admit(self, target: Target, base: Basis) -> str | None:
+        """Let in what is signed and follows from what is in force; return the approval of what does not.
+
+        Raises `Refused`.
+        """
         held, subject = self.held, self.subject
-        if held.applied_seq == 0 or held.validator_version != VALIDATOR_VERSION:
-            return False
-        if subject.source.has_commits:
-            if target.id != held.applied_commit:
-                return False
-        elif subject.digest != (held.applied_seq, target.id):
-            return False
-        conflicts, asked = held.counts.get("conflicts", 0) > 0, held.requested_seq > held.handled_seq
-        if not conflicts and not asked:
-            return True
+        if subject.verifies:
+            since = None if base.rewritten else held.applied_commit
+            try:
+                await in_thread(subject.source.verify, target, since)
+            except SourceError as error:
+                if error.reason != "SignatureRefused":
+                    raise
+                message = error.message if error.hint is None else f"{error.message}; {error.hint}"
+                refusal = Refusal(condition="SourceVerified", reason=error.reason, message=message)
+                raise Refused(target, base, refusal) from error
+        if not base.rewritten or subject.settings.on_rewrite == "allow":
+            return None
+        plan_hash = rewriting(held, target)
         async with self.database.transaction([held.tenant_id]) as conn:
-            if conflicts and await sync.freed(conn, held, OUTSIDE):
-                return False
-            return not asked or not (await sync.waits(conn, held, _REFERENCES) or await self._dangling(conn))
+            if plan_hash in await approvals.approved(conn, held):
+                return plan_hash
+        message = (
+            f"{str(target.id)[:7]} does not follow from {str(held.applied_commit)[:7]}, which is in force and stays so "
+            f"until somebody approves the new history: cron-observer sources approve {held.name} {plan_hash}"
+        )
+        raise Refused(target, base, Refusal(condition="Applied", reason="HistoryRewritten", message=message), plan_hash)
 
-    async def _dangling(self, conn: Any) -> list[str]:
-        held = self.held
-        return await bindings.dangling(conn, held.tenant_id, held.source_id, held.project_id)
+    async def _apply(self, read: _Read, asked: Collection[str]) -> str:
+        held, target = self.held, read.target
+        assert self.run_row is not None  # noqa: S101  the run has begun
+        work = Application(
+            subject=self.subject,
+            held=held,
+            reader=self.reader,
+            steps=self.steps,
+            run=self.run_row,
+            target=target,
+            found=read.found,
+            base=read.base,
+            judgement=self.judgement,
+            next_look=self.next_look,
+            asked=asked,
+            consent=read.consent,
+        )
 
-    async def _end_unchanged(self, target: Target) -> str:
-        held = self.held
-        async with self.database.transaction([held.tenant_id]) as conn:
-            now = await self._now(conn)
-            if self.trigger == "manual":
-                commit = self._commit(target)
-                run_id = await sync.begin_run(conn, held, now, trigger=self.trigger, ref=target.ref, commit=commit)
-                await sync.end_run(conn, held, run_id, now, outcome="unchanged", commit=Commit(id=commit))
-            await self._end(conn, now, target, held.counts)
-        return "unchanged"
+        async def write(conn: Any) -> Written:
+            return await work.write(conn, await self.now(conn))
 
-    # Something new
+        with self.steps.step("commit"):
+            written = await self._committed(write)
+        self._tell(written, target)
+        if written.outcome in ("applied", "unchanged"):
+            self.subject.digest = (written.applied_seq, target.id)
+            with self.steps.step("pin"):
+                await self._pin(target)
+        if self._checks:
+            with self.steps.step("tidy"):
+                await self._tidy()
+        return "applied" if written.outcome == "unchanged" else written.outcome
 
-    async def _apply(self, target: Target, found: Gathered) -> str:
-        async def write(conn: Any) -> tuple[Plan, int]:
-            return await self._write(conn, target, found)
+    def _tell(self, written: Written, target: Target) -> None:
+        facts = {"source": self.held.name, "commit": self.subject.commit(target), **written.plan.counts()}
+        if written.outcome == "observed":
+            log.info("source_observed", **facts)
+        elif written.outcome == "refused":
+            log.warning("source_refused", **facts)
+        else:
+            log.info("source_applied", **facts)
 
+    async def _committed(self, write: Any) -> Written:
         for tries in range(1, PLANNING_TRIES + 1):
             try:
                 async with self.applying:
-                    made, applied_seq = await plans.in_transaction_with_margin(
+                    written: Written = await plans.in_transaction_with_margin(
                         self.database, [self.held.tenant_id], write
                     )
-                break
             except Exception as error:  # somebody wrote the same rows at the same time
                 if tries == PLANNING_TRIES or not (isinstance(error, Stale) or is_transient(error)):
                     raise
-        self.subject.digest = (applied_seq, target.id)
-        log.info("source_applied", source=self.held.name, commit=self._commit(target), **made.counts())
+            else:
+                return written
+        raise AssertionError
+
+    async def _pin(self, target: Target) -> None:
         try:
             await in_thread(self.subject.source.applied, target)
         except (MirrorBroken, SourceError) as error:
             log.warning("mirror_not_pinned", source=self.held.name, reason=str(error))
-        return "applied"
 
-    async def _write(self, conn: Any, target: Target, found: Gathered) -> tuple[Plan, int]:
-        """Plan against what is in force now, and write all of it; the caller commits."""
-        held, now = self.held, await self._now(conn)
-        assert self.run_id is not None  # noqa: S101  the run has begun
-        made = await in_thread(
-            plan,
-            found.desired,
-            found.gone,
-            await self._inventory(conn, found),
-            source_id=held.source_id,
-            project_id=held.project_id,
-            files=found.files,
-        )
-        await calendars.apply(conn, held, made, now)
-        await groups.apply(conn, held, made, now)
-        await task_writes.apply(conn, held, made, now)
-        if made.vanished or held.requested_seq > held.handled_seq:
-            unread = set(await self._dangling(conn)) - set(found.paths)
-            if unread:
-                raise _Unread(unread)
-        if made.vanished or made.appeared:
-            await sources.ask_others(conn, held)
-        findings = await in_thread(_findings, found, made, self.reader)
-        await sync.save_files(conn, held, found.rows(_erroneous(findings), _supplied(made)), found.gone)
-        await sync.replace_findings(conn, held, self.run_id, findings)
-        counts = await sync.counts(conn, held, OUTSIDE)
-        did = made.counts() | {"files": len(found.paths) + len(found.tracked)}
-        changed = bool(found.changed or found.gone or made.counts().keys() - {"unchanged", "kept", "held"})
-        await sync.end_run(
-            conn,
-            held,
-            self.run_id,
-            now,
-            outcome="applied" if changed else "unchanged",
-            commit=found.head,
-            counts=did | {name: counts[name] for name in ("errors", "warnings")},
-        )
-        return made, await self._end(conn, now, target, counts, applied=True)
-
-    async def _inventory(self, conn: Any, found: Gathered) -> list[Actual]:
-        """Return what is in force, as far as the plan has to know it."""
+    async def _tidy(self) -> None:
+        """Forget old runs, deliveries and removed tasks."""
         held = self.held
-        tasks = await task_writes.inventory(conn, held, found.paths, found.names, loose=found.loose)
-        known = await calendars.inventory(conn, held)
-        if CALENDAR in found.kinds or any(row.path in found.paths for row in known):
-            known = await calendars.with_contents(conn, held.tenant_id, known)
-        return [*tasks, *known, *await groups.inventory(conn, held)]
-
-    async def _end(self, conn: Any, now: datetime, target: Target, counts: Any, *, applied: bool = False) -> int:
-        return await sources.end_pass(
-            conn,
-            self.held,
-            now,
-            next_poll_at=now + _spread(self.subject.spec.poll_seconds, 0.9, 1.1),
-            conditions=conditions.looked(self.held.conditions, self._where(target), counts, now),
-            applied=applied,
-            ref=target.ref,
-            commit=self._commit(target),
-            validator=VALIDATOR_VERSION,
-            counts=counts,
-        )
-
-    # Trouble
-
-    async def _fail(self, error: SourceError) -> str:
-        """Write down why the source could not be read; nothing that is applied is touched."""
-        if error.reason == "Stopped":
-            await self.leave("the reconciler was stopped")
-            return "stopped"
-        held = self.held
-        failures = held.failures + 1
-        message = error.message if error.hint is None else f"{error.message}; {error.hint}"
-        first = held.conditions.get("Fetched", {}).get("reason") != error.reason
-        if first:
-            log.warning("source_failed", source=held.name, reason=error.reason, message=error.message)
-        with suppress(Overtaken):
-            async with self.database.transaction([held.tenant_id]) as conn:
-                now = await self._now(conn)
-                if self.run_id is not None:
-                    await sync.end_run(conn, held, self.run_id, now, outcome="failed", error=message)
-                elif first or self.trigger == "manual":
-                    await sync.fail_run(conn, held, now, trigger=self.trigger, error=message)
-                await sources.end_pass(
-                    conn,
-                    held,
-                    now,
-                    next_poll_at=now + backoff(self.subject.spec.poll_seconds, failures, local=self.subject.local),
-                    conditions=conditions.failed(held.conditions, error.reason, message, now),
-                    failures=failures,
-                    looked=False,
-                )
-        return "failed"
-
-    async def fail_unexpectedly(self) -> None:
-        """Write down that the pass ended by an error that nobody foresaw; the log has it."""
-        hint = "the log of the reconciler says more"
-        await self._fail(SourceError("an unexpected error", reason="InternalError", permanent=False, hint=hint))
-
-    async def leave(self, why: str) -> None:
-        """End our run, and let others go on at once if we still hold the lease."""
-        async with self.database.transaction([self.held.tenant_id]) as conn:
-            if self.run_id is not None:
-                now = await self._now(conn)
-                await sync.end_run(conn, self.held, self.run_id, now, outcome="abandoned", error=why)
-            await sources.give_back(conn, self.held)
+        async with self.database.transaction([held.tenant_id]) as conn:
+            now = await self.now(conn)
+            await sync.forget_runs(conn, held, before=now - RUNS_KEPT, keep=RUNS_LEAST)
+            await sync.forget_deliveries(conn, held, before=now - DELIVERIES_KEPT)
 
     async def _renew(self) -> None:
         while True:
@@ -323,70 +315,4 @@ class Pass:
             # A lease that cannot be renewed costs others some work and nothing else: the pass itself is fenced.
             with suppress(Exception):
                 async with self.database.transaction([self.held.tenant_id]) as conn:
-                    await sources.renew(conn, self.held, await self._now(conn), LEASE)
-
-    # Words
-
-    async def _now(self, conn: Any) -> datetime:
-        return self.at or await clock(conn)
-
-    def _commit(self, target: Target) -> str | None:
-        return target.id if self.subject.source.has_commits else None
-
-    def _where(self, target: Target) -> str:
-        if not self.subject.source.has_commits:
-            return "the folder was read"
-        if target.id is None:
-            return "the repository has no commits"
-        short = (target.ref or "HEAD").removeprefix("refs/heads/").removeprefix("refs/tags/")
-        return f"{short} is at {target.id[:7]}" if short != target.id else f"commit {target.id[:7]}"
-
-
-def _spread(seconds: float, low: float, high: float) -> timedelta:
-    return timedelta(seconds=seconds * random.uniform(low, high))  # noqa: S311  spreads load, guards nothing
-
-
-def backoff(poll_seconds: float, failures: int, *, local: bool) -> timedelta:
-    """Return how long to wait after so many failures in a row: doubled each time, bounded, and spread."""
-    most = max(poll_seconds, BACKOFF_LOCAL if local else BACKOFF_REMOTE)
-    return _spread(min(most, max(poll_seconds, 0.5) * 2.0 ** min(failures - 1, 16)), 0.5, 1.0)
-
-
-def _findings(found: Gathered, made: Plan, reader: Reader) -> dict[str, list[tuple[Finding, str | None]]]:
-    """Return the findings of every file that was read, and none for those that are gone."""
-    findings: dict[str, list[tuple[Finding, str | None]]] = {path: [] for path in found.gone}
-    for one in found.desired:
-        path = one.file.path
-        lines = re.split(r"\r\n|\r|\n", found.texts.get(path, ""))
-        told = [*found.noted.get(path, ()), *made.findings.get(path, ())]
-        several = [*one.file.findings, *_placed(told, path, found.texts.get(path, ""), reader)]
-        findings[path] = [(finding, excerpt(lines, finding.line)) for finding in several]
-    return findings
-
-
-def _placed(told: Sequence[Finding], path: str, text: str, reader: Reader) -> list[Finding]:
-    """Move findings of plans, which know names alone, to the lines that their pointers mean."""
-    inner = [one for one in told if one.pointer not in (None, "/metadata/name")]
-    if not inner:
-        return list(told)
-    lines = reader.lines(path, text.encode(), [(one.kind, one.name, str(one.pointer)) for one in inner])
-    moved = {id(one): replace(one, line=line) for one, line in zip(inner, lines, strict=True) if line is not None}
-    return [moved.get(id(one), one) for one in told]
-
-
-def excerpt(lines: Sequence[str], line: int | None) -> str | None:
-    """Return a line with its neighbours, each with its number: ``11 | timeout: 1h``."""
-    if line is None or not 1 <= line <= len(lines):
-        return None
-    first, last = max(1, line - _AROUND), min(len(lines), line + _AROUND)
-    shown = (f"{number} | {lines[number - 1][:_WIDEST]}" for number in range(first, last + 1))
-    return "\n".join(shown).replace("\0", " ")
-
-
-def _erroneous(findings: dict[str, list[tuple[Finding, str | None]]]) -> set[str]:
-    return {path for path, several in findings.items() if any(one.severity is Severity.ERROR for one, _ in several)}
-
-
-def _supplied(made: Plan) -> set[str]:
-    """Return the paths that tasks in force come from by this plan."""
-    return {action.declared.path for action in made.actions if action.declared is not None}
+                    await sources.renew(conn, self.held, await self.now(conn), LEASE)

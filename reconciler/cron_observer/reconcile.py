@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Final
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.errors import DatabaseError, SettingsError, SourceError
 from cron_observer.passes import LEASE, Pass, Subject
@@ -23,7 +24,7 @@ from cron_observer.source.command import git_version
 from cron_observer.source.reader import Reader
 from cron_observer.source.threads import in_thread
 from cron_observer.source.watch import Watcher
-from cron_observer.store import sources, tenants
+from cron_observer.store import sources, tenants, wakeups
 from cron_observer.store.engine import Database, clock, is_transient
 
 log = structlog.get_logger()
@@ -58,6 +59,7 @@ class Reconciler:
         self._patience, self._listen = patience, listen
         self._reader = Reader()
         self._watcher: Watcher | None = None
+        self._listening: asyncio.Task[None] | None = None
         self._heard: set[str] = set()
         self._news = asyncio.Event()
         self._applying = asyncio.Lock()
@@ -75,6 +77,7 @@ class Reconciler:
                 kind=detect_kind(spec.url),
                 source=open_source(spec, self._cache, str(source_id)),
                 local=read_address(spec.url).local,
+                settings=settings,
             )
         except SourceError as error:
             raise SettingsError(f"source {spec.name}: {error.message}", hint=error.hint) from error
@@ -92,7 +95,7 @@ class Reconciler:
             heard = set(self._heard)
             self._news.clear()
             for name in sorted(heard):
-                await sources.request_sync(conn, self._tenant, name, at)
+                await sources.request_sync(conn, self._tenant, name, at, tell=False)
             begun = []
             for _tenant, name in await sources.due(conn, [self._tenant], at):
                 subject = self._subjects.get(name)
@@ -105,7 +108,7 @@ class Reconciler:
         for subject, held in begun:
             trigger = "poll" if held.requested_seq <= held.handled_seq else "manual"
             trigger = "push" if held.name in heard else trigger
-            work = Pass(self._database, subject, held, self._reader, trigger, self._applying, now)
+            work = Pass(self._database, subject, held, self._reader, trigger, self._applying, now, at)
             self._running[held.name] = asyncio.create_task(self._run(work), name=f"pass over {held.name}")
         return await self._ended()
 
@@ -117,15 +120,25 @@ class Reconciler:
             at = now or await clock(conn)
             for subject in self._subjects.values():
                 await tenants.ensure_project(conn, self._tenant, subject.spec.project, at)
-                await sources.ensure(conn, self._tenant, subject.spec, subject.kind, at)
+                await self._ensure(conn, subject, at)
         if self._subjects:
             await in_thread(self._reader.start)
         if self._listen and self._watcher is None:
             self._watcher = Watcher(self._hear)
+            self._listening = asyncio.create_task(wakeups.listen(self._database, self._awake), name="hints")
         self._prepared = True
+
+    async def _ensure(self, conn: AsyncConnection, subject: Subject, at: datetime) -> None:
+        mode, policy = subject.settings.mode, subject.settings.failure_policy
+        await sources.ensure(conn, self._tenant, subject.spec, subject.kind, at, mode=mode, failure_policy=policy)
 
     def _hear(self, name: str) -> None:
         self._heard.add(name)
+        self._news.set()
+        self.wake.set()
+
+    def _awake(self) -> None:
+        """Look at once what is due: somebody has asked for something."""
         self._news.set()
         self.wake.set()
 
@@ -165,7 +178,7 @@ class Reconciler:
             subject.source = open_source(subject.spec, self._cache, str(subject.source_id))
             async with self._database.transaction([self._tenant]) as conn:
                 at = await clock(conn)
-                await sources.ensure(conn, self._tenant, subject.spec, subject.kind, at)
+                await self._ensure(conn, subject, at)
         if self._watcher is not None:
             await in_thread(self._watch, subject)
 
@@ -208,6 +221,9 @@ class Reconciler:
 
     async def close(self) -> None:
         """End what runs: applies are let finish, Git and the parser are killed, leases given back."""
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.wait([self._listening])
         for subject in self._subjects.values():
             subject.source.close()
         await in_thread(self._reader.close)

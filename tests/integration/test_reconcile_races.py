@@ -92,10 +92,11 @@ async def test_a_reconciler_that_was_overtaken_writes_nothing(tenant: Tenant, tm
 async def test_without_its_fence_the_overtaken_would_win(
     tenant: Tenant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broken twin: without the comparison of epoch and sequence, the old commit comes back."""
+    """The broken twin: without the comparison of epoch and sequences, the old commit comes back."""
     from sqlalchemy import text
 
     unfenced = str(sources._END_PASS).replace("AND lease_epoch = :epoch AND applied_seq = :applied_seq", "")
+    unfenced = unfenced.replace("AND observed_seq = :observed_seq", "")
     assert unfenced != str(sources._END_PASS)
     observe = str(sync._OBSERVE).replace("AND lease_epoch = :epoch", "")
     monkeypatch.setattr(sources, "_END_PASS", text(unfenced))

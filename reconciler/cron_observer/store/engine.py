@@ -12,6 +12,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from cron_observer.errors import DatabaseError
 
@@ -42,20 +43,22 @@ class Database:
         self.role = role
         self.connections = pool_size  #: how many transactions may be open at once
         self._prefix = f"SET LOCAL ROLE {role}; " if assume else ""
+        self._target = target
+        self._arguments: dict[str, Any] = {
+            "application_name": application or role,
+            # Prepared statements are session state: a transaction pooler would mix them up.
+            "prepare_threshold": None,
+            "connect_timeout": 5,
+            "keepalives_idle": 10,
+            "tcp_user_timeout": 10_000,
+        }
         self.engine = create_async_engine(
             target,
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=POOL_WAIT,
             pool_pre_ping=False,
-            connect_args={
-                "application_name": application or role,
-                # Prepared statements are session state: a transaction pooler would mix them up.
-                "prepare_threshold": None,
-                "connect_timeout": 5,
-                "keepalives_idle": 10,
-                "tcp_user_timeout": 10_000,
-            },
+            connect_args=self._arguments,
         )
 
     @asynccontextmanager
@@ -85,6 +88,19 @@ class Database:
             if error.connection_invalidated:
                 raise DatabaseError("the database went away", hint="try again in a moment") from error
             raise
+
+    @asynccontextmanager
+    async def listening(self, statement: str) -> AsyncIterator[AsyncIterator[object]]:
+        """Run `statement` on a connection beside the pool, and give the notices that come to it from then on."""
+        engine = create_async_engine(self._target, poolclass=NullPool, connect_args=self._arguments)
+        try:
+            async with engine.connect() as connection:
+                raw: Any = (await connection.get_raw_connection()).driver_connection
+                await raw.set_autocommit(True)
+                await raw.execute(statement)
+                yield raw.notifies()
+        finally:
+            await engine.dispose()
 
     async def close(self) -> None:
         """Close every connection."""

@@ -10,7 +10,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cron_observer.store import shapes
+from cron_observer import conditions
+from cron_observer.conditions import Suspension
+from cron_observer.store import shapes, wakeups
 from cron_observer.store.links import line_link, public_url
 
 #: Findings that one answer carries at most; `counts` has the true number.
@@ -19,7 +21,8 @@ MAX_FINDINGS: Final = 1000
 _SOURCES: Final = text("""
     SELECT s.source_id, s.name, p.name AS project_name, s.url, s.ref, s.environment, s.mode,
         s.observed_commit, s.observed_at, s.applied_commit, s.applied_at, s.conditions, s.counts,
-        s.requested_seq, s.handled_seq
+        s.requested_seq, s.handled_seq, s.poll_seconds, s.held, s.plan_hash, s.suspended_at, s.suspended_until,
+        s.suspended_by, s.suspend_reason
     FROM sources AS s JOIN projects AS p ON p.tenant_id = s.tenant_id AND p.project_id = s.project_id
     WHERE s.tenant_id = :tenant_id AND (CAST(:name AS text) IS NULL OR s.name = :name)
       AND (CAST(:after AS text) IS NULL OR s.name COLLATE "C" > :after)
@@ -27,7 +30,8 @@ _SOURCES: Final = text("""
 
 _RUNS: Final = text("""
     SELECT r.run_id, s.name AS source_name, r.trigger, r.from_commit, r.to_commit, r.author, r.subject,
-        r.committed_at, r.outcome, r.counts, r.error, r.started_at, r.finished_at
+        r.committed_at, r.outcome, r.counts, r.error, r.started_at, r.finished_at, r.strategy, r.held, r.timings,
+        r.plan_hash
     FROM sync_runs AS r JOIN sources AS s ON s.tenant_id = r.tenant_id AND s.source_id = r.source_id
     WHERE r.tenant_id = :tenant_id
       AND (CAST(:source_id AS uuid) IS NULL OR r.source_id = :source_id)
@@ -72,6 +76,14 @@ async def get_source(
 
 
 def _source(row: Mapping[Any, Any], now: datetime) -> dict[str, Any]:
+    suspension = suspension_of(row)
+    told = conditions.shown(
+        row["conditions"],
+        observed_at=row["observed_at"],
+        poll_seconds=row["poll_seconds"],
+        suspension=suspension,
+        now=now,
+    )
     return {
         "name": row["name"],
         "project": row["project_name"],
@@ -82,12 +94,38 @@ def _source(row: Mapping[Any, Any], now: datetime) -> dict[str, Any]:
         "observed_commit": row["observed_commit"],
         "applied_commit": row["applied_commit"],
         "applied_at": shapes.instant(row["applied_at"]),
-        # since when we may be behind the repository: the age of the last successful look at it
-        "stale_seconds": shapes.seconds_between(row["observed_at"], now),
-        "conditions": {name: _condition(told) for name, told in row["conditions"].items()},
+        # since when we may be behind the repository: what was applied was last known to be what it holds
+        "stale_seconds": shapes.seconds_between(conditions.behind_since(row["conditions"], row["observed_at"]), now),
+        "conditions": {name: _condition(one) for name, one in told.items()},
         "counts": row["counts"],
         "requested_seq": row["requested_seq"],
         "handled_seq": row["handled_seq"],
+        "suspended": _suspended(suspension, now),
+        "held": row["held"] or [],
+        "plan_hash": row["plan_hash"],
+    }
+
+
+def suspension_of(row: Mapping[Any, Any]) -> Suspension | None:
+    """Return the suspension that a row of `sources` carries, also one that has ended by itself."""
+    if row["suspended_at"] is None:
+        return None
+    return Suspension(
+        by=row["suspended_by"],
+        reason=row["suspend_reason"],
+        since=row["suspended_at"],
+        until=row["suspended_until"],
+    )
+
+
+def _suspended(suspension: Suspension | None, now: datetime) -> dict[str, Any] | None:
+    if suspension is None or not suspension.holds(now):
+        return None
+    return {
+        "by": suspension.by,
+        "reason": suspension.reason,
+        "since": shapes.instant(suspension.since),
+        "until": shapes.instant(suspension.until),
     }
 
 
@@ -154,7 +192,10 @@ async def _runs(conn: AsyncConnection, tenant_id: UUID, rows: Sequence[Mapping[A
             "error": row["error"],
             "counts": row["counts"],
             "findings": found[row["run_id"]],
-            "plan_hash": None,
+            "strategy": row["strategy"],
+            "timings": row["timings"],
+            "held": row["held"] or [],
+            "plan_hash": row["plan_hash"],
             "started_at": shapes.instant(row["started_at"]),
             "finished_at": shapes.instant(row["finished_at"]),
         }
@@ -185,9 +226,16 @@ async def _findings(
     ]
 
 
-async def request_sync(conn: AsyncConnection, tenant_id: UUID, name: str, now: datetime) -> int | None:
-    """Ask for a pass over a source at once; return what `handled_seq` will reach, or None: no such source."""
+async def request_sync(
+    conn: AsyncConnection, tenant_id: UUID, name: str, now: datetime, *, tell: bool = True
+) -> int | None:
+    """Ask for a pass over a source at once; return what `handled_seq` will reach, or None: no such source.
+
+    Reconcilers hear of it when the transaction commits, unless `tell` is false: they ask for what they see themselves.
+    """
     requested: int | None = (
         await conn.execute(_REQUEST_SYNC, {"tenant_id": tenant_id, "name": name, "now": now})
     ).scalar_one_or_none()
+    if requested is not None and tell:
+        await wakeups.tell(conn)
     return requested

@@ -1,8 +1,8 @@
 """Sources and their leases: who looks at which, and what it found out.
 
 Whoever looks at a source holds its lease, whose `epoch` rises with every holder. The lease only saves work: what
-makes an apply safe is that `end_pass` changes nothing unless epoch and `applied_seq` are still those that the
-pass began with. What the wire shows of all this is read in `source_reads`.
+makes an apply safe is that `end_pass` changes nothing unless epoch, `applied_seq` and `observed_seq` are still those
+that the pass left. What the wire shows of all this is read in `source_reads`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from cron_observer.store.source_reads import request_sync
 from cron_observer.store.tenants import project_id, source_id
 
 __all__ = [
+    "Judged",
     "Lease",
     "Overtaken",
     "Stale",
@@ -51,6 +52,16 @@ class Stale(Overtaken):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What became of a target that was judged: why it is not applied as a whole, and what waits."""
+
+    refused: str | None = None
+    plan_hash: str | None = None
+    waiting: Sequence[Mapping[str, Any]] = ()
+    checked: bool = False  #: all that is known was compared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """A source as it was when its lease was taken."""
 
@@ -67,6 +78,10 @@ class Lease:
     applied_commit: str | None
     applied_seq: int
     validator_version: str | None
+    observed_seq: int
+    refused: str | None  #: what was judged last and not applied as a whole (`judging.judgement`)
+    plan_hash: str | None  #: what an approval would have to say
+    checked_at: datetime | None  #: the last comparison with all that is known
     failures: int
     first_pass_at: datetime | None
     conditions: Mapping[str, Any]
@@ -75,37 +90,41 @@ class Lease:
 
 _ADD: Final = text("""
     INSERT INTO sources (tenant_id, source_id, project_id, name, kind, url, ref, paths, ignore, environment,
-        poll_seconds, next_poll_at, created_at)
+        mode, failure_policy, poll_seconds, next_poll_at, created_at)
     VALUES (:tenant_id, :source_id, :project_id, :name, :kind, :url, :ref, CAST(:paths AS text[]),
-        CAST(:ignore AS text[]), :environment, :poll_seconds, :now, :now)
+        CAST(:ignore AS text[]), :environment, :mode, :failure_policy, :poll_seconds, :now, :now)
     ON CONFLICT DO NOTHING""")
 
 _DESCRIBE: Final = text("""
     UPDATE sources SET project_id = :project_id, kind = :kind, url = :url, paths = CAST(:paths AS text[]),
         ignore = CAST(:ignore AS text[]), environment = :environment, poll_seconds = :poll_seconds,
-        next_poll_at = :now,
+        next_poll_at = :now, mode = :mode, failure_policy = :failure_policy,
         -- what is read of the repository has changed: nothing that is known of it says what is missing
         validator_version = CASE
-            WHEN (project_id, kind, url, paths, ignore)
-                = (:project_id, :kind, :url, CAST(:paths AS text[]), CAST(:ignore AS text[]))
+            WHEN (project_id, kind, url, paths, ignore) = (:project_id, :kind, :url, CAST(:paths AS text[]),
+                CAST(:ignore AS text[])) AND environment IS NOT DISTINCT FROM CAST(:environment AS text)
             THEN validator_version END
     WHERE tenant_id = :tenant_id AND source_id = :source_id""")
 
 _DUE: Final = text("""
     SELECT tenant_id, name FROM sources
     WHERE tenant_id = ANY (CAST(:tenants AS uuid[])) AND (requested_seq > handled_seq OR next_poll_at <= :now)
-      AND (lease_until IS NULL OR lease_until <= :now)""")
+      AND (lease_until IS NULL OR lease_until <= :now)
+      AND (suspended_at IS NULL OR suspended_until <= :now)""")
 
+#: A suspension that has ended by itself is forgotten with the next lease.
 _LEASE: Final = text("""
-    UPDATE sources AS s SET lease_owner = :owner, lease_epoch = lease_epoch + 1, lease_until = :until
+    UPDATE sources AS s SET lease_owner = :owner, lease_epoch = lease_epoch + 1, lease_until = :until,
+        suspended_at = NULL, suspended_until = NULL, suspended_by = NULL, suspend_reason = NULL
     FROM projects AS p
     WHERE s.tenant_id = :tenant_id AND s.source_id = :source_id
       AND p.tenant_id = :tenant_id AND p.project_id = s.project_id
       AND (s.lease_until IS NULL OR s.lease_until <= :now)
+      AND (s.suspended_at IS NULL OR s.suspended_until <= :now)
       AND (s.requested_seq > s.handled_seq OR s.next_poll_at <= :now)
     RETURNING s.tenant_id, s.source_id, s.project_id, s.name, p.name AS project, s.ref, s.lease_epoch AS epoch,
         s.requested_seq, s.handled_seq, s.observed_commit, s.applied_commit, s.applied_seq, s.validator_version,
-        s.failures, s.first_pass_at, s.conditions, s.counts""")
+        s.observed_seq, s.refused, s.plan_hash, s.checked_at, s.failures, s.first_pass_at, s.conditions, s.counts""")
 
 _ASK_OTHERS: Final = text("""
     WITH neighbours AS (
@@ -135,8 +154,13 @@ _END_PASS: Final = text("""
         applied_at = CASE WHEN :applied THEN :now ELSE applied_at END,
         applied_seq = applied_seq + CASE WHEN :applied THEN 1 ELSE 0 END,
         validator_version = CASE WHEN :applied THEN CAST(:validator AS text) ELSE validator_version END,
-        counts = coalesce(CAST(:counts AS jsonb), counts)
+        counts = coalesce(CAST(:counts AS jsonb), counts),
+        refused = CASE WHEN :judged THEN CAST(:refused AS text) ELSE refused END,
+        plan_hash = CASE WHEN :judged THEN CAST(:plan_hash AS text) ELSE plan_hash END,
+        held = CASE WHEN :judged THEN CAST(:held AS jsonb) ELSE held END,
+        checked_at = CASE WHEN :checked THEN :now ELSE checked_at END
     WHERE tenant_id = :tenant_id AND source_id = :source_id AND lease_epoch = :epoch AND applied_seq = :applied_seq
+      AND observed_seq = :observed_seq AND (NOT :applied OR suspended_at IS NULL)
     RETURNING applied_seq""")
 
 
@@ -144,7 +168,16 @@ def _key(held: Lease) -> dict[str, Any]:
     return {"tenant_id": held.tenant_id, "source_id": held.source_id}
 
 
-async def ensure(conn: AsyncConnection, tenant_id: UUID, spec: SourceSpec, kind: str, now: datetime) -> UUID:
+async def ensure(
+    conn: AsyncConnection,
+    tenant_id: UUID,
+    spec: SourceSpec,
+    kind: str,
+    now: datetime,
+    *,
+    mode: str = "enforce",
+    failure_policy: str = "isolate",
+) -> UUID:
     """Add or change a source as the settings describe it, due at once; return its id.
 
     Its project must be there. `kind` is git or folder. Credentials in its address are not stored.
@@ -161,6 +194,8 @@ async def ensure(conn: AsyncConnection, tenant_id: UUID, spec: SourceSpec, kind:
         "paths": list(spec.paths),
         "ignore": list(spec.ignore),
         "environment": spec.environment,
+        "mode": mode,
+        "failure_policy": failure_policy,
         "poll_seconds": spec.poll_seconds,
         "now": now,
     }
@@ -220,11 +255,15 @@ async def end_pass(
     commit: str | None = None,
     validator: str | None = None,
     counts: Mapping[str, int] | None = None,
+    observed_seq: int | None = None,
+    judged: Judged | None = None,
 ) -> int:
     """Give the lease back with what the pass found out, and return `applied_seq`.
 
-    `looked`: the source could be read and stands at `commit`; `applied`: that is what is in force now. Raises
-    `Overtaken`, so that the transaction is rolled back, when somebody else has leased or applied since.
+    `looked`: the source could be read and stands at `commit`; `applied`: that is what is in force now; `judged`: what
+    is remembered of it, None for nothing new. `observed_seq` is the pass's own observation, None when it made none.
+    Raises `Overtaken`, so that the transaction is rolled back, when somebody else has leased, observed or applied
+    since, or has suspended the source that would be changed.
     """
     values = _key(held) | {
         "epoch": held.epoch,
@@ -240,8 +279,14 @@ async def end_pass(
         "commit": commit,
         "validator": validator,
         "counts": to_json(counts),
+        "observed_seq": held.observed_seq if observed_seq is None else observed_seq,
+        "judged": judged is not None,
+        "refused": None if judged is None else judged.refused,
+        "plan_hash": None if judged is None else judged.plan_hash,
+        "held": to_json(list(judged.waiting)) if judged is not None and judged.waiting else None,
+        "checked": judged is not None and judged.checked,
     }
     row = (await conn.execute(_END_PASS, values)).one_or_none()
     if row is None:
-        raise Overtaken(f"the source {held.name} was taken over by another reconciler")
+        raise Overtaken(f"the source {held.name} was taken over by another reconciler, or suspended")
     return int(row.applied_seq)

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.model import Commit, Finding
+from cron_observer.plan import NOT_HANDED_OVER
 from cron_observer.schedule import new_id
 from cron_observer.store.jsonb import to_json
 from cron_observer.store.sources import Lease, Overtaken
@@ -46,13 +47,16 @@ _BEGIN_RUN: Final = text("""
     VALUES (:tenant_id, :run_id, :source_id, :trigger, :epoch, :from_commit, :to_commit, 'running', :now)""")
 
 _OBSERVE: Final = text("""
-    UPDATE sources SET observed_commit = CAST(:commit AS text), observed_at = :now, ref = CAST(:ref AS text)
-    WHERE tenant_id = :tenant_id AND source_id = :source_id AND lease_epoch = :epoch""")
+    UPDATE sources SET observed_commit = CAST(:commit AS text), observed_at = :now, ref = CAST(:ref AS text),
+        observed_seq = observed_seq + 1
+    WHERE tenant_id = :tenant_id AND source_id = :source_id AND lease_epoch = :epoch
+    RETURNING observed_seq""")
 
 _END_RUN: Final = text("""
     UPDATE sync_runs SET outcome = :outcome, finished_at = :now, counts = coalesce(CAST(:counts AS jsonb), counts),
         to_commit = coalesce(CAST(:commit AS text), to_commit), author = :author, subject = :subject,
-        committed_at = :committed_at, error = :error
+        committed_at = :committed_at, error = :error, strategy = :strategy, timings = CAST(:timings AS jsonb),
+        held = CAST(:held AS jsonb), plan_hash = :plan_hash
     WHERE tenant_id = :tenant_id AND run_id = :run_id AND outcome = 'running'""")
 
 _FILES: Final = text("""
@@ -110,6 +114,7 @@ _COUNTS: Final = text("""
             count(*) FILTER (WHERE code = ANY (CAST(:outside AS text[]))) AS conflicts FROM sync_findings
          WHERE tenant_id = :tenant_id AND source_id = :source_id) AS x""")
 
+#: What its source holds is free for whom it is handed over to.
 _FREED: Final = text("""
     SELECT EXISTS (
         SELECT FROM sync_findings AS f
@@ -117,15 +122,22 @@ _FREED: Final = text("""
           AND NOT EXISTS (
               SELECT FROM tasks AS t
               WHERE f.kind = 'Task' AND t.tenant_id = :tenant_id AND t.project_id = :project_id
-                AND t.live_name = f.name AND t.source_id IS DISTINCT FROM :source_id AND t.removed_at IS NULL)
+                AND t.live_name = f.name AND t.source_id IS DISTINCT FROM :source_id AND t.removed_at IS NULL
+                AND NOT (f.code = :handed_over AND t.sync = 'HELD'))
           AND NOT EXISTS (
               SELECT FROM calendars AS c
               WHERE f.kind = 'Calendar' AND c.tenant_id = :tenant_id AND c.project_id = :project_id
-                AND c.name = f.name AND c.source_id <> :source_id AND c.removed_at IS NULL)
+                AND c.name = f.name AND c.source_id <> :source_id AND c.removed_at IS NULL
+                AND NOT (f.code = :handed_over AND c.sync = 'HELD'))
           AND NOT EXISTS (
               SELECT FROM task_groups AS g
               WHERE f.kind = 'TaskGroup' AND g.tenant_id = :tenant_id AND g.project_id = :project_id
-                AND g.name = f.name AND g.source_id <> :source_id AND g.removed_at IS NULL))""")
+                AND g.name = f.name AND g.source_id <> :source_id AND g.removed_at IS NULL
+                AND NOT (f.code = :handed_over AND g.sync = 'HELD'))
+          AND NOT EXISTS (
+              SELECT FROM layers AS l
+              WHERE f.kind = l.kind AND l.tenant_id = :tenant_id AND l.project_id = :project_id
+                AND l.name = f.name AND l.source_id <> :source_id AND l.removed_at IS NULL))""")
 
 
 _WAITS: Final = text("""
@@ -134,16 +146,49 @@ _WAITS: Final = text("""
         WHERE f.tenant_id = :tenant_id AND f.source_id = :source_id AND f.code = ANY (CAST(:codes AS text[])))""")
 
 
+#: Of every source, the newest runs are kept however old they are.
+_FORGET_RUNS: Final = text("""
+    DELETE FROM sync_runs
+    WHERE tenant_id = :tenant_id AND source_id = :source_id AND started_at < :before
+      AND run_id < (SELECT min(newest.run_id) FROM (
+          SELECT r.run_id FROM sync_runs AS r WHERE r.tenant_id = :tenant_id AND r.source_id = :source_id
+          ORDER BY r.run_id DESC LIMIT :keep) AS newest)""")
+
+_FORGET_DELIVERIES: Final = text("""
+    DELETE FROM hook_deliveries WHERE tenant_id = :tenant_id AND source_id = :source_id AND received_at < :before""")
+
+#: Files that have findings of a commit that was judged and not applied.
+_UNAPPLIED: Final = text("""
+    SELECT DISTINCT f.path FROM sync_findings AS f
+    JOIN sync_runs AS r ON r.tenant_id = :tenant_id AND r.run_id = f.run_id
+    WHERE f.tenant_id = :tenant_id AND f.source_id = :source_id AND r.outcome IN ('observed', 'refused')""")
+
+#: Whether any file that stays declares anything.
+_DECLARES: Final = text("""
+    SELECT EXISTS (
+        SELECT FROM manifest_files AS m
+        WHERE m.tenant_id = :tenant_id AND m.source_id = :source_id AND m.documents > 0
+          AND NOT EXISTS (SELECT FROM unnest(CAST(:gone AS text[])) AS g (path) WHERE g.path = m.path))""")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run that has begun, and the number of the observation that it goes by."""
+
+    run_id: UUID
+    observed_seq: int
+
+
 def _key(held: Lease) -> dict[str, Any]:
     return {"tenant_id": held.tenant_id, "source_id": held.source_id}
 
 
 async def begin_run(
     conn: AsyncConnection, held: Lease, now: datetime, *, trigger: str, ref: str | None, commit: str | None
-) -> UUID:
-    """Write down that a new state of the source was seen and is being worked on; return the run's id.
+) -> Run:
+    """Write down that a new state of the source was seen and is being worked on.
 
-    Runs that earlier holders left behind are marked as abandoned.
+    Runs that earlier holders left behind are marked as abandoned. Raises `Overtaken` when the lease is lost.
     """
     run_id = new_id(now)
     values = _key(held) | {
@@ -152,15 +197,24 @@ async def begin_run(
         "epoch": held.epoch,
         "from_commit": held.applied_commit,
         "to_commit": commit,
-        "commit": commit,
-        "ref": ref,
         "now": now,
     }
     await conn.execute(_ABANDON_RUNS, values)
-    if (await conn.execute(_OBSERVE, values)).rowcount == 0:
-        raise Overtaken(f"the source {held.name} was taken over by another reconciler")
+    seen = await observe(conn, held, now, ref=ref, commit=commit)
     await conn.execute(_BEGIN_RUN, values)
-    return run_id
+    return Run(run_id=run_id, observed_seq=seen)
+
+
+async def observe(conn: AsyncConnection, held: Lease, now: datetime, *, ref: str | None, commit: str | None) -> int:
+    """Write down where the source stands; return the number that `end_pass` asks for.
+
+    Raises `Overtaken` when the lease is lost.
+    """
+    values = _key(held) | {"epoch": held.epoch, "commit": commit, "ref": ref, "now": now}
+    seen: int | None = (await conn.execute(_OBSERVE, values)).scalar_one_or_none()
+    if seen is None:
+        raise Overtaken(f"the source {held.name} was taken over by another reconciler")
+    return seen
 
 
 async def end_run(
@@ -173,8 +227,16 @@ async def end_run(
     commit: Commit | None = None,
     counts: Mapping[str, int] | None = None,
     error: str | None = None,
+    strategy: str | None = None,
+    timings: Mapping[str, float] | None = None,
+    waiting: Sequence[Mapping[str, Any]] | None = None,
+    plan_hash: str | None = None,
 ) -> None:
-    """End a run: ``applied``, ``unchanged``, ``failed`` or ``abandoned``. One that has ended stays as it is."""
+    """End a run: ``applied``, ``unchanged``, ``observed``, ``refused``, ``failed`` or ``abandoned``.
+
+    `strategy` is ``tree`` or ``full``, `timings` are seconds by step, `waiting` the removals that are held. A run
+    that has ended stays as it is.
+    """
     commit = commit or Commit(id=None)
     values = {
         "tenant_id": held.tenant_id,
@@ -187,6 +249,10 @@ async def end_run(
         "subject": commit.subject,
         "committed_at": commit.at,
         "error": error,
+        "strategy": strategy,
+        "timings": to_json(timings),
+        "held": to_json(waiting),
+        "plan_hash": plan_hash,
     }
     await conn.execute(_END_RUN, values)
 
@@ -265,9 +331,30 @@ async def counts(conn: AsyncConnection, held: Lease, outside: Sequence[str]) -> 
 async def freed(conn: AsyncConnection, held: Lease, outside: Sequence[str]) -> bool:
     """Tell whether a name that somebody outside of the source had taken has come free."""
     values = _key(held) | {"project_id": held.project_id, "outside": list(outside)}
+    values |= {"handed_over": NOT_HANDED_OVER.code}
     return bool((await conn.execute(_FREED, values)).scalar_one())
 
 
 async def waits(conn: AsyncConnection, held: Lease, codes: Sequence[str]) -> bool:
     """Tell whether the source has findings of these codes."""
     return bool((await conn.execute(_WAITS, _key(held) | {"codes": list(codes)})).scalar_one())
+
+
+async def unapplied(conn: AsyncConnection, held: Lease) -> set[str]:
+    """Return the files that have findings of a commit that was judged and not applied."""
+    return set((await conn.execute(_UNAPPLIED, _key(held))).scalars())
+
+
+async def declares_nothing(conn: AsyncConnection, held: Lease, gone: Iterable[str]) -> bool:
+    """Tell whether no file that is known, but for those that are `gone`, declares anything."""
+    return not (await conn.execute(_DECLARES, _key(held) | {"gone": sorted(gone)})).scalar_one()
+
+
+async def forget_runs(conn: AsyncConnection, held: Lease, *, before: datetime, keep: int) -> None:
+    """Remove the runs that began before `before`, but for the `keep` newest."""
+    await conn.execute(_FORGET_RUNS, _key(held) | {"before": before, "keep": keep})
+
+
+async def forget_deliveries(conn: AsyncConnection, held: Lease, *, before: datetime) -> None:
+    """Remove what is remembered of deliveries of webhooks that came before `before`."""
+    await conn.execute(_FORGET_DELIVERIES, _key(held) | {"before": before})
