@@ -185,6 +185,11 @@ def test_long_walks_are_left_to_git(source: Any, monkeypatch: pytest.MonkeyPatch
     target = source.fetch(source.resolve())
     assert walks.difference(source._objects, first.id, target.id) is None
     assert len(source.changes(target, first.id).added) == 60
+    with monkeypatch.context() as patched:
+        patched.setattr(objects, "MOST_READ", 100)
+        assert walks.difference(source._objects, target.id, target.id) == []
+        assert walks.follows(source._objects, first.id, target.id) is None
+        assert not source.rewritten(first.id, target)
     monkeypatch.setattr(walks, "MOST_COMMITS", 1)
     for number in range(3):
         source.repository.push({"a.yaml": f"more {number}"})

@@ -275,8 +275,8 @@ class GitSource:
         """Answer when there is but one commit to look into, whose difference was taken already; else None."""
         if self._difference is None or self._difference[:2] != (since, target):
             return None
-        raw = walks.commits(self._objects, [target])[target]
-        if walks.parents(raw) != [since]:
+        raw = walks.commits(self._objects, [target]).get(target)
+        if raw is None or walks.parents(raw) != [since]:
             return None
         commit, given = _commit(target, raw), self._difference[2]
         return {path: commit for path, blob in blobs.items() if given.get(path) == blob}

@@ -22,8 +22,8 @@ from cron_observer.source.spec import MirrorBroken
 
 #: Questions that are asked at once. They must fit into a pipe (64 KiB), so that neither side waits for the other.
 _BATCH: Final = 200
-#: Bytes of a tree or a commit.
-MOST_READ: Final = 64 << 20
+#: Bytes of a tree (of some eighty thousand entries) or a commit that are read here; what is larger is left to Git.
+MOST_READ: Final = 4 << 20
 #: Processes that are kept, of all sources together.
 MOST_KEPT: Final = 16
 
@@ -96,9 +96,10 @@ class Objects:
             found += self._ask("info", batch, _headers)
         return found
 
-    def read(self, ids: Sequence[str]) -> Iterator[bytes]:
-        """Give the content of objects that are there, in order."""
-        return (data for _, data in self.contents(ids, MOST_READ))
+    def read(self, ids: Sequence[str]) -> list[bytes] | None:
+        """Return the content of trees or commits that are there, in order; None when one is too large for us."""
+        found = list(self.contents(ids, MOST_READ))
+        return None if any(one.size > MOST_READ for one, _ in found) else [data for _, data in found]
 
     def contents(self, ids: Sequence[str], limit: int) -> Iterator[tuple[Found, bytes]]:
         """Give each object with its content; of one over `limit` bytes no content."""

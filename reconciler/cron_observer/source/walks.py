@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from cron_observer.source.objects import Objects
+from cron_observer.source.objects import MOST_READ, Objects
 from cron_observer.source.spec import MirrorBroken
 from cron_observer.source.trees import ABSENT, Differing
 
@@ -45,9 +45,10 @@ def difference(objects: Objects, old: str, new: str) -> list[Differing] | None:
     while level:
         wanted = [tree for pair in level for tree in (pair.old, pair.new) if tree is not None]
         read += len(wanted)
-        if read > MOST_TREES:
+        read_now = objects.read(wanted) if read <= MOST_TREES else None
+        if read_now is None:
             return None
-        contents = objects.read(wanted)
+        contents = iter(read_now)
         below: list[_Pair] = []
         for pair in level:
             before = b"" if pair.old is None else next(contents)
@@ -93,7 +94,10 @@ def follows(objects: Objects, since: str, target: str) -> bool | None:
     if since == target:
         return True
     while level and len(seen) <= MOST_COMMITS:
-        fresh = {one for raw in objects.read(level) for one in parents(raw)} - seen
+        held = objects.read(level)
+        if held is None:
+            return None
+        fresh = {one for raw in held for one in parents(raw)} - seen
         if since in fresh:
             return True
         seen |= fresh
@@ -102,6 +106,6 @@ def follows(objects: Objects, since: str, target: str) -> bool | None:
 
 
 def commits(objects: Objects, names: Sequence[str]) -> dict[str, bytes]:
-    """Return those commits that are there, as Git stores them."""
-    found = [one for one in objects.find(names) if one is not None and one.kind == "commit"]
-    return dict(zip((one.id for one in found), objects.read([one.id for one in found]), strict=True))
+    """Return those commits that are there, as Git stores them, but for any that is absurdly long."""
+    found = [one.id for one in objects.find(names) if one is not None and one.kind == "commit"]
+    return {one.id: data for one, data in objects.contents(found, MOST_READ) if one.size <= MOST_READ}
