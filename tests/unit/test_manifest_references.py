@@ -119,6 +119,8 @@ ENTRY = "/spec/entries/0"
         ("{ics: ../a.ics}", "CO1410", f"{ENTRY}/ics"),
         ("{ics: a.txt}", "CO1410", f"{ENTRY}/ics"),
         ("{}", "CO1319", ENTRY),
+        ("5", "CO1303", ENTRY),
+        ("null", "CO1303", ENTRY),
         ("{date: 2026-01-01, weekdays: [sun]}", "CO1319", ENTRY),
         ("{day: 2026-01-01}", "CO1301", f"{ENTRY}/day"),
         ("2026-01-01", "CO1303", ENTRY),
