@@ -15,8 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from cron_observer import conditions
 from cron_observer.conditions import Refusal, Seen
 from cron_observer.gather import Basis, Gathered
+from cron_observer.layering import holds
 from cron_observer.manifest import VALIDATOR_VERSION
-from cron_observer.manifest.layers import limit
+from cron_observer.manifest.layers import LAYERS, limit
 from cron_observer.plan import CALENDAR, OUTSIDE, Actual, Plan, at_risk, plan
 from cron_observer.remarks import Remarks, erroneous, first_error, remarks, supplied, told_briefly
 from cron_observer.source import Target
@@ -95,6 +96,9 @@ class Application:
     async def _plan(self, conn: AsyncConnection) -> Plan:
         held, found = self.held, self.found
         actual = await self._inventory(conn)
+        layered = [one for one in actual if one.kind in LAYERS]
+        if not await in_thread(holds, held, found.desired, found.gone, layered, found.layers):
+            raise Unread(())
         others = await self._others(conn, actual)
         made = await in_thread(
             plan,
@@ -106,7 +110,7 @@ class Application:
             files=found.files,
             terms=self.subject.terms(held, self.target, others),
         )
-        unread = made.findings.keys() - {*found.paths, *self.asked}
+        unread = made.findings.keys() - {*found.paths, *found.ratcheted, *self.asked}
         if unread:
             raise Unread(unread)
         return made

@@ -159,7 +159,9 @@ async def gather(
         more, credited = await _relaid(database, source, held, target, laid.folders, {one.path for one in manifests})
         read, commits = [*read, *more], commits | credited
     found = await in_thread(_parsed, reader, read, laid)
-    ratcheted = _ratcheted(held, known, [(entry, file) for entry, _, file in found]) if anew else {}
+    ratcheted = (
+        _ratcheted(held, known, [(entry, file) for entry, _, file in found]) if anew and not laid.folders else {}
+    )
     texts = {entry.path: data.decode("utf-8", "replace") for entry, data, _ in found}
     found = [one for one in found if one[0].path not in ratcheted]
     files, noted = await in_thread(_calendar_files, source, target, reader, [file for _, _, file in found])

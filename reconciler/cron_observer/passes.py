@@ -26,7 +26,7 @@ from cron_observer.plan import IN_USE, OUTSIDE
 from cron_observer.source import MirrorBroken, Target
 from cron_observer.source.threads import in_thread
 from cron_observer.steps import KILL_POINTS
-from cron_observer.store import approvals, bindings, plans, sources, sync
+from cron_observer.store import approvals, bindings, plans, sources, sync, tasks
 from cron_observer.store.engine import is_transient
 from cron_observer.store.sources import Overtaken, Stale
 from cron_observer.subjects import Subject, rewriting
@@ -308,6 +308,8 @@ class Pass(Ending):
             now = await self.now(conn)
             await sync.forget_runs(conn, held, before=now - RUNS_KEPT, keep=RUNS_LEAST)
             await sync.forget_deliveries(conn, held, before=now - DELIVERIES_KEPT)
+            removed = now - timedelta(days=self.subject.settings.purge_after_days)
+            await tasks.purge(conn, held.tenant_id, held.source_id, removed, now)
 
     async def _renew(self) -> None:
         while True:
