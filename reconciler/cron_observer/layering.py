@@ -9,7 +9,7 @@ from typing import Final
 
 from cron_observer.manifest.layers import LAYERS, below, changed_folders
 from cron_observer.model import Commit, Context, Definition, ParsedFile
-from cron_observer.plan import DesiredFile, layers_after
+from cron_observer.plan import Actual, DesiredFile, layers_after
 from cron_observer.source import Entry
 from cron_observer.source.reader import Reader
 from cron_observer.source.threads import in_thread
@@ -82,3 +82,22 @@ def _layers_of(file: ParsedFile) -> ParsedFile:
     others: list[Definition] = [one for one in file.others if one.kind in LAYERS]
     broken = [one for one in file.broken_others if one[0] in LAYERS]
     return ParsedFile(path=file.path, others=others, broken_others=broken, parseable=file.parseable)
+
+
+def holds(
+    held: Lease,
+    desired: Sequence[DesiredFile],
+    gone: Collection[str],
+    rows: Sequence[Actual],
+    read: Sequence[Definition],
+) -> bool:
+    """Tell whether files that were read with the layers `read` were read with those that hold after the pass.
+
+    Another source may have taken the name of a layer since. `rows` are the layers in force.
+    """
+    ours = {row.path for row in rows if row.source_id == held.source_id}
+    concerned = [one for one in desired if one.file.path in ours or _declares(one.file)]
+    if not concerned and not read and ours.isdisjoint(gone):
+        return True
+    after = layers_after(concerned, gone, rows, source_id=held.source_id, project_id=held.project_id)
+    return not changed_folders(read, after)
