@@ -22,7 +22,7 @@ EXECUTION = {
 }  # fmt: skip
 
 TASK = {
-    "uid", "name", "project", "status", "owner", "sync", "spec", "generation", "labels", "schedule_text",
+    "uid", "name", "project", "status", "owner", "sync", "conditions", "spec", "generation", "labels", "schedule_text",
     "next_fire_at", "pause", "last_execution", "ping_url", "sentry_dsn",
 }  # fmt: skip
 

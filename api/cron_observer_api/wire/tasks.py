@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from cron_observer_api.wire.base import Id, In, Instant, Limit, Line, Out, Scope, Words
 from cron_observer_api.wire.executions import ExecutionItem
+from cron_observer_api.wire.sources import Condition
 from cron_observer_api.wire.times import Pause
 
 
@@ -50,6 +51,7 @@ class Task(Out):
     status: TaskStatus
     owner: Owner
     sync: Literal["SYNCED", "KEPT_LAST_GOOD", "HELD"] | None
+    conditions: dict[str, Condition]
     spec: dict[str, Any]
     generation: int
     labels: dict[str, str]

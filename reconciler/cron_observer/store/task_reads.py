@@ -20,14 +20,15 @@ from cron_observer.schedule.calendars import Calendar
 from cron_observer.store import plan_facts, reads, shapes
 from cron_observer.store.lists import ID_SLACK
 from cron_observer.store.plan_work import prepared
-from cron_observer.store.task_status import PAUSE_COLUMNS, PAUSE_JOIN, STATUS
+from cron_observer.store.task_status import PAUSE_COLUMNS, PAUSE_JOIN, STATUS, conditions
 
 #: Every status that a task can show; REMOVED ones are listed only when asked for.
 TASK_STATUSES: Final = ("ACTIVE", "PAUSED", "DISABLED", "QUARANTINED", "DELETING", "REMOVED")
 
 _COLUMNS: Final = f"""
     t.task_uid, t.name, t.seed, p.name AS project_name, {STATUS} AS status, t.owner, s.name AS source_name,
-    s.url AS source_url, t.path, t.line, t.commit, t.author, t.spec, t.generation, t.labels, t.sync, {PAUSE_COLUMNS}"""
+    s.url AS source_url, t.path, t.line, t.commit, t.author, t.spec, t.generation, t.labels, t.sync, t.quarantine,
+    {PAUSE_COLUMNS}"""
 
 _JOINS: Final = f"""
     FROM tasks AS t
@@ -222,6 +223,7 @@ async def _dressed(
                 "status": row["status"],
                 "owner": shapes.owner(row),
                 "sync": row["sync"],
+                "conditions": conditions(row),
                 "spec": row["spec"],
                 "generation": row["generation"],
                 "labels": row["labels"],
