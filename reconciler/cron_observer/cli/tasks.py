@@ -1,4 +1,4 @@
-"""``cron-observer tasks``: list, read, trigger, pause and backfill tasks, through a server's API."""
+"""``cron-observer tasks``: list, read, trigger, pause, backfill and detach tasks, through a server's API."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 import rich_click as click
 
 from cron_observer.cli import _http
-from cron_observer.model import parse_duration
+from cron_observer.cli.instants import Instant
 
 _COLUMNS: Final = (
     ("NAME", "name"),
@@ -33,46 +33,12 @@ _SLOTS: Final = (
 _RESUME: Final = click.Choice(("skip", "last", "all"))
 
 
-class _Instant(click.ParamType[str]):
-    """A time with an offset, as text for the API; with `ahead` also a duration from now."""
-
-    name = "time"
-
-    def __init__(self, *, ahead: bool = False) -> None:
-        self._ahead = ahead
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the instant in UTC, or refuse the option."""
-        found = _ahead(value) if self._ahead else None
-        if found is None:
-            found = _with_offset(value)
-        if found is None:
-            also = ", or a duration such as 6h" if self._ahead else ""
-            self.fail(f"{value!r} is no time with an offset such as 2026-12-24T18:00:00+01:00{also}", param, ctx)
-        return found.isoformat()
-
-
-def _ahead(text: str) -> datetime | None:
-    try:
-        return datetime.now(UTC) + parse_duration(text)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _with_offset(text: str) -> datetime | None:
-    try:
-        at = datetime.fromisoformat(text)
-        return None if at.tzinfo is None else at.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
 _project = click.option("--project", default="default", help="The project. Default: default.")
 
 
 @click.group()
 def tasks() -> None:
-    """List, read, trigger, pause and backfill tasks."""
+    """List, read, trigger, pause, backfill and detach tasks."""
 
 
 @tasks.command("list")
@@ -128,7 +94,7 @@ def trigger(task: str, project: str, payload: str | None, force: bool, data_dir:
 @click.argument("task")
 @_project
 @click.option("--reason", default="", help="Why.")
-@click.option("--until", type=_Instant(ahead=True), help="When it ends by itself: a time with an offset, or 6h.")
+@click.option("--until", type=Instant(ahead=True), help="When it ends by itself: a time with an offset, or 6h.")
 @click.option("--on-resume", type=_RESUME, help="Which slots run at its end. Default: the task's onResume.")
 @_http.output
 @_http.place
@@ -164,8 +130,25 @@ def _change(task: str, project: str, verb: str, body: dict[str, Any], data_dir: 
 @tasks.command()
 @click.argument("task")
 @_project
-@click.option("--from", "start", type=_Instant(), required=True, help="The first nominal time of the range.")
-@click.option("--to", "end", type=_Instant(), help="The first that is not part of it any more. Default: now.")
+@click.option("--reason", required=True, help="Why; it is written to the audit log.")
+@_http.output
+@_http.place
+def detach(task: str, project: str, reason: str, data_dir: Path | None, style: str) -> None:
+    """Take TASK out of its manifest's hands: the API owns it from now on."""
+    where, name = _http.named(task, project)
+    found = _http.connect(data_dir).call("POST", "projects", where, "tasks", name, "detach", body={"reason": reason})
+    if style == "json":
+        _http.show_one(found, style)
+        return
+    shown = {"task": f"{found['project']}/{found['name']}", "owner": found["owner"]["kind"], "status": found["status"]}
+    _http.show_one(shown, style)
+
+
+@tasks.command()
+@click.argument("task")
+@_project
+@click.option("--from", "start", type=Instant(), required=True, help="The first nominal time of the range.")
+@click.option("--to", "end", type=Instant(), help="The first that is not part of it any more. Default: now.")
 @click.option(
     "--select",
     type=click.Choice(("missing", "failed", "all")),
