@@ -123,6 +123,17 @@ def test_refused_refs(ref: str) -> None:
         ("Host key verification failed.\nfatal: Could not read from remote", "HostKeyRefused", True),
         ("error: object 123abc: gitmodulesUrl: disallowed\nfatal: fsck error in packed object", "ObjectsRefused", True),
         ("fatal: write error: No space left on device", "NoSpace", False),
+        ("ERROR: Repository not found.\nfatal: Could not read from remote repository.", "RepositoryNotFound", True),
+        ("remote: The project you were looking for could not be found.", "RepositoryNotFound", True),
+        ("Gitea: Cannot find repository: a/b\nfatal: Could not read from", "RepositoryNotFound", True),
+        ("fatal: https://x/info/refs not valid: is this a git repository?", "RepositoryNotFound", True),
+        ("remote: HTTP Basic: Access denied\nfatal: Authentication failed", "AuthenticationFailed", True),
+        ("@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification", "HostKeyRefused", True),
+        ("kex_exchange_identification: Connection closed by remote host", "Unreachable", False),
+        ("error: RPC failed; HTTP 502 curl 22 The requested URL returned error: 502", "Unreachable", False),
+        ("fatal: unable to access 'https://x/': Operation too slow.", "Timeout", False),
+        ("ssh: connect to host x port 22: Connection timed out", "Timeout", False),
+        ("fatal: Out of memory, malloc failed (tried to allocate 9 bytes)", "TooLarge", True),
     ],
 )
 def test_what_git_says_has_a_word(said: str, reason: str, permanent: bool) -> None:
@@ -131,6 +142,18 @@ def test_what_git_says_has_a_word(said: str, reason: str, permanent: bool) -> No
     assert error is not None
     assert (error.reason, error.permanent) == (reason, permanent)
     assert error.hint
+
+
+def test_the_telling_line_is_shown_and_obeys_nobody() -> None:
+    """Of many lines the one that says what is wrong is kept, without anything that a terminal would do."""
+    said = "Warning: added\nremote: \x1b]0;x\x07hello\nadmin@x: Permission denied (publickey).\nfatal: Could not read"
+    error = meaning(said)
+    assert error is not None
+    assert error.message == "admin@x: Permission denied (publickey)."
+    hostile = meaning("fatal: repository 'x\x1b[31m\u202e' not found" + "x" * 500)
+    assert hostile is not None
+    assert hostile.message.startswith("repository 'x [31m ' not found")
+    assert len(hostile.message) == 300
 
 
 def test_an_unknown_word_is_no_guess() -> None:

@@ -144,7 +144,11 @@ def _ssh(spec: SourceSpec) -> dict[str, str]:
     words = SSH.split(" ")
     if spec.ssh_key is not None:
         _own(spec.ssh_key)
-        words += ["-i", _written(spec.ssh_key, "ssh_key"), "-oIdentitiesOnly=yes", "-oIdentityAgent=none"]
+        words += [
+            f'-oIdentityFile="{_written(spec.ssh_key, "ssh_key")}"',
+            "-oIdentitiesOnly=yes",
+            "-oIdentityAgent=none",
+        ]
     if spec.known_hosts is not None:
         readable(spec.known_hosts, "known_hosts", "HostKeyRefused")
         words += [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -37,6 +38,8 @@ LOW_SPEED_BYTES: Final = 1000
 
 #: Bytes that a command may write: a listing of a million files. More is an attack, or another product's repository.
 MOST_OUTPUT: Final = 256 * 1024 * 1024
+#: Bytes of memory that a command may have. A tree of a few objects can unfold to more files than fit anywhere.
+MOST_MEMORY: Final = 2 * 1024 * 1024 * 1024
 
 #: What a child may see of our environment: how to reach the network, and nothing of the product's.
 _PASSED: Final = (
@@ -228,7 +231,7 @@ class Git:
 
     def _begin(self, arguments: tuple[str, ...], stdin: int, stderr: int, using: Access) -> subprocess.Popen[bytes]:
         try:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 ["git", *arguments],
                 cwd="/",
                 env=self.environment(using.environment),
@@ -244,6 +247,8 @@ class Git:
                 permanent=False,
                 hint="install it: apt-get install git",
             ) from error
+        _bound(process)
+        return process
 
     def _stopped_error(self) -> SourceError:
         return SourceError("the reconciler is stopping", reason="Stopped", permanent=False)
@@ -255,6 +260,12 @@ class Git:
             running = list(self._running)
         for process in running:
             _kill(process)
+
+
+def _bound(process: subprocess.Popen[bytes]) -> None:
+    """Bound the memory of a process that has just begun, and of those that it will start."""
+    with suppress(ProcessLookupError, PermissionError):
+        resource.prlimit(process.pid, resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

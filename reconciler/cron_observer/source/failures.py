@@ -59,6 +59,12 @@ _MEANINGS: Final = (
         True,
         "run git fsck in the repository and mend what it reports",
     ),
+    _Meaning(
+        "out of memory|unable to create thread",
+        "TooLarge",
+        True,
+        "narrow the source with paths, or split the repository",
+    ),
     _Meaning("no space left on device|disk quota", "NoSpace", False, "make room below the data folder"),
     _Meaning(
         r"(operation|connection) timed out|operation too slow|timeout, server .* not responding",
@@ -87,11 +93,17 @@ _MEANINGS: Final = (
 )
 
 
+#: What a server may send along, and a terminal would obey.
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+
+
 def meaning(said: str) -> SourceError | None:
     """Return the error that Git's words stand for, or None when they are of no known kind."""
     for one in _MEANINGS:
-        if re.search(one.says, said, re.IGNORECASE):
-            return SourceError(_first_line(said), reason=one.reason, permanent=one.permanent, hint=one.hint)
+        telling = [line for line in said.splitlines() if re.search(one.says, line, re.IGNORECASE)]
+        if telling:
+            line = _first_line("\n".join(telling))
+            return SourceError(line, reason=one.reason, permanent=one.permanent, hint=one.hint)
     return None
 
 
@@ -99,7 +111,7 @@ def _first_line(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     telling = [line for line in lines if re.match(r"(fatal|error|remote error|ERROR)\b", line)]
     line = (telling or lines or ["git says nothing"])[0]
-    return re.sub(r"^(fatal|error): ", "", line)[:300]
+    return re.sub(r"^(fatal|error|ERROR): ", "", _UNPRINTABLE.sub(" ", line)).strip()[:300]
 
 
 def unexplained(error: GitFailed) -> SourceError:

@@ -22,7 +22,7 @@ from cron_observer.model import Commit
 from cron_observer.source import history, refs, signatures, trees, walks
 from cron_observer.source.address import common_dir, git_dir, read_address
 from cron_observer.source.command import FETCH_SECONDS, READ_SECONDS, Git
-from cron_observer.source.failures import GitFailed, unexplained, unwritable
+from cron_observer.source.failures import GitFailed, meaning, unexplained, unwritable
 from cron_observer.source.objects import Objects
 from cron_observer.source.remote import Remote
 from cron_observer.source.spec import Changes, Entry, MirrorBroken, SourceSpec, Target
@@ -184,6 +184,9 @@ class GitSource:
         try:
             return self._git.run(f"--git-dir={self.mirror}", *arguments, within=READ_SECONDS, stdin=stdin)
         except GitFailed as error:
+            known = meaning(error.said)
+            if known is not None and known.reason == "TooLarge":
+                raise known from None
             raise MirrorBroken(error.said) from error
 
     def has(self, commit: str) -> bool:
