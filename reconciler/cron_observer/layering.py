@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from cron_observer.manifest.layers import LAYERS, below, changed_folders
+from cron_observer.manifest.layers import LAYERS, MAY_BEAR, below, changed_folders
 from cron_observer.model import Commit, Context, Definition, ParsedFile
 from cron_observer.plan import Actual, DesiredFile, layers_after
 from cron_observer.source import Entry
@@ -16,9 +15,6 @@ from cron_observer.source.threads import in_thread
 from cron_observer.store import layers
 from cron_observer.store.engine import Database
 from cron_observer.store.sources import Lease
-
-#: What a file holds that may declare a layer. With a backslash the words may be written some other way.
-_SUSPECT: Final = re.compile(rb"Defaults|Project|\\")
 
 _NOBODY: Final = Commit(id=None)
 
@@ -48,7 +44,7 @@ async def settle(
     Where no file can have to do with a layer, nothing is asked and nothing is parsed.
     """
     places = {one.path for one in in_force.layers}
-    suspects = [(entry, data) for entry, data in read if entry.path in places or _SUSPECT.search(data)]
+    suspects = [(entry, data) for entry, data in read if entry.path in places or MAY_BEAR.search(data)]
     if not suspects and places.isdisjoint(gone):
         return Layering(context=in_force)
     parsed = {entry.path: file for entry, _, file in await in_thread(lambda: list(reader.parse(suspects, in_force)))}

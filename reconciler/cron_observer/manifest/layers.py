@@ -7,6 +7,7 @@ null takes away, so that the built-in default is left.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +19,9 @@ from cron_observer.model import DEFAULTS, PROJECT, Context, Definition
 
 #: The kinds of layers.
 LAYERS: Final = (DEFAULTS, PROJECT)
+
+#: What a file holds that may declare a layer. With a backslash the words may be written some other way.
+MAY_BEAR: Final = re.compile(rb"Defaults|Project|\\")
 
 BUILT_IN: Final = "built-in"
 MANIFEST: Final = "manifest"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cron_observer.manifest import rules
 from cron_observer.manifest.calendar import named_files
-from cron_observer.manifest.files import finding
+from cron_observer.manifest.files import finding, is_manifest
+from cron_observer.manifest.layers import MAY_BEAR
 from cron_observer.model import Definition
 
 if TYPE_CHECKING:
@@ -31,12 +32,37 @@ class Roots:
 
         Outside of any repository that is the folder that was named, or else the folder of the file.
         """
-        whole = Path(os.path.abspath(path))  # noqa: PTH100 - links are not followed
-        named = next((folder for folder in self._named if whole.is_relative_to(folder)), whole.parent)
-        root = self._root(whole.parent) or named
-        below = whole.relative_to(root).as_posix()
+        root = self.root(path)
+        below = _whole(path).relative_to(root).as_posix()
         self._begin[below] = root
         return below
+
+    def root(self, path: str) -> Path:
+        """Return where the repository of a file begins."""
+        whole = _whole(path)
+        named = next((folder for folder in self._named if whole.is_relative_to(folder)), whole.parent)
+        return self._root(whole.parent) or named
+
+    def may_hold_project(self, path: str) -> bool:
+        """Tell whether a file is where a source begins, for all that is known: a folder that was named may be one."""
+        folder = _whole(path).parent
+        return folder == self.root(path) or folder in self._named
+
+    def above(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield the files in the folders of `paths` and those above, up to the root, that may bear upon these.
+
+        Those that stand in a folder that was named, or are one of `paths`, are left out.
+        """
+        known, folders = {os.path.abspath(path) for path in paths}, set[Path]()  # noqa: PTH100
+        for below in sorted({os.path.join(os.path.dirname(path), "-") for path in known}):  # noqa: PTH118, PTH120
+            root = self.root(below)
+            around = (folder for folder in Path(below).parents if folder.is_relative_to(root))
+            folders |= {one for one in around if not any(one.is_relative_to(named) for named in self._named)}
+        for folder in sorted(folders):
+            for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+                data = _content(file) if is_manifest(file.name) and str(file) not in known else None
+                if isinstance(data, bytes) and MAY_BEAR.search(data):
+                    yield str(file), data
 
     def _root(self, folder: Path) -> Path | None:
         if folder not in self._known:
@@ -58,6 +84,10 @@ class Roots:
                     found = finding(rules.BAD_CALENDAR_FILE, path, data)
                     files[path] = ics.CalendarFile(dates=[], spans=[], findings=[found])
         return files
+
+
+def _whole(path: str) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - links are not followed
 
 
 def _content(path: Path) -> bytes | str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -22,11 +22,13 @@ from cron_observer.manifest.files import (
     placed,
     refused,
 )
+from cron_observer.manifest.layers import MAY_BEAR, limit
+from cron_observer.manifest.projects import beyond, holding, misplaced, second, too_many
 from cron_observer.manifest.references import Declared, crossings
 from cron_observer.manifest.roots import Roots
 from cron_observer.manifest.scalars import shown
 from cron_observer.manifest.values import Fault
-from cron_observer.model import Definition, Finding, Severity, TaskDefinition
+from cron_observer.model import DEFAULTS, PROJECT, Context, Definition, Finding, Severity, TaskDefinition
 
 MAX_FINDINGS: Final = 1000  # of one run; the rest is counted
 
@@ -63,20 +65,29 @@ def validate_tree(root: Path, now: datetime | None = None) -> Report:
 
 
 def validate_paths(
-    paths: Sequence[Path], texts: Sequence[tuple[str, bytes]] = (), now: datetime | None = None
+    paths: Sequence[Path],
+    texts: Sequence[tuple[str, bytes]] = (),
+    now: datetime | None = None,
+    *,
+    environment: str | None = None,
 ) -> Report:
     """Validate files, folders and `texts` (name, content) as one set, with the calendar files that they name.
 
     A file that is named is read whatever its name; in folders, those that `is_manifest` accepts.
     Symbolic links are never followed below a folder that is named. Without a folder, names that lead nowhere are
     only noted: the other manifests are not known. Raises `OSError` for no file.
+
+    Tasks are judged with the Defaults and the Project that bear upon them, also those that stand above what is named.
+    They are judged as they are in `environment`; without one, by themselves and in each environment that they name.
     """
+
     report = Report()
     run = _Run(report, now)
     for path in paths:
         run.take(path)
     for name, data in texts:
         run.read(name, data)
+    run.judge(environment)
     run.compare()
     report.findings.sort(key=lambda one: (one.path, one.line or 0, one.column or 0, one.code))
     if len(report.findings) > MAX_FINDINGS:
@@ -114,6 +125,8 @@ class _Run:
         self.broken: set[tuple[str, str]] = set()
         self.seen: dict[str, Inspected] = {}
         self.paths: dict[str, None] = {}
+        self.texts: dict[str, bytes] = {}
+        self.contexts: dict[Path, Context] = {}
 
     def take(self, path: Path) -> None:
         """Read a file, or every manifest below a folder."""
@@ -155,15 +168,33 @@ class _Run:
         if unread is not None:
             self.report.findings += unread.findings
         else:
-            self._judge(name, data)
+            self.texts[name] = data
 
     def read(self, name: str, data: bytes) -> None:
         """Take a text that is no file of a tree."""
         self.report.files += 1
-        self._judge(name, data)
+        self.texts[name] = data
 
-    def _judge(self, name: str, data: bytes) -> None:
-        seen = inspect(name, data)
+    def judge(self, environment: str | None) -> None:
+        """Judge all that was read, layers first."""
+        roots = Roots(self.folders)
+        suspects = [(name, data) for name, data in self.texts.items() if MAY_BEAR.search(data)]
+        layers: dict[Path, list[Definition]] = {}
+        for name, data in [*suspects, *roots.above(self.texts)]:
+            below, root, fit = roots.below(name), roots.root(name), roots.may_hold_project(name)
+            for one in inspect(name, data, below=below).parsed.others:
+                if one.kind == DEFAULTS or (one.kind == PROJECT and fit):
+                    layers.setdefault(root, []).append(replace(one, path=below))
+        alone = Context(environment=environment)
+        self.contexts = {root: replace(alone, layers=holding(several)) for root, several in layers.items()}
+        for name, data in self.texts.items():
+            if layers:
+                self._judge(name, data, roots.below(name), self.contexts.get(roots.root(name), alone))
+            else:
+                self._judge(name, data, name, alone)
+
+    def _judge(self, name: str, data: bytes, below: str, context: Context) -> None:
+        seen = inspect(name, data, context=context, below=below, each=True)
         report, parsed = self.report, seen.parsed
         report.documents += parsed.documents
         report.findings += parsed.findings
@@ -211,6 +242,27 @@ class _Run:
         for one, fault in crossings(declared, roots.calendar_files(rooted.values()), self.now):
             shown_one = calendars[one.name] if isinstance(one, Definition) and one.kind == "Calendar" else one
             self._note(shown_one, fault)
+
+        for one, fault in self._layered(roots):
+            self._note(one, fault)
+
+    def _layered(self, roots: Roots) -> Iterator[tuple[TaskDefinition | Definition, Fault]]:
+        """Yield what is wrong with Projects, and what they have against the number of tasks."""
+        by_root: dict[Path, list[Definition]] = {}
+        for one, _ in self.found:
+            if isinstance(one, Definition) and one.kind == PROJECT:
+                if roots.may_hold_project(one.path):
+                    by_root.setdefault(roots.root(one.path), []).append(one)
+                else:
+                    yield one, misplaced(one)
+        for several in by_root.values():
+            for one in several if len(several) > 1 else ():
+                yield one, second(one, next(other for other in several if other is not one))
+        for root, context in self.contexts.items():
+            if (most := limit(context.layers)) is not None:
+                tasks = [one for one, _ in self.found if isinstance(one, TaskDefinition)]
+                ours = [one for one in tasks if roots.root(one.path) == root]
+                yield from ((one, too_many(most)) for one in beyond(ours, most))
 
     def _note(self, one: TaskDefinition | Definition, fault: Fault) -> None:
         seen = self.seen[one.path]
