@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from cron_observer.errors import ScheduleError
+from cron_observer.manifest.calendar import named_files
 from cron_observer.manifest.layers import bearing, limit
 from cron_observer.model import Finding, Severity, TaskDefinition
 from cron_observer.plan import CALENDAR, TASK, Action, Plan, Step, plan, references
@@ -148,22 +149,23 @@ class _Look:
             was=row.name if row is not None and action.step is Step.RENAME else None,
             moved_from=moved,
             fields=fields,
-            because=self._because(shown) if fields and shown.path not in set(self.gathered.changed) else (),
+            because=() if action.step not in (Step.UPDATE, Step.RENAME) else self._because(shown),
             held=action.held or ("unparseable" if action.step is Step.HOLD else None),
             errors=errors if action.step is Step.KEEP else 0,
         )
 
     def _because(self, one: Declared) -> list[str]:
-        """Return the layers above a file that say something else than before."""
-        base, head = (
-            {(layer.kind, layer.name): layer.spec for layer in bearing(side.context.layers, one.path)}
-            for side in (self.gathered.base, self.gathered.head)
-        )
-        return [
-            f"{kind} {name}"
-            for kind, name in sorted(base.keys() | head.keys())
-            if base.get((kind, name)) != head.get((kind, name))
-        ]
+        """Return what else changes a document: layers above it; of a calendar, its files and its bases."""
+        changed = set(self.gathered.changed)
+        if isinstance(one, TaskDefinition):
+            base, head = (
+                {f"{layer.kind} {layer.name}": layer.spec for layer in bearing(side.context.layers, one.path)}
+                for side in (self.gathered.base, self.gathered.head)
+            )
+            return [name for name in sorted(base.keys() | head.keys()) if base.get(name) != head.get(name)]
+        files = sorted(changed & set(named_files(one).values()))
+        bases = one.spec.get("base") or () if one.kind == CALENDAR else ()
+        return files + [f"{CALENDAR} {name}" for name in bases if self._differs((CALENDAR, name))]
 
     def _followed(self, name: str, diff: FireDiff) -> Change:
         """Tell of a task whose document is what it was, while what it refers to is not."""
