@@ -229,7 +229,8 @@ async def test_a_folder_that_became_a_link_is_told(tenant: Tenant, tmp_path: Pat
         (repository.work / "tasks").symlink_to("real")
         repository.push(None, "link")
         await it.sync()
-        assert [(one["path"], one["code"]) for one in it.findings()] == [("tasks", "CO1004")]
+        codes = [(one["path"], one["code"]) for one in it.findings()]
+        assert codes == [("tasks", "CO1004"), ("tasks/b.yaml", "CO1507")]
         assert it.task("beta")["sync"] == "HELD"
 
 
@@ -273,6 +274,7 @@ async def test_two_sources_do_not_share_a_name(tenant: Tenant, tmp_path: Path) -
     for folder in folders.values():
         folder.mkdir()
     (folders["one"] / "a.yaml").write_text(manifest("alpha"))
+    (folders["one"] / "d.yaml").write_text(manifest("delta"))
     db = tenant.database
     sources = tuple(SourceSettings(name=name, url=str(folder)) for name, folder in folders.items())
     reconciler = Reconciler(db.reconciler, Settings(data_dir=tmp_path, sources=sources), patience=60, listen=False)
@@ -287,7 +289,7 @@ async def test_two_sources_do_not_share_a_name(tenant: Tenant, tmp_path: Path) -
         (folders["two"] / "b.yaml").write_text(manifest("alpha", "1 1 * * *") + "---\n" + manifest("beta"))
         await look()
         owners = {row["name"]: row["source"] for row in db.rows(query)}
-        assert owners == {"alpha": "one", "beta": "two"}
+        assert owners == {"alpha": "one", "beta": "two", "delta": "one"}
         (finding,) = db.rows("SELECT * FROM sync_findings")
         assert (finding["code"], finding["line"]) == ("CO1502", 4)
         assert "one" in finding["message"]
@@ -304,6 +306,7 @@ async def test_two_sources_do_not_share_a_name(tenant: Tenant, tmp_path: Path) -
         assert {row["name"]: row["source"] for row in db.rows(query)} == {
             "alpha": "two",
             "beta": "two",
+            "delta": "one",
             "gamma": "one",
         }
     finally:

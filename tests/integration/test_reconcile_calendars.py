@@ -152,27 +152,33 @@ async def test_a_reference_to_nothing_refuses_one_document(tenant: Tenant, tmp_p
         assert it.findings() == []
 
 
-async def test_a_calendar_that_goes_away_leaves_its_tasks_as_they_were(tenant: Tenant, tmp_path: Path) -> None:
-    """Their files are read again and say what is missing; plans go on with what the calendar held last."""
+async def test_a_calendar_that_is_used_stays(tenant: Tenant, tmp_path: Path) -> None:
+    """While a task refers to it a calendar stays in force; when that ends, in whatever way, it goes."""
     repository = Repository.make(tmp_path)
     repository.push({"time.yaml": calendar("weekends"), "a.yaml": excluding("alpha", "weekends")})
     async with following(tenant, repository.bare, tmp_path) as it:
         await it.reconciler.tick()
         plan, uid = it.plan("alpha"), row(it, "weekends")["calendar_uid"]
         repository.push({"time.yaml": None})
-        assert await it.sync() == "applied"
-        assert row(it, "weekends")["removed_at"] is not None
-        assert codes(it) == [("a.yaml", "CO1403")]
-        assert (it.task("alpha")["sync"], it.plan("alpha")) == ("KEPT_LAST_GOOD", plan)
+        await it.sync()
+        assert (row(it, "weekends")["sync"], row(it, "weekends")["removed_at"]) == ("HELD", None)
+        assert codes(it) == [("time.yaml", "CO1506")]
+        assert 'the task "alpha" (a.yaml:4' in it.findings()[0]["message"]
+        assert (it.task("alpha")["sync"], it.plan("alpha")) == ("SYNCED", plan)
         repository.push({"b.yaml": manifest("beta")})
         await it.sync()
-        assert it.plan("alpha") == plan
+        assert (it.plan("alpha"), codes(it)) == (plan, [("time.yaml", "CO1506")])
         repository.push({"time.yaml": calendar("weekends", "  entries: [{weekdays: [sun]}]\n")})
         await it.sync()
         again = row(it, "weekends")
-        assert (again["calendar_uid"], again["version"], again["removed_at"]) == (uid, 2, None)
-        assert (it.task("alpha")["sync"], it.findings()) == ("SYNCED", [])
+        assert (again["calendar_uid"], again["version"], again["sync"]) == (uid, 2, "SYNCED")
         assert bound(it, "alpha") == [f"weekends@{again['digest']}"]
+        assert it.findings() == []
+        repository.push({"time.yaml": None})
+        await it.sync()
+        repository.push({"a.yaml": manifest("alpha")})
+        await it.sync()
+        assert (row(it, "weekends")["removed_at"] is not None, it.findings()) == (True, [])
 
 
 async def test_a_broken_calendar_keeps_its_last_good_version(tenant: Tenant, tmp_path: Path) -> None:
@@ -202,7 +208,7 @@ async def test_a_broken_calendar_keeps_its_last_good_version(tenant: Tenant, tmp
 
 
 async def test_calendars_that_contain_each_other_are_refused(tenant: Tenant, tmp_path: Path) -> None:
-    """The one that closes the circle keeps what it was; one built on nothing is told so."""
+    """The one that closes the circle keeps what it was; one that another is based on stays when its file goes."""
     repository = Repository.make(tmp_path)
     repository.push({"a.yaml": calendar("aa"), "b.yaml": calendar("bb", WEEKENDS + "  base: [aa]\n")})
     async with following(tenant, repository.bare, tmp_path) as it:
@@ -214,8 +220,9 @@ async def test_calendars_that_contain_each_other_are_refused(tenant: Tenant, tmp
         assert {name: row(it, name)["digest"] for name in before} == before
         repository.push({"a.yaml": None})
         await it.sync()
-        assert codes(it) == [("b.yaml", "CO1403")]
-        assert (row(it, "bb")["sync"], row(it, "bb")["digest"]) == ("KEPT_LAST_GOOD", before["bb"])
+        assert codes(it) == [("a.yaml", "CO1506")]
+        assert {name: row(it, name)["digest"] for name in before} == before
+        assert {name: row(it, name)["sync"] for name in before} == {"aa": "HELD", "bb": "SYNCED"}
 
 
 async def test_calendar_files_are_followed(tenant: Tenant, tmp_path: Path) -> None:

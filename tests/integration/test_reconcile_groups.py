@@ -87,8 +87,8 @@ async def test_a_suspended_group_suspends_its_tasks(tenant: Tenant, tmp_path: Pa
         assert (it.plan("a")["active"], tenant.database.value(waiting) > 50) == (True, True)
 
 
-async def test_a_group_that_goes_away_leaves_its_tasks_as_they_were(tenant: Tenant, tmp_path: Path) -> None:
-    """Its tasks keep the windows that they had, and their files say what is missing; a revert mends it."""
+async def test_a_group_in_use_stays(tenant: Tenant, tmp_path: Path) -> None:
+    """While a task is in it a group stays in force as it was, and a finding at its last place says who is."""
     repository = Repository.make(tmp_path)
     repository.push({"groups.yaml": group("night"), "a.yaml": manifest("alpha", group="night")})
     async with following(tenant, repository.bare, tmp_path) as it:
@@ -96,15 +96,34 @@ async def test_a_group_that_goes_away_leaves_its_tasks_as_they_were(tenant: Tena
         plan, made = it.plan("alpha"), row(it, "night")
         repository.push({"groups.yaml": None}, "Remove the group")
         await it.sync()
-        assert codes(it) == [("a.yaml", "CO1413")]
-        assert (it.task("alpha")["sync"], it.plan("alpha")) == ("KEPT_LAST_GOOD", plan)
+        assert codes(it) == [("groups.yaml", "CO1506")]
+        assert (it.task("alpha")["sync"], it.plan("alpha")) == ("SYNCED", plan)
+        assert (row(it, "night")["sync"], row(it, "night")["removed_at"]) == ("HELD", None)
         (found,) = it.findings()
-        assert (found["line"], found["pointer"]) == (6, "/spec/group")
+        assert (found["line"], found["kind"], found["severity"]) == (4, "TaskGroup", "error")
+        assert 'the task "alpha" (a.yaml:4 of the source "main")' in found["message"]
         repository.git("revert", "--no-edit", "HEAD")
         repository.push(None)
         await it.sync()
-        assert (row(it, "night")["group_uid"], row(it, "night")["removed_at"]) == (made["group_uid"], None)
-        assert (it.task("alpha")["sync"], it.plan("alpha"), it.findings()) == ("SYNCED", plan, [])
+        assert (row(it, "night")["group_uid"], row(it, "night")["sync"]) == (made["group_uid"], "SYNCED")
+        assert (it.plan("alpha"), it.findings()) == (plan, [])
+
+
+async def test_a_group_goes_with_its_tasks(tenant: Tenant, tmp_path: Path) -> None:
+    """Removing a group and everything in it in one push is no trouble, and a revert brings all of it back."""
+    repository = Repository.make(tmp_path)
+    files = {"groups.yaml": group("night"), "a.yaml": manifest("alpha", group="night")}
+    repository.push({**files, "b.yaml": manifest("beta")})
+    async with following(tenant, repository.bare, tmp_path) as it:
+        await it.reconciler.tick()
+        uids = row(it, "night")["group_uid"], it.task("alpha")["task_uid"]
+        repository.push({"groups.yaml": None, "a.yaml": None})
+        await it.sync()
+        assert (it.names(), row(it, "night")["removed_at"] is None, it.findings()) == (["beta"], False, [])
+        repository.push(files)
+        await it.sync()
+        assert (row(it, "night")["group_uid"], it.task("alpha")["task_uid"]) == uids
+        assert (it.names(), row(it, "night")["removed_at"], it.findings()) == (["alpha", "beta"], None, [])
 
 
 async def test_a_broken_file_holds_groups_and_calendars(tenant: Tenant, tmp_path: Path) -> None:
@@ -123,7 +142,7 @@ async def test_a_broken_file_holds_groups_and_calendars(tenant: Tenant, tmp_path
 
 
 async def test_sources_share_groups_but_not_their_names(tenant: Tenant, tmp_path: Path) -> None:
-    """A task may use another source's group; its source looks again when the group comes and goes."""
+    """A task may use another source's group, which stays until it is used no more, and can be taken up then."""
     from cron_observer.reconcile import Reconciler
     from cron_observer.settings import Settings, SourceSettings
 
@@ -137,35 +156,33 @@ async def test_sources_share_groups_but_not_their_names(tenant: Tenant, tmp_path
 
     async def settle() -> None:
         db.do("UPDATE sources SET next_poll_at = now() - interval '1 second' WHERE name = 'two'")
-        await reconciler.tick()
-        await reconciler.tick()
+        for _ in range(3):
+            await reconciler.tick()
+
+    def found() -> list[Any]:
+        return [row["code"] for row in db.rows("SELECT code FROM sync_findings ORDER BY code")]
 
     try:
+        (folders["two"] / "z.yaml").write_text(manifest("zeta"))
         await reconciler.tick()
-        assert db.value("SELECT count(*) FROM tasks") == 0
+        assert db.value("SELECT count(*) FROM tasks WHERE name = 'alpha'") == 0
         (folders["two"] / "g.yaml").write_text(group("night"))
         await settle()
-        assert db.rows("SELECT code FROM sync_findings") == []
-        assert db.value("SELECT sync FROM tasks") == "SYNCED"
+        assert found() == []
+        assert db.value("SELECT sync FROM tasks WHERE name = 'alpha'") == "SYNCED"
         (folders["two"] / "g.yaml").unlink()
         await settle()
-        assert db.value("SELECT sync FROM tasks") == "KEPT_LAST_GOOD"
-        assert [row["code"] for row in db.rows("SELECT code FROM sync_findings")] == ["CO1413"]
-        (folders["two"] / "g.yaml").write_text(group("night"))
-        await settle()
-        assert (db.value("SELECT sync FROM tasks"), db.rows("SELECT 1 FROM sync_findings")) == ("SYNCED", [])
+        assert (found(), db.value("SELECT sync FROM task_groups")) == (["CO1506"], "HELD")
         (folders["one"] / "g.yaml").write_text(group("night", "  maxParallel: 1\n"))
         db.do("UPDATE sources SET next_poll_at = now() - interval '1 second'")
         await reconciler.tick()
-        assert [row["code"] for row in db.rows("SELECT code FROM sync_findings")] == ["CO1502"]
+        assert found() == ["CO1502", "CO1506"]
         assert db.value("SELECT spec -> 'maxParallel' FROM task_groups") is None
-        db.do("UPDATE sources SET next_poll_at = now() - interval '1 second'")
-        assert await reconciler.tick() == {"one": "unchanged", "two": "unchanged"}
-        (folders["two"] / "g.yaml").unlink()
-        for _ in range(3):
+        (folders["one"] / "a.yaml").write_text(manifest("alpha"))
+        for _ in range(4):
             db.do("UPDATE sources SET next_poll_at = now() - interval '1 second'")
             await reconciler.tick()
-        assert db.rows("SELECT code FROM sync_findings") == []
+        assert found() == []
         assert db.value("SELECT spec -> 'maxParallel' FROM task_groups") == 1
     finally:
         await reconciler.close()

@@ -173,7 +173,7 @@ async def test_two_heirs_get_nothing(tenant: Tenant, tmp_path: Path) -> None:
 async def test_pushes_that_were_not_seen_do_not_matter(tenant: Tenant, tmp_path: Path) -> None:
     """Removing the old name in one push and adding the new one in another is a rename as well."""
     repository = Repository.make(tmp_path)
-    repository.push({"a.yaml": manifest("alpha", "* * * * *")})
+    repository.push({"a.yaml": manifest("alpha", "* * * * *"), "z.yaml": manifest("zeta")})
     async with following(tenant, repository.bare, tmp_path) as it:
         await it.reconciler.tick()
         uid = it.task("alpha")["task_uid"]
@@ -183,7 +183,7 @@ async def test_pushes_that_were_not_seen_do_not_matter(tenant: Tenant, tmp_path:
         await it.sync()
         after = it.task("beta")
         assert (after["task_uid"], after["generation"], after["removed_at"]) == (uid, 2, None)
-        assert (it.plan("beta")["active"], it.names("true")) == (True, ["beta"])
+        assert (it.plan("beta")["active"], it.names("true")) == (True, ["beta", "zeta"])
 
 
 async def test_a_new_name_that_is_broken_keeps_the_old_task(tenant: Tenant, tmp_path: Path) -> None:
