@@ -242,7 +242,7 @@ def definition(tenant: Tenant) -> list[dict[str, Any]]:
 
 
 async def test_no_write_route_forgets_the_owner(tenant: Tenant, owned: Owned) -> None:
-    """Every route of the app that writes, known or new, is refused for a manifest's task, or is known to be harmless."""
+    """Every route of the app that writes, also a new one, is refused for a manifest's task, or known to be harmless."""
     async with api(tenant) as it:
         assert it.app is not None
         routes = writes(it.app)
