@@ -12,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from cron_observer.store import live
 from cron_observer.store.engine import clock
+from cron_observer_api import metrics_sources
 from cron_observer_api.auth import principal_of
 from cron_observer_api.operation import declare
 
@@ -47,6 +48,12 @@ _hooks: Final = Counter(
     registry=PROCESS,
 )
 
+_refusals: Final = Counter(
+    "cron_observer_ownership_refusals",
+    "Writes of the API that were refused because a manifest owns what they would change.",
+    registry=PROCESS,
+)
+
 #: Methods that are counted by name; a made-up one must not make a new series.
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -56,6 +63,11 @@ def count_request(method: str, route: str | None, status: int, seconds: float) -
     known = route or "unmatched"
     _requests.labels(method if method in _METHODS else "other", known, str(status)).inc()
     _latency.labels(known).observe(seconds)
+
+
+def count_refusal() -> None:
+    """Count a write that a manifest stood against."""
+    _refusals.inc()
 
 
 def count_hook(provider: str, result: str) -> None:
@@ -95,15 +107,7 @@ class _Live:
             "cron_observer_executions_due_oldest_seconds", "How long the oldest of them has been due.", oldest
         )
         yield _single("cron_observer_executions_running", "Executions that run; counted up to 100,000.", counts.running)
-        yield _gauge(
-            "cron_observer_source_stale_seconds",
-            "Seconds since a source was last looked at with success.",
-            {name: (self._now - at).total_seconds() for name, at in counts.observed.items() if at is not None},
-            "source",
-        )
-        yield _gauge(
-            "cron_observer_source_findings", "What is wrong in the files of a source.", counts.findings, "source"
-        )
+        yield from metrics_sources.gauges(counts.sources, self._now)
 
 
 def _gauge(name: str, says: str, values: Mapping[str, float], label: str) -> GaugeMetricFamily:

@@ -175,7 +175,7 @@ class Application:
         error = None
         if made.refused:
             errors = sum(one.severity == "error" for several in told.values() for one, _ in several)
-            error = f"{errors:,} errors: nothing of the commit is applied (failure_policy = atomic)"
+            error = f"{errors:,} error{'' if errors == 1 else 's'}: nothing of the commit is applied (failure_policy = atomic)"
         await sync.end_run(
             conn,
             self.held,

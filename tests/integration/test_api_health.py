@@ -76,7 +76,9 @@ async def test_metrics_count_what_is_going_on(tenant: Tenant) -> None:
     assert found["cron_observer_executions_running", ()] == 0
     assert found["cron_observer_executions", (("status", "PENDING"),)] == 1
     assert found["cron_observer_executions", (("status", "SKIPPED"),)] == 1
-    assert found["cron_observer_source_findings", (("source", "main"),)] == 0
+    of_main = ("source", "main")
+    assert found["cron_observer_source_findings", (("severity", "error"), of_main)] == 0
+    assert found["cron_observer_source_behind", (of_main,)] == 0
     route = (("method", "GET"), ("route", "/api/v1/projects/{project}"), ("status", "200"))
     assert found["cron_observer_http_requests_total", route] >= 1
 

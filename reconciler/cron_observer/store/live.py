@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -57,24 +57,46 @@ _RUNNING: Final = text("""
     SELECT count(*) FROM (
         SELECT FROM executions AS e WHERE e.tenant_id = :tenant_id AND e.status = 'RUNNING' LIMIT :cap) AS looked_at""")
 
+#: With the last run of each that has ended. What a source counts is what its last pass found.
 _SOURCES: Final = text("""
-    SELECT s.name, s.observed_at,
-        (SELECT count(*) FROM sync_findings AS f
-         WHERE f.tenant_id = s.tenant_id AND f.source_id = s.source_id) AS findings
-    FROM sources AS s WHERE s.tenant_id = :tenant_id""")
+    SELECT s.name, s.observed_at, s.conditions, s.counts, s.failures, s.lease_epoch, s.suspended_at, s.suspended_until,
+        s.observed_commit IS DISTINCT FROM s.applied_commit AS behind, r.outcome, r.strategy, r.timings
+    FROM sources AS s
+    LEFT JOIN LATERAL (
+        SELECT last.outcome, last.strategy, last.timings FROM sync_runs AS last
+        WHERE last.tenant_id = s.tenant_id AND last.source_id = s.source_id AND last.outcome <> 'running'
+        ORDER BY last.run_id DESC LIMIT 1) AS r ON true
+    WHERE s.tenant_id = :tenant_id ORDER BY s.name""")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceCounts:
+    """How one source stands."""
+
+    name: str
+    observed_at: datetime | None
+    conditions: Mapping[str, Any]
+    counts: Mapping[str, int]
+    failures: int  #: looks in a row that failed
+    lease_epoch: int
+    suspended_at: datetime | None
+    suspended_until: datetime | None
+    behind: bool  #: what was seen last is not what is in force
+    outcome: str | None  #: of the last run that has ended, with how it compared and what its steps took
+    strategy: str | None
+    timings: Mapping[str, float] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """What one scrape found. Sources are keyed by name; `observed` is None for one never seen."""
+    """What one scrape found."""
 
     by_status: Mapping[str, int]
     by_outcome: Mapping[tuple[str, str], int]  #: (status, reason or "") of the slots of the last hour
     due: int
     oldest_due: datetime | None
     running: int
-    observed: Mapping[str, datetime | None]
-    findings: Mapping[str, int]
+    sources: Sequence[SourceCounts]
 
 
 async def counts(conn: AsyncConnection, tenant_id: UUID, now: datetime) -> Counts:
@@ -89,15 +111,14 @@ async def counts(conn: AsyncConnection, tenant_id: UUID, now: datetime) -> Count
     by_outcome = await _by_outcome(conn, values, now)
     due = (await conn.execute(_DUE, values)).one()
     running: int = (await conn.execute(_RUNNING, values)).scalar_one()
-    sources = (await conn.execute(_SOURCES, {"tenant_id": tenant_id})).all()
+    sources = (await conn.execute(_SOURCES, {"tenant_id": tenant_id})).mappings().all()
     return Counts(
         by_status=by_status,
         by_outcome=by_outcome,
         due=due.n,
         oldest_due=due.oldest,
         running=running,
-        observed={row.name: row.observed_at for row in sources},
-        findings={row.name: row.findings for row in sources},
+        sources=[SourceCounts(**row) for row in sources],
     )
 
 

@@ -150,9 +150,9 @@ _WAITS: Final = text("""
 _FORGET_RUNS: Final = text("""
     DELETE FROM sync_runs
     WHERE tenant_id = :tenant_id AND source_id = :source_id AND started_at < :before
-      AND run_id < (SELECT min(newest.run_id) FROM (
+      AND run_id <= (
           SELECT r.run_id FROM sync_runs AS r WHERE r.tenant_id = :tenant_id AND r.source_id = :source_id
-          ORDER BY r.run_id DESC LIMIT :keep) AS newest)""")
+          ORDER BY r.run_id DESC OFFSET :keep LIMIT 1)""")
 
 _FORGET_DELIVERIES: Final = text("""
     DELETE FROM hook_deliveries WHERE tenant_id = :tenant_id AND source_id = :source_id AND received_at < :before""")
