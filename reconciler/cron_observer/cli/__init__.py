@@ -58,6 +58,7 @@ _COMMANDS: Final = (
     ("serve", "Run one or more roles against a database of yours"),
     ("validate", "Check manifests offline: every finding with file, line and column"),
     ("plan", "Say what a change of manifests will do, and which fires it moves"),
+    ("render", "Show tasks with their defaults, and where each value comes from"),
     ("explain", "Say when a schedule fires, and why"),
     ("init", "Begin a folder of manifests: a first task, and checks for the forge"),
     ("import", "Write manifests from crontabs and Kubernetes CronJobs"),

@@ -82,7 +82,7 @@ def validate_paths(
     """
 
     report = Report()
-    run = _Run(report, now)
+    run = Run(report, now)
     for path in paths:
         run.take(path)
     for name, data in texts:
@@ -114,7 +114,7 @@ def _kind(one: TaskDefinition | Definition) -> str:
     return one.kind if isinstance(one, Definition) else "Task"
 
 
-class _Run:
+class Run:
     """The files of one run, as far as comparing them needs."""
 
     def __init__(self, report: Report, now: datetime | None) -> None:
@@ -127,6 +127,7 @@ class _Run:
         self.paths: dict[str, None] = {}
         self.texts: dict[str, bytes] = {}
         self.contexts: dict[Path, Context] = {}
+        self.places: dict[str, tuple[str, Context]] = {}  # path from the root, and what a file is read with
 
     def take(self, path: Path) -> None:
         """Read a file, or every manifest below a folder."""
@@ -195,6 +196,7 @@ class _Run:
 
     def _judge(self, name: str, data: bytes, below: str, context: Context) -> None:
         seen = inspect(name, data, context=context, below=below, each=True)
+        self.places[name] = below, context
         report, parsed = self.report, seen.parsed
         report.documents += parsed.documents
         report.findings += parsed.findings
