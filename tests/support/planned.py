@@ -59,7 +59,7 @@ def row(name: str = "alpha", path: str | None = "a.yaml", **fields: Any) -> Actu
     return Actual(**(values | fields))
 
 
-def other_row(kind: str, name: str, path: str, **fields: Any) -> Actual:
+def other_row(kind: str, name: str, path: str | None, **fields: Any) -> Actual:
     """Make a row as the apply of `other` left it."""
     spec = {GROUP: NIGHT, CALENDAR: WEEKEND}.get(kind, {"spec": {}})
     more: dict[str, Any] = {"kind": kind, "seed": None, "spec": spec, "spec_hash": spec_hash(spec, {}, {})}

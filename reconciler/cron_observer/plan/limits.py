@@ -18,9 +18,9 @@ def within_limit(actions: Sequence[Action], scene: Scene) -> list[Action]:
     limit = scene.terms.limit
     if limit is None:
         return list(actions)
-    left = scene.terms.task_count - sum(1 for one in actions if one.kind == TASK and one.step is Step.REMOVE)
-    left += sum(1 for one in actions if one.step is Step.RENAME and one.actual is not None and one.actual.removed)
-    coming = [one for one in actions if one.kind == TASK and one.step in _COMING]
+    tasks = [one for one in actions if one.kind == TASK]
+    left = scene.terms.task_count - sum(1 for one in tasks if one.step is Step.REMOVE)
+    coming = [one for one in tasks if _comes(one)]
     refused = sorted(coming, key=_place)[max(0, limit - left) :]
     for action in refused:
         assert action.declared is not None  # noqa: S101  it would be applied
@@ -28,7 +28,14 @@ def within_limit(actions: Sequence[Action], scene: Scene) -> list[Action]:
         hint = "remove others first, or raise the limit"
         scene.findings.add(action.declared, TOO_MANY_TASKS, message, hint)
     names = {action.name for action in refused}
-    return [one for one in actions if not (one.kind == TASK and one.step in _COMING and one.name in names)]
+    return [one for one in actions if not (one.name in names and one.kind == TASK and _comes(one))]
+
+
+def _comes(action: Action) -> bool:
+    """Tell whether the source has a task more by an action."""
+    if action.step is Step.RENAME:
+        return action.actual is not None and action.actual.removed
+    return action.step in _COMING
 
 
 def _place(action: Action) -> tuple[str, int]:
