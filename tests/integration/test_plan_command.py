@@ -1,4 +1,4 @@
-"""`cron-observer plan --base` in real repositories: what it tells, what it costs, and that it changes nothing."""
+"""`cron-observer plan --base` in real repositories: what it tells, what it compares, and that it changes nothing."""
 
 from __future__ import annotations
 
@@ -7,18 +7,12 @@ import json
 import re
 import time
 from pathlib import Path
-from typing import Any
 
-import click
 import pytest
-from click.testing import CliRunner, Result
 
-from cron_observer.cli.plan import plan
-from cron_observer.markdown import MOST_BYTES
 from cron_observer.review.as_json import FORMAT_VERSION
 from support.repositories import Repository, git, manifest
-
-HEAD = "apiVersion: cron-observer/v1\n"
+from support.reviews import document, look, run, task, told
 
 
 @pytest.fixture
@@ -28,36 +22,6 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     monkeypatch.chdir(made.work)
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     return made
-
-
-def run(*arguments: str) -> Result:
-    """Run the command in this process."""
-    return CliRunner().invoke(plan, list(arguments), catch_exceptions=False)
-
-
-def look(*arguments: str, base: str = "HEAD") -> dict[str, Any]:
-    """Return what the command prints as JSON."""
-    result = run("--base", base, "--format", "json", *arguments)
-    assert result.exit_code in (0, 1), result.output
-    found: dict[str, Any] = json.loads(result.output)
-    return found
-
-
-def told(found: dict[str, Any]) -> dict[str, str]:
-    """Return what is done about each name."""
-    return {f"{one['kind']} {one['name']}": one["action"] for one in found["actions"]}
-
-
-def document(kind: str, name: str, spec: str) -> str:
-    """Write a manifest of another kind; `spec` is flow style."""
-    return f"{HEAD}kind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n"
-
-
-def task(name: str, **spec: str) -> str:
-    """Write a task on one calendar and group, or whatever `spec` says of its schedule and itself."""
-    schedule = spec.pop("schedule", '{cron: "0 4 * * *"}')
-    extra = "".join(f"  {key}: {value}\n" for key, value in spec.items())
-    return f"{HEAD}kind: Task\nmetadata: {{name: {name}}}\nspec:\n{extra}  schedule: {schedule}\n"
 
 
 # -- what it tells -------------------------------------------------------------------------------------------
@@ -366,110 +330,3 @@ def test_shallow_clones_are_compared_with_the_base_itself(
     assert run("--base", base).exit_code == 64
     git(tmp_path / "shallow", "fetch", "--quiet", "--depth=1", "origin", base)
     assert told(look(base=base)) == {"Task a": "update"}
-
-
-# -- how it ends ---------------------------------------------------------------------------------------------
-
-
-def test_exit_codes(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """0 and, if asked, 2 for changes; 1 for errors only; 64 for wrong calls, in a group as well."""
-    repository.commit({"a.yaml": manifest("a")})
-    assert run("--base", "HEAD", "--detailed-exitcode").exit_code == 0
-    repository.write({"b.yaml": manifest("b")})
-    assert run("--base", "HEAD").exit_code == 0
-    assert run("--base", "HEAD", "--detailed-exitcode").exit_code == 2
-    repository.write({"c.yaml": manifest("c", retry="1")})
-    assert run("--base", "HEAD", "--detailed-exitcode").exit_code == 1
-    for wrong in ([], ["--base", "nope"], ["--base", "--all"], ["--base", "HEAD", "--days", "0"]):
-        assert run(*wrong).exit_code == 64
-        assert CliRunner().invoke(click.Group(commands=[plan]), ["plan", *wrong]).exit_code == 64
-    monkeypatch.chdir(tmp_path)
-    assert run("--base", "HEAD").exit_code == 64
-    assert "is not inside a Git repository" in run("--base", "HEAD").output
-
-
-def test_a_held_removal_is_no_change(repository: Repository) -> None:
-    """An apply would leave everything as it is."""
-    repository.commit({"a.yaml": manifest("a"), "b.yaml": task("b", lifecycle="{prune: confirm}")})
-    repository.write({"b.yaml": None})
-    assert run("--base", "HEAD", "--detailed-exitcode").exit_code == 0
-
-
-# -- forms ---------------------------------------------------------------------------------------------------
-
-
-def test_text_is_for_people(repository: Repository) -> None:
-    """A line a name, its values old to new, what its fires do, and totals."""
-    repository.commit({"a.yaml": manifest("a")})
-    repository.write({"a.yaml": manifest("a", "0 5 * * *"), "b.yaml": manifest("b", "0 0 * * *")})
-    lines = run("--base", "HEAD").output.splitlines()
-    assert re.fullmatch(r"[0-9a-f]{12} -> the work tree: 2 files changed", lines[0])
-    assert lines[1] == "  ~ Task a  a.yaml:4"
-    assert lines[2] == '      /spec/schedule/cron: "0 4 * * *" -> "0 5 * * *"'
-    assert re.fullmatch(r"      moves \d.* in the next 7 days; first change: .*; next fire: .* -> .*", lines[3])
-    assert lines[4] == "  + Task b  b.yaml:4"
-    assert lines[6].startswith("Plan: 1 to create, 1 to update; fires: moves ")
-
-
-def test_markdown_is_one_comment(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It begins with its mark, stays below 60 KB, and nothing in manifests is read as Markdown or a mention."""
-    repository.commit({"a.yaml": manifest("a")})
-    many = {f"t/{number:04}.yaml": manifest(f"task-{number:04}") for number in range(900)}
-    evil = task("evil", payload='{note: "`@everyone` **x** <img src=x> #1 | a\\nb"}')
-    repository.write({"a.yaml": task("a", payload='{note: "`@team` <b>"}'), "evil.yaml": evil, **many})
-    page = repository.work.parent / "page.md"
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
-    text = run("--base", "HEAD", "--format", "markdown").output
-    assert text.startswith("<!-- cron-observer plan -->\n")
-    assert len(text.encode()) <= MOST_BYTES
-    assert re.search(r"… and \d+ more entries", text)
-    plain = re.sub(r"(`+)(?!`).+?(?<!`)\1(?!`)", "", text)
-    assert "@" not in plain
-    assert "<" not in plain.removeprefix("<!-- cron-observer plan -->")
-    run("--base", "HEAD", "--format", "github")
-    assert page.read_text() == text
-
-
-def test_every_form_goes_into_files_too(repository: Repository) -> None:
-    """The review and its findings, several at once; the terminal gets text."""
-    repository.commit({"a.yaml": manifest("a")})
-    repository.write({"a.yaml": manifest("a", retry="1")})
-    result = run("--base", "HEAD", "--format", "json", "-o", "../plan.json", "--sarif", "../s", "--junit", "../j")
-    assert "error[CO1301]" in result.output
-    assert "Plan: 1 kept" in result.output
-    above = repository.work.parent
-    assert json.loads((above / "plan.json").read_text())["counts"] == {"keep": 1}
-    assert json.loads((above / "s").read_text())["runs"][0]["results"][0]["ruleId"] == "CO1301"
-    assert "<testsuites" in (above / "j").read_text()
-    for form in ("text", "markdown", "sarif", "junit", "gitlab"):
-        run("--base", "HEAD", "--format", form, "-o", f"../{form}")
-        assert "CO1301" in (above / form).read_text()
-
-
-def test_nothing_writes_to_the_terminal(repository: Repository) -> None:
-    """Control characters of names and values are escaped; a value that looks like a secret is not shown."""
-    repository.commit({"a.yaml": task("a", payload='{note: "x"}')})
-    repository.write({"a.yaml": task("a", payload='{note: "\\t\\u202e"}'), "b\x1b[31m.yaml": manifest("b")})
-    for form in ("text", "json", "markdown", "github"):
-        output = run("--base", "HEAD", "--format", form).output
-        assert "\x1b" not in output
-        assert "\u202e" not in output
-
-
-# -- cost ----------------------------------------------------------------------------------------------------
-
-
-def test_what_does_not_change_costs_little(repository: Repository) -> None:
-    """Of 3,000 manifests one changes: only that one is parsed, so that it takes a small part of parsing them all."""
-    from cron_observer.manifest import parse
-
-    files = {f"t{number % 50}/task-{number:05}.yaml": manifest(f"task-{number:05}") for number in range(3000)}
-    repository.commit(files)
-    repository.write({"t1/task-00001.yaml": manifest("task-00001", "5 4 * * *")})
-    began = time.perf_counter()
-    for path, text in files.items():
-        parse(path, text.encode())
-    parsing = time.perf_counter() - began
-    began = time.perf_counter()
-    assert told(look()) == {"Task task-00001": "update"}
-    assert time.perf_counter() - began < max(parsing, 2.0)

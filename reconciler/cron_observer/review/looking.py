@@ -192,6 +192,8 @@ class _Look:
         left = MOST_FIRES
         for name in sorted(tasks):
             change = changes.get(name)
+            if change is None and self._same(name):
+                continue
             old = before.of(change.was if change and change.was else name)
             new = after.of(name)
             if old == new or left <= 0:
@@ -205,6 +207,11 @@ class _Look:
                 found += [self._warn(name, rule, text) for rule, text in said if text]
         found += [self._warn(name, CROWD, text) for name, text in crowds(diffs)]
         return diffs, found
+
+    def _same(self, name: str) -> bool:
+        """Tell whether a task and all that it refers to are what they were."""
+        old, new = self.before.declared.get((TASK, name)), self.after.declared[TASK, name]
+        return old is new and not any(self._differs((one.kind, one.name)) for one in references(new.spec))
 
     def _warn(self, name: str, rule: Any, text: str) -> Finding:
         task = self.after.declared[TASK, name]
