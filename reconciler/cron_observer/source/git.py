@@ -89,6 +89,7 @@ class GitSource:
         try:
             self._fetch(target.id, wanted)
         except SourceError as error:
+            self._drop_parts()
             if error.reason == "TooLarge":
                 self._too_large = target.id, error
             raise
@@ -109,9 +110,6 @@ class GitSource:
                 self._make(commit, wanted)
             except GitFailed as again:
                 raise unexplained(again) from None
-        except SourceError:
-            self._drop_parts()
-            raise
 
     def _make(self, commit: str, wanted: str) -> None:
         """Make the mirror beside its place and move it there when it is whole."""
