@@ -10,6 +10,8 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final
 
+import msgspec
+
 from cron_observer import errors
 from cron_observer.manifest import calendar, policies, rules
 from cron_observer.manifest.scalars import looks_secret, may_look_secret
@@ -205,7 +207,7 @@ def _ask(spec: ScheduleSpec) -> tuple[str, str, str, str | None] | None:
 def secrets(document: Mapping[str, Any]) -> Iterator[Fault]:
     """Yield what in a document may be a secret."""
     hint = "keep the secret where the task runs and name it here; take this one out of use, Git remembers it"
-    for path, value in walk(document):
+    for path, value in walk(document) if _suspicious(document) else ():
         if not isinstance(value, str):
             continue
         if looks_secret(value):
@@ -216,6 +218,15 @@ def secrets(document: Mapping[str, Any]) -> Iterator[Fault]:
 
 #: Each key that names a secret holds one of these, in lower case.
 _SECRET_WORDS: Final = (b"pass", b"pwd", b"secret", b"token", b"key", b"credential")
+
+
+def _suspicious(document: Mapping[str, Any]) -> bool:
+    """Tell whether a document is worth a look at each of its texts."""
+    try:
+        json = msgspec.json.encode(document)
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
+        return True
+    return may_hold_secret(json, json)
 
 
 def may_hold_secret(json: bytes, payload: bytes) -> bool:
@@ -239,7 +250,7 @@ _PAYLOADS: Final[tuple[tuple[str | None, ...], ...]] = (
 
 def _in_payload(path: Path) -> bool:
     """Tell whether a value belongs to a payload."""
-    return any(
+    return "payload" in path and any(
         len(path) >= len(at) and all(part in (None, here) for part, here in zip(at, path, strict=False))
         for at in _PAYLOADS
     )

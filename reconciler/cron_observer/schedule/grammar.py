@@ -116,6 +116,7 @@ class _Reading:
             self.plain.append(text)
 
 
+@lru_cache(maxsize=4096)  # thousands of tasks share few expressions
 def parse(text: str, seed: str | None) -> Cron:
     """Understand `text`, or raise `ScheduleError` (without a pointer). `seed` resolves ``H``."""
     parts = split(text)
