@@ -114,15 +114,16 @@ def _task_bodies() -> dict[str, Any]:
     """Return the bodies of task writes: the fields of the published schema's `spec`, with `name` and `labels`."""
     manifest = schema("task")["properties"]
     names, spec = manifest["metadata"]["properties"], manifest["spec"]
+    fields = {name: field for name, field in spec["properties"].items() if name != "environments"}
     beside = {"name": names["name"], "labels": names["labels"]}
     return {
-        "TaskBody": spec | {"title": "TaskBody", "properties": beside | spec["properties"], "examples": []},
+        "TaskBody": spec | {"title": "TaskBody", "properties": beside | fields, "examples": []},
         "TaskPatch": {
             "title": "TaskPatch",
             "description": "A JSON merge patch (RFC 7396): null removes a field.",
             "type": "object",
             "additionalProperties": False,
-            "properties": {name: {} for name in [*beside, *spec["properties"]]},
+            "properties": {name: {} for name in [*beside, *fields]},
         },
     }
 

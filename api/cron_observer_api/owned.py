@@ -137,4 +137,5 @@ def _patch(place: OwnerLocation, found: list[tuple[str, Any, Any]], wanted: Want
     if wanted is None:
         return patch_of(place.text or "", place.path, place.document, delete=True)
     asked = [(pointer, requested) for pointer, _, requested in found]
-    return patch_of(place.text or "", place.path, place.document, changes=asked, requested=wanted.body)
+    text, body = place.text or "", wanted.body
+    return patch_of(text, place.path, place.document, changes=asked, requested=body, context=place.context)

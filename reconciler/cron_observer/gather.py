@@ -145,7 +145,8 @@ async def gather(
     blobs = {path: row.blob for path, row in known.items()} if since is None else None
     changes = await in_thread(source.changes, target, since, blobs)
     async with database.transaction([held.tenant_id]) as conn:
-        context = Context(environment=source.spec.environment, layers=await layers.in_force(conn, held))
+        in_force = await layers.in_force(conn, held.tenant_id, held.source_id, held.project_id)
+        context = Context(environment=source.spec.environment, layers=in_force)
         again = {*also, *await _naming(conn, held, changes)}
         known |= await sync.files(conn, held, sorted(again - known.keys()))
     entries, commits = await in_thread(

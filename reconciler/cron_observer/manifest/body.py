@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cron_observer.manifest import values
+from cron_observer.manifest import rules, values
 from cron_observer.manifest.document import examine
 from cron_observer.manifest.files import DOCS_URL, limited
 from cron_observer.manifest.nodes import pointer
@@ -29,11 +29,20 @@ def parse_spec(name: str, spec: dict[str, Any], labels: dict[str, str]) -> tuple
         "spec": spec,
     }
     # A value beyond the limits is not looked at further: the walk of the other rules counts on them.
-    faults = values.limits(document) or examine(document)
+    faults = values.limits(document) or [*examine(document), *_foreign(spec)]
     findings = limited("", [_finding(fault, name) for fault in faults])
     if any(one.severity is Severity.ERROR for one in findings):
         return spec, findings
     return effective(spec), findings
+
+
+def _foreign(spec: Mapping[str, Any]) -> list[Fault]:
+    """Return what only a manifest can have: a task of the API is what it is in every environment."""
+    if "environments" not in spec:
+        return []
+    message = 'unknown field "environments"'
+    hint = "only manifests have it: write what the task is to be"
+    return [Fault(rules.UNKNOWN_FIELD, ("spec", "environments"), message, hint, on_key=True, within=("spec",))]
 
 
 def _finding(fault: Fault, name: str) -> Finding:

@@ -11,16 +11,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from cron_observer import errors
-from cron_observer.manifest import render
+from cron_observer.manifest import render, rules
 from cron_observer.manifest.body import ABSENT, same
 from cron_observer.manifest.diff import unified
+from cron_observer.manifest.document import NOTHING
 from cron_observer.manifest.edit import CannotEdit, Editor
 from cron_observer.manifest.loader import load
 from cron_observer.manifest.nodes import Document, Node, Stream, find, parts, pointer
-from cron_observer.manifest.schemas import effective
-from cron_observer.model import API_VERSION, Severity
+from cron_observer.manifest.overrides import meaning, overriding
+from cron_observer.model import API_VERSION, Context, Severity
 
 Change = tuple[str, Any]
+
+#: The path of a file in its source, and what it is read with.
+_Place = tuple[str, Context]
 
 _CATCHUP_POLICY: Final = ("spec", "catchup", "policy")
 _CATCHUP_WINDOW: Final = ("spec", "catchup", "window")
@@ -36,6 +40,7 @@ def patch(
     delete: bool = False,
     requested: Mapping[str, Any] | None = None,
     mode: str = "100644",
+    context: Context = NOTHING,
 ) -> str:
     """Return the unified diff of a manifest's text that makes `changes`, as ``git apply`` takes it.
 
@@ -45,12 +50,14 @@ def patch(
 
     `requested` is the whole body that was refused, with its `name`. It is needed only where the text cannot
     be read or no longer holds that task: the document is then found by this name, or written from it.
+    `context` is what the file is read with: a value that a layer gives is overridden in the spec, one that the
+    environment's patch gives is changed there.
     Raises `ValueError` when the text has no such document to change and `requested` is not given, `InvalidSpec`
     when a change holds what no manifest can hold. Nothing to change or to remove gives an empty diff.
     """
     if delete:
         return unified(path, text, _removed(text, document, requested), mode=mode)
-    return unified(path, text, _changed(text, document, changes, requested), mode=mode)
+    return unified(path, text, _changed(text, document, changes, requested, (path, context)), mode=mode)
 
 
 # -- removing ---------------------------------------------------------------------------------------------
@@ -80,14 +87,16 @@ def _removed(text: str, index: int, requested: Mapping[str, Any] | None) -> str 
 # -- changing ---------------------------------------------------------------------------------------------
 
 
-def _changed(text: str, index: int, changes: Sequence[Change], requested: Mapping[str, Any] | None) -> str:
+def _changed(
+    text: str, index: int, changes: Sequence[Change], requested: Mapping[str, Any] | None, place: _Place
+) -> str:
     stream = _load(text)
     target = _target(stream, index, requested)
     if target is None or target.root is None or not target.readable or not isinstance(target.root.value, dict):
         if requested is None:
             raise ValueError(f"document {index} cannot be read, and what it should hold was not given")
-        return _written(text, stream, target, requested)
-    wanted = _wanted(target.root.value, changes)
+        return _written(text, stream, target, requested, place)
+    wanted = _wanted(target.root.value, changes, place)
     if same(wanted, target.root.value):
         return text
     others = [other for other in stream.documents if other is not target]
@@ -98,7 +107,7 @@ def _changed(text: str, index: int, changes: Sequence[Change], requested: Mappin
         except CannotEdit:
             continue
         read = _load(result)
-        if len(read.documents) == len(stream.documents) and _holds(read.documents[target.index], wanted):
+        if len(read.documents) == len(stream.documents) and _holds(read.documents[target.index], wanted, place):
             del read.documents[target.index]
             if _same_documents(read, others):
                 return text[:offset] + result
@@ -114,6 +123,8 @@ def _load(text: str) -> Stream:
 def _target(stream: Stream, index: int, requested: Mapping[str, Any] | None) -> Document | None:
     """Return the document at `index`, or where the file has moved on, the one of the requested name."""
     found = stream.documents[index] if index < len(stream.documents) else None
+    if found is not None and any(problem.rule is rules.DIRECTIVE for problem in found.problems):
+        found = None  # whatever is written into it is refused for the line above it
     name = (requested or {}).get("name")
     if name is None or (found is not None and _name(found) in (name, None)):
         return found
@@ -189,9 +200,9 @@ def _anew(text: str, target: Document, value: Mapping[str, Any]) -> str:
     return before + body + text[target.end :]
 
 
-def _written(text: str, stream: Stream, target: Document | None, requested: Mapping[str, Any]) -> str:
+def _written(text: str, stream: Stream, target: Document | None, requested: Mapping[str, Any], place: _Place) -> str:
     """Return the text with the document of a task written from what was requested of it."""
-    value = _document(requested)
+    value = _document(requested, place)
     if target is not None:
         offset = len(text) - len(stream.text)
         return text[:offset] + _anew(stream.text, target, value)
@@ -201,38 +212,39 @@ def _written(text: str, stream: Stream, target: Document | None, requested: Mapp
     return text + gap + newline.join(lines) + newline
 
 
-def _document(requested: Mapping[str, Any]) -> dict[str, Any]:
+def _document(requested: Mapping[str, Any], place: _Place) -> dict[str, Any]:
     """Make the shortest document that means a body of the API."""
     metadata = {key: requested[key] for key in _METADATA if requested.get(key)}
     spec = copy.deepcopy({key: value for key, value in requested.items() if key not in _METADATA})
     document = {"apiVersion": API_VERSION, "kind": "Task", "metadata": metadata, "spec": spec}
     for path in list(render.leaves(spec)):
         if path[0] != "payload" or path == ("payload",):
-            document = _without_needless(document, ("spec", *path))
+            document = _without_needless(document, ("spec", *path), place)
     return document
 
 
 # -- what is wanted ---------------------------------------------------------------------------------------
 
 
-def _wanted(old: dict[str, Any], changes: Sequence[Change]) -> dict[str, Any]:
+def _wanted(old: dict[str, Any], changes: Sequence[Change], place: _Place) -> dict[str, Any]:
     """Apply changes to the value of a document, and leave out what would say nothing."""
     paths = [(_path(name), value) for name, value in changes]
     named = dict(paths)
     if named.get(_CATCHUP_POLICY) == "all" and not named.keys() & {_CATCHUP_POLICY[:2], _CATCHUP_WINDOW}:
         # The default of the window depends on the policy: what was meant so far is written out.
-        window = _get(effective(old.get("spec") or {}), _CATCHUP_WINDOW[1:])
+        window = _get(meaning(old, *place)["spec"], _CATCHUP_WINDOW[1:])
         paths += [] if window is ABSENT else [(_CATCHUP_WINDOW, window)]
+    paths = overriding(old, paths, *place)
     wanted: dict[str, Any] = copy.deepcopy(old)
     for path, value in paths:
         _set(wanted, path, value)
     for path, value in paths:
         if value is not ABSENT and _get(old, path) is ABSENT:
-            wanted = _without_needless(wanted, path)
+            wanted = _without_needless(wanted, path, place)
         for length in range(len(path) - 1, 1, -1):  # mappings that a removal has left empty
             parent = path[:length]
             if _get(wanted, parent) == {} and not same(_get(old, parent), {}):
-                wanted = _without_needless(wanted, parent)
+                wanted = _without_needless(wanted, parent, place)
     return wanted
 
 
@@ -243,7 +255,7 @@ def _path(name: str) -> tuple[str, ...]:
     return ("metadata", *path) if path[0] in _METADATA else ("spec", *path)
 
 
-def _without_needless(document: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+def _without_needless(document: dict[str, Any], path: tuple[str, ...], place: _Place) -> dict[str, Any]:
     """Return the document without a field that changes nothing, or as it is."""
     if _get(document, path) is ABSENT:
         return document
@@ -252,15 +264,7 @@ def _without_needless(document: dict[str, Any], path: tuple[str, ...]) -> dict[s
     parent = path[:-1]
     if len(parent) > 1 and _get(shorter, parent) == {}:
         _set(shorter, parent, ABSENT)
-    return shorter if same(_meaning(shorter), _meaning(document)) else document
-
-
-def _meaning(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a document means whichever way it is written."""
-    metadata = document.get("metadata") or {}
-    spec = document.get("spec") or {}
-    labels = {key: metadata.get(key) or {} for key in ("labels", "annotations")}
-    return {**document, "metadata": {**metadata, **labels}, "spec": effective(spec)}
+    return shorter if same(meaning(shorter, *place), meaning(document, *place)) else document
 
 
 def _get(value: Any, path: tuple[str, ...]) -> Any:
@@ -298,11 +302,13 @@ def _set(value: dict[str, Any], path: tuple[str, ...], new: Any) -> None:
 # -- reading back -----------------------------------------------------------------------------------------
 
 
-def _holds(document: Document, wanted: dict[str, Any]) -> bool:
+def _holds(document: Document, wanted: dict[str, Any], place: _Place) -> bool:
     """Tell whether a document was read without fault and means what is wanted."""
     sound = not any(problem.rule.severity is Severity.ERROR for problem in document.problems)
     root = document.root
-    return sound and document.readable and root is not None and same(_meaning(root.value), _meaning(wanted))
+    if not sound or not document.readable or root is None:
+        return False
+    return same(meaning(root.value, *place), meaning(wanted, *place))
 
 
 def _same_documents(stream: Stream, others: Sequence[Document]) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -50,9 +51,9 @@ async def dependants(conn: AsyncConnection, held: Lease, folders: Collection[str
     return {row["path"]: FileRow(**row) for row in (await conn.execute(_BELOW, values)).mappings()}
 
 
-async def in_force(conn: AsyncConnection, held: Lease) -> tuple[Definition, ...]:
-    """Return the layers of the source itself that hold now: what its documents are read with."""
-    values = {"tenant_id": held.tenant_id, "source_id": held.source_id, "project_id": held.project_id}
+async def in_force(conn: AsyncConnection, tenant_id: UUID, source_id: UUID, project_id: UUID) -> tuple[Definition, ...]:
+    """Return the layers of a source itself that hold now: what its documents are read with."""
+    values = {"tenant_id": tenant_id, "source_id": source_id, "project_id": project_id}
     return tuple(Definition(**row) for row in (await conn.execute(_IN_FORCE, values)).mappings())
 
 

@@ -19,9 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.errors import Conflict, InvalidSpec, ManifestOwned, NameTaken, NotFound
 from cron_observer.manifest.files import DOCS_URL
+from cron_observer.model import Context
 from cron_observer.plan import spec_hash, unknown
 from cron_observer.schedule import new_id
 from cron_observer.store import bindings, task_writes, wakeups
+from cron_observer.store.layers import in_force
 from cron_observer.store.links import line_link, public_url
 
 _COLUMNS: Final = """t.task_uid, t.project_id, t.name, t.seed, t.owner, t.spec, t.labels, t.annotations, t.generation,
@@ -56,8 +58,8 @@ _PURGE: Final = text("""
       AND deleting_at IS NULL AND deleted_at IS NULL""")
 
 _OWNER_LOCATION: Final = text("""
-    SELECT s.name AS source, s.url, s.ref, t.path, t.line, t.document, t.commit, t.author, f.good_text AS text,
-        f.good_commit AS text_commit
+    SELECT s.source_id, s.environment, t.project_id, s.name AS source, s.url, s.ref, t.path, t.line, t.document,
+        t.commit, t.author, f.good_text AS text, f.good_commit AS text_commit
     FROM tasks AS t
     JOIN sources AS s ON s.tenant_id = t.tenant_id AND s.source_id = t.source_id
     LEFT JOIN manifest_files AS f ON f.tenant_id = t.tenant_id AND f.source_id = t.source_id AND f.path = t.path
@@ -103,6 +105,7 @@ class OwnerLocation:
     text: str | None
     text_commit: str | None
     url: str | None
+    context: Context  #: what the file is read with
 
 
 async def get_by_name(conn: AsyncConnection, tenant_id: UUID, project_id: UUID, name: str) -> TaskRow | None:
@@ -274,6 +277,8 @@ async def owner_location(conn: AsyncConnection, tenant_id: UUID, task_uid: UUID)
     if row is None:
         return None
     found = dict(row)
+    layers = await in_force(conn, tenant_id, found.pop("source_id"), found.pop("project_id"))
+    context = Context(environment=found.pop("environment"), layers=layers)
     url = found.pop("url")
     link = line_link(url, row["commit"], row["path"], row["line"])
-    return OwnerLocation(**found, repository=public_url(url), url=link)
+    return OwnerLocation(**found, repository=public_url(url), url=link, context=context)
