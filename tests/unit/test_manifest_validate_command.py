@@ -96,6 +96,20 @@ def test_warnings_fail_only_a_strict_check(tree: Path) -> None:
     assert run("--strict").exit_code == 1
 
 
+def test_tasks_are_judged_in_their_environments(tree: Path) -> None:
+    """A patch that breaks a task is an error there, and without a choice; in another environment it is none."""
+    (tree / "a.yaml").write_text(task(SCHEDULE + "  environments: {production: {timeout: soon}}\n"))
+    patch = "  schedule: {cron: null}\n"
+    (tree / "b.yaml").write_text(
+        task('  schedule: {cron: "0 4 * * *"}\n  environments:\n    staging:\n    ' + patch, "b")
+    )
+
+    assert run("b.yaml", "--environment", "production").exit_code == 0
+    assert run("b.yaml", "--environment", "staging").exit_code == 1
+    assert run("b.yaml").exit_code == 1
+    assert "CO1308" in run("a.yaml").output
+
+
 @pytest.mark.parametrize("arguments", [["nope"], ["--nope"], ["--format", "xml"]])
 def test_a_wrong_call_ends_with_64(tree: Path, arguments: list[str]) -> None:
     """Paths that are not there and unknown options are errors of usage, in a group as well."""

@@ -21,8 +21,11 @@ from cron_observer.model import Severity
 @click.argument("paths", nargs=-1, type=click.Path(path_type=str))
 @output_options()
 @click.option("--strict", is_flag=True, help="Let warnings fail the check too.")
+@click.option("--environment", metavar="NAME", help="Judge tasks as in this environment. Default: each that they name.")
 @click.pass_context
-def validate(context: click.Context, /, paths: tuple[str, ...], strict: bool, **outputs: Any) -> None:
+def validate(
+    context: click.Context, /, paths: tuple[str, ...], strict: bool, environment: str | None, **outputs: Any
+) -> None:
     """Check manifests offline, without a database and without credentials.
 
     PATHS are files and folders; `-` reads one manifest from standard input. Without PATHS the current
@@ -38,7 +41,7 @@ def validate(context: click.Context, /, paths: tuple[str, ...], strict: bool, **
     if missing:
         raise UsageError(f"There is no file or folder {click.format_filename(missing[0])!r}.", context)
     read = [("<stdin>", sys.stdin.buffer.read())] if "-" in paths else []
-    report = validate_paths([Path(path) for path in named], read, datetime.now(UTC))
+    report = validate_paths([Path(path) for path in named], read, datetime.now(UTC), environment=environment)
     deliver(report, **outputs)
     if report.count(Severity.ERROR) or (strict and report.findings):
         context.exit(EXIT_FINDINGS)
