@@ -24,7 +24,18 @@ from cron_observer.source import Target
 from cron_observer.source.reader import Reader
 from cron_observer.source.threads import in_thread
 from cron_observer.steps import Steps
-from cron_observer.store import approvals, bindings, calendars, groups, layers, sources, statuses, sync, task_writes
+from cron_observer.store import (
+    approvals,
+    bindings,
+    calendars,
+    counting,
+    groups,
+    layers,
+    sources,
+    statuses,
+    sync,
+    task_writes,
+)
 from cron_observer.store.sources import Judged, Lease
 from cron_observer.subjects import Others, Subject
 
@@ -72,6 +83,7 @@ class Application:
         with self.steps.step("plan"):
             made = await self._plan(conn)
         applies = self.subject.enforces and not made.refused
+        was = await self._counted(conn)
         if applies:
             await self._put_in_force(conn, made, now)
         with self.steps.step("files"):
@@ -83,7 +95,7 @@ class Application:
             # what another commit was told of files that are as they were in force is over
             over: Remarks = {path: [] for path in self.asked if path not in told}
             await sync.replace_findings(conn, self.held, self.run.run_id, over | told)
-            counts = await sync.counts(conn, self.held, OUTSIDE)
+            counts = await counting.after(conn, self.held, OUTSIDE, was, self._touched)
         outcome = "refused" if made.refused else "observed" if not applies else "unchanged"
         if applies and self._changes(made):
             outcome = "applied"
@@ -92,6 +104,17 @@ class Application:
         with self.steps.step("source"):
             seq = await self._end_pass(conn, now, made, counts, applies=applies)
         return Written(outcome=outcome, applied_seq=seq, plan=made)
+
+    @property
+    def _touched(self) -> set[str]:
+        """Every file of which something may be written."""
+        return {*self.found.paths, *(row.path for row in self.found.tracked)}
+
+    async def _counted(self, conn: AsyncConnection) -> counting.Before | None:
+        """Count what is there of the files that are touched; of a pass that compares everything, nothing."""
+        if self.found.strategy == "full" or self.base.rewritten:
+            return None
+        return await counting.before(conn, self.held, self._touched)
 
     async def _plan(self, conn: AsyncConnection) -> Plan:
         held, found = self.held, self.found
@@ -136,7 +159,10 @@ class Application:
     async def _inventory(self, conn: AsyncConnection) -> list[Actual]:
         """Return what is in force, as far as the plan has to know it."""
         held, found = self.held, self.found
-        tasks = await task_writes.inventory(conn, held, found.paths, found.names, loose=found.loose)
+        elsewhere = found.strategy == "full"  # another project is a change of settings, after which everything is read
+        tasks = await task_writes.inventory(
+            conn, held, found.paths, found.names, loose=found.loose, elsewhere=elsewhere
+        )
         known = await calendars.inventory(conn, held)
         if CALENDAR in found.kinds or any(row.path in found.paths for row in known):
             known = await calendars.with_contents(conn, held.tenant_id, known)

@@ -26,7 +26,7 @@ from cron_observer.plan import IN_USE, OUTSIDE
 from cron_observer.source import MirrorBroken, Target
 from cron_observer.source.threads import in_thread
 from cron_observer.steps import KILL_POINTS
-from cron_observer.store import approvals, bindings, plans, sources, sync, tasks
+from cron_observer.store import approvals, bindings, plans, sources, sync, tasks, upkeep
 from cron_observer.store.engine import is_transient
 from cron_observer.store.sources import Overtaken, Stale
 from cron_observer.subjects import Subject, rewriting
@@ -44,6 +44,9 @@ PLANNING_TRIES: Final = 3
 
 #: Findings that may be mended by another source of the project, so that it asks for a look when it has something new.
 _REFERENCES: Final = (rules.UNKNOWN_CALENDAR.code, rules.UNKNOWN_GROUP.code, IN_USE.code)
+
+#: Rows after which the database's statistics are taken anew at once: what it does not know yet, it reads through.
+MANY: Final = 5_000
 
 #: Runs are kept for so long, and so many of a source however old they are; deliveries of webhooks for a day.
 RUNS_KEPT: Final = timedelta(days=90)
@@ -267,6 +270,9 @@ class Pass(Ending):
             self.subject.digest = (written.applied_seq, target.id)
             with self.steps.step("pin"):
                 await self._pin(target)
+        if len(written.plan.actions) >= MANY:
+            async with self.database.transaction([held.tenant_id]) as conn:
+                await upkeep.analyze(conn)
         if self._checks:
             with self.steps.step("tidy"):
                 await self._tidy()

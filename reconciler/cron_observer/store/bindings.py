@@ -102,23 +102,30 @@ _RELEASE: Final = text("""
 
 #: As above, of one source; and the files that are to be read again although nothing is wrong with them.
 _DANGLING: Final = text("""
-    WITH living AS (
+    WITH lost AS MATERIALIZED (
+        -- what went away since the source was applied last; it saw to all the others then. An hour is for removals
+        -- that had begun and were not committed yet
         SELECT 'Calendar' AS kind, c.name FROM calendars AS c
-        WHERE c.tenant_id = :tenant_id AND c.project_id = :project_id AND c.removed_at IS NULL
+        JOIN sources AS s ON s.tenant_id = :tenant_id AND s.source_id = :source_id
+        WHERE c.tenant_id = :tenant_id AND c.project_id = :project_id
+          AND c.removed_at >= coalesce(s.applied_at, '-infinity') - interval '1 hour'
         UNION ALL
         SELECT 'TaskGroup', g.name FROM task_groups AS g
-        WHERE g.tenant_id = :tenant_id AND g.project_id = :project_id AND g.removed_at IS NULL
+        JOIN sources AS s ON s.tenant_id = :tenant_id AND s.source_id = :source_id
+        WHERE g.tenant_id = :tenant_id AND g.project_id = :project_id
+          AND g.removed_at >= coalesce(s.applied_at, '-infinity') - interval '1 hour'
     ), used AS (
         SELECT t.path, 'TaskGroup' AS kind, t.spec ->> 'group' AS name FROM tasks AS t
-        WHERE t.tenant_id = :tenant_id AND t.source_id = :source_id AND t.project_id = :project_id
-          AND t.removed_at IS NULL AND t.sync = 'SYNCED' AND t.spec ->> 'group' IS NOT NULL
+        WHERE EXISTS (SELECT FROM lost) AND t.tenant_id = :tenant_id AND t.source_id = :source_id
+          AND t.project_id = :project_id AND t.removed_at IS NULL AND t.sync = 'SYNCED'
+          AND t.spec ->> 'group' IS NOT NULL
         UNION ALL
         SELECT t.path, 'Calendar', named.name FROM tasks AS t
         CROSS JOIN LATERAL jsonb_array_elements_text(
             coalesce(t.spec #> '{schedule,calendars,include}', '[]')
             || coalesce(t.spec #> '{schedule,calendars,exclude}', '[]')) AS named (name)
-        WHERE t.tenant_id = :tenant_id AND t.source_id = :source_id AND t.project_id = :project_id
-          AND t.removed_at IS NULL AND t.sync = 'SYNCED'
+        WHERE EXISTS (SELECT FROM lost) AND t.tenant_id = :tenant_id AND t.source_id = :source_id
+          AND t.project_id = :project_id AND t.removed_at IS NULL AND t.sync = 'SYNCED'
         UNION ALL
         SELECT c.path, 'Calendar', named.name FROM calendars AS c
         CROSS JOIN LATERAL jsonb_array_elements_text(coalesce(c.spec -> 'base', '[]')) AS named (name)
@@ -126,7 +133,7 @@ _DANGLING: Final = text("""
           AND c.removed_at IS NULL AND c.sync = 'SYNCED'
     )
     SELECT used.path FROM used
-    WHERE NOT EXISTS (SELECT FROM living WHERE living.kind = used.kind AND living.name = used.name)
+    WHERE EXISTS (SELECT FROM lost WHERE lost.kind = used.kind AND lost.name = used.name)
     UNION
     SELECT m.path FROM manifest_files AS m
     WHERE m.tenant_id = :tenant_id AND m.source_id = :source_id AND m.state <> 'ok'

@@ -61,8 +61,15 @@ _END_RUN: Final = text("""
 
 _FILES: Final = text("""
     SELECT path, blob, state, documents, commit FROM manifest_files
-    WHERE tenant_id = :tenant_id AND source_id = :source_id
-      AND (:everything OR state <> 'ok' OR path = ANY (CAST(:paths AS text[])))""")
+    WHERE tenant_id = :tenant_id AND source_id = :source_id""")
+
+_SOME_FILES: Final = text("""
+    SELECT path, blob, state, documents, commit FROM manifest_files
+    WHERE tenant_id = :tenant_id AND source_id = :source_id AND state <> 'ok'
+    UNION ALL
+    SELECT path, blob, state, documents, commit FROM manifest_files
+    WHERE tenant_id = :tenant_id AND source_id = :source_id AND state = 'ok'
+      AND path = ANY (CAST(:paths AS text[]))""")
 
 _SAVE_FILES: Final = text("""
     INSERT INTO manifest_files AS f
@@ -94,25 +101,6 @@ _ADD_FINDINGS: Final = text("""
         CAST(:line AS int[]), CAST(:column AS int[]), CAST(:end_line AS int[]), CAST(:end_column AS int[]),
         CAST(:pointer AS text[]), CAST(:kind AS text[]), CAST(:name AS text[]), CAST(:message AS text[]),
         CAST(:hint AS text[]), CAST(:excerpt AS text[])) AS v""")
-
-_COUNTS: Final = text("""
-    SELECT f.files, f.documents, t.tasks, t.kept + c.kept + g.kept AS kept, t.held + c.held + g.held AS held,
-        c.calendars, g.groups, x.errors, x.warnings, x.conflicts
-    FROM (SELECT count(*) AS files, coalesce(sum(documents), 0) AS documents FROM manifest_files
-          WHERE tenant_id = :tenant_id AND source_id = :source_id) AS f,
-        (SELECT count(*) AS tasks, count(*) FILTER (WHERE sync = 'KEPT_LAST_GOOD') AS kept,
-            count(*) FILTER (WHERE sync = 'HELD') AS held FROM tasks
-         WHERE tenant_id = :tenant_id AND source_id = :source_id AND removed_at IS NULL) AS t,
-        (SELECT count(*) AS calendars, count(*) FILTER (WHERE sync = 'KEPT_LAST_GOOD') AS kept,
-            count(*) FILTER (WHERE sync = 'HELD') AS held FROM calendars
-         WHERE tenant_id = :tenant_id AND source_id = :source_id AND removed_at IS NULL) AS c,
-        (SELECT count(*) AS groups, count(*) FILTER (WHERE sync = 'KEPT_LAST_GOOD') AS kept,
-            count(*) FILTER (WHERE sync = 'HELD') AS held FROM task_groups
-         WHERE tenant_id = :tenant_id AND source_id = :source_id AND removed_at IS NULL) AS g,
-        (SELECT count(*) FILTER (WHERE severity = 'error') AS errors,
-            count(*) FILTER (WHERE severity = 'warning') AS warnings,
-            count(*) FILTER (WHERE code = ANY (CAST(:outside AS text[]))) AS conflicts FROM sync_findings
-         WHERE tenant_id = :tenant_id AND source_id = :source_id) AS x""")
 
 #: What its source holds is free for whom it is handed over to.
 _FREED: Final = text("""
@@ -275,8 +263,10 @@ async def fail_run(conn: AsyncConnection, held: Lease, now: datetime, *, trigger
 
 async def files(conn: AsyncConnection, held: Lease, paths: Sequence[str] | None) -> dict[str, FileRow]:
     """Return what is known of `paths` and of every file that is not ok; None for `paths` means all files."""
-    values = _key(held) | {"everything": paths is None, "paths": list(paths or ())}
-    rows = (await conn.execute(_FILES, values)).mappings()
+    if paths is None:
+        rows = (await conn.execute(_FILES, _key(held))).mappings()
+    else:
+        rows = (await conn.execute(_SOME_FILES, _key(held) | {"paths": list(paths)})).mappings()
     return {row["path"]: FileRow(**row) for row in rows}
 
 
@@ -320,12 +310,6 @@ async def replace_findings(
         columns["n"] = [n for _, n, _, _ in batch]
         columns["excerpt"] = [excerpt for _, _, _, excerpt in batch]
         await conn.execute(_ADD_FINDINGS, _key(held) | {"run_id": run_id} | columns)
-
-
-async def counts(conn: AsyncConnection, held: Lease, outside: Sequence[str]) -> dict[str, int]:
-    """Count the source's files, documents, tasks and findings; `outside` are the codes of conflicts."""
-    row = (await conn.execute(_COUNTS, _key(held) | {"outside": list(outside)})).mappings().one()
-    return {name: int(value) for name, value in row.items()}
 
 
 async def freed(conn: AsyncConnection, held: Lease, outside: Sequence[str]) -> bool:

@@ -151,6 +151,8 @@ manifest_files = Table(
         ["tenant_id", "source_id"], ["sources.tenant_id", "sources.source_id"], name="a_file_has_a_source"
     ),
     CheckConstraint("state IN ('ok', 'invalid', 'unparseable')", name="a_file_state_is_known"),
+    # reconcile: files to read again with every change (sync.files)
+    Index("manifest_files_in_trouble", "tenant_id", "source_id", postgresql_where=text("state <> 'ok'")),
 )
 
 tasks = Table(
@@ -205,6 +207,13 @@ tasks = Table(
     CheckConstraint("sync IN ('SYNCED', 'KEPT_LAST_GOOD', 'HELD')", name="sync_is_known"),
     # reconcile: the tasks that a source owns, by file (tasks.inventory)
     Index("tasks_by_source", "tenant_id", "source_id", "path"),
+    # reconcile: what is kept or held, as plans and counts ask for it (task_writes, counting)
+    Index(
+        "tasks_out_of_sync",
+        "tenant_id",
+        "source_id",
+        postgresql_where=text("sync IN ('KEPT_LAST_GOOD', 'HELD') AND removed_at IS NULL"),
+    ),
     # reconcile: tombstones that are old enough to be purged (tasks.purge)
     Index(
         "tasks_removed",

@@ -112,7 +112,11 @@ _INVENTORY: Final = text("""
         UNION
         SELECT task_uid FROM tasks
         WHERE :loose AND tenant_id = :tenant_id AND source_id = :source_id AND removed_at IS NULL
-          AND (sync IS DISTINCT FROM 'SYNCED' OR project_id <> :project_id)
+          AND sync IN ('KEPT_LAST_GOOD', 'HELD')
+        UNION
+        SELECT task_uid FROM tasks
+        WHERE :elsewhere AND tenant_id = :tenant_id AND source_id = :source_id AND removed_at IS NULL
+          AND project_id <> :project_id
     )
     SELECT t.task_uid AS uid, t.project_id, t.name, t.spec_hash, t.generation, t.seed, t.source_id, s.name AS source,
         t.path, t.document, t.line, t.commit, t.sync, t.removed_at IS NOT NULL AS removed,
@@ -256,11 +260,17 @@ def _plan_input(row: Any, bound: Bindings) -> PlanInput:
 
 
 async def inventory(
-    conn: AsyncConnection, held: Lease, paths: Sequence[str], names: Sequence[str], *, loose: bool
+    conn: AsyncConnection,
+    held: Lease,
+    paths: Sequence[str],
+    names: Sequence[str],
+    *,
+    loose: bool,
+    elsewhere: bool,
 ) -> list[Actual]:
     """Return the tasks that a plan has to know: those of `paths`, those called `names`, whoever owns them.
 
-    With `loose` also those of the source that are not in sync, or in a project that it has left.
+    With `loose` also those of the source that are not in sync; with `elsewhere` those in a project that it has left.
     """
     values = {
         "tenant_id": held.tenant_id,
@@ -269,6 +279,7 @@ async def inventory(
         "paths": list(paths),
         "names": list(names),
         "loose": loose,
+        "elsewhere": elsewhere,
     }
     return [Actual(**row) for row in (await conn.execute(_INVENTORY, values)).mappings()]
 

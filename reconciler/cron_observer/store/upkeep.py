@@ -27,6 +27,8 @@ FROM gone WHERE t.tenant_id = %(tenant)s AND t.task_uid = gone.task_uid AND t.de
 RETURNING t.task_uid
 """
 
+_ANALYZE: Final = "SELECT analyze_applied()"
+
 _SWEEP_CLAIMS: Final = """
 DELETE FROM claims c
 WHERE c.tenant_id = %(tenant)s AND c.claim_id = ANY (ARRAY(
@@ -103,3 +105,8 @@ async def drop_partitions(conn: AsyncConnection, keep_from: datetime) -> int:
     """Drop the weeks that ended before `keep_from` and in which nothing is open; return how many."""
     rows = await fetch(conn, _DROP_PARTITIONS, {"keep_from": keep_from})
     return int(rows[0][0])
+
+
+async def analyze(connection: AsyncConnection) -> None:
+    """Take new statistics of the tables that applies write; for after a large one."""
+    await fetch(connection, _ANALYZE)

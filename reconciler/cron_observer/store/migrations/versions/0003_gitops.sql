@@ -112,6 +112,11 @@ CREATE TABLE hook_deliveries (
 
 CREATE INDEX hook_deliveries_by_age ON hook_deliveries (tenant_id, received_at);
 
+-- What is out of order in a source, which is little of it: looked up with every change.
+CREATE INDEX tasks_out_of_sync ON tasks (tenant_id, source_id)
+    WHERE sync IN ('KEPT_LAST_GOOD', 'HELD') AND removed_at IS NULL;
+CREATE INDEX manifest_files_in_trouble ON manifest_files (tenant_id, source_id) WHERE state <> 'ok';
+
 -- The tombstones that are old enough to be purged.
 CREATE INDEX tasks_removed ON tasks (tenant_id, removed_at) WHERE removed_at IS NOT NULL AND deleted_at IS NULL;
 
@@ -179,7 +184,9 @@ BEGIN
     WHERE f.tenant_id = tenant AND f.source_id = was.source_id AND f.path = was.path AND f.state = 'ok';
     DELETE FROM sync_findings AS f
     WHERE f.tenant_id = tenant AND f.source_id = was.source_id AND f.path = was.path;
-    UPDATE sources AS s SET requested_seq = s.requested_seq + 1
+    UPDATE sources AS s SET requested_seq = s.requested_seq + 1,
+        counts = CASE WHEN s.counts ? 'tasks'
+            THEN jsonb_set(s.counts, '{tasks}', to_jsonb((s.counts ->> 'tasks')::bigint - 1)) ELSE s.counts END
     WHERE s.tenant_id = tenant AND s.source_id = was.source_id;
     INSERT INTO audit_log (tenant_id, audit_id, at, actor, action, target, data)
     VALUES (tenant, audit, now, who, 'task.detach', format('task:%s/%s', was.project, was.name), jsonb_build_object(
@@ -191,3 +198,15 @@ $detach$;
 
 REVOKE ALL ON FUNCTION detach_task(uuid, uuid, text, text, uuid, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION detach_task(uuid, uuid, text, text, uuid, timestamptz) TO cron_observer_api;
+
+-- Takes new statistics of what a large apply writes, at once: until then, statements about one task would look through
+-- all of them. Whoever applies owns none of the tables.
+CREATE FUNCTION analyze_applied() RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $analyze$
+BEGIN
+    ANALYZE tasks, task_plan, task_revisions, manifest_files, sync_findings;
+END
+$analyze$;
+
+REVOKE ALL ON FUNCTION analyze_applied() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION analyze_applied() TO cron_observer_reconciler;
