@@ -17,7 +17,7 @@ from litestar import Request
 from cron_observer.store import shapes, views
 from cron_observer.store.views import Conn, Row
 from cron_observer_api.auth import principal_of
-from cron_observer_api.pages import moments, svg, words
+from cron_observer_api.pages import moments, svg, waiting, words
 from cron_observer_api.pages.moments import When
 from cron_observer_api.pages.render import Preferences, link
 
@@ -280,14 +280,13 @@ def source_chip(row: Row, when: When) -> dict[str, Any]:
     """Say which revision a source has applied, and whether it is well."""
     commit = row["applied_commit"]
     ready = condition(row["conditions"], "Ready")
-    behind = row["observed_commit"] not in (None, commit)
     return {
         "name": row["name"],
         "revision": f"{row['name']}@{commit[:7]}" if commit else row["name"],
         "synced": row["observed_at"] or row["applied_at"],
         "errors": row["errors"],
         "warnings": row["warnings"],
-        "tone": "fail" if row["failures"] else "late" if row["errors"] or behind else "synced",
+        "tone": waiting.chip_tone(row, when.now),
         "ready": ready,
         "when": when,
     }

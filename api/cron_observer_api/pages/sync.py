@@ -11,11 +11,12 @@ from uuid import UUID
 from litestar import Request, Response, get
 from litestar.params import FromPath
 
+from cron_observer import conditions
 from cron_observer.errors import NotFound
-from cron_observer.store import views_sync
+from cron_observer.store import source_reads, views_sync
 from cron_observer.store.links import line_link, public_url
 from cron_observer.store.views import Row
-from cron_observer_api.pages import words
+from cron_observer_api.pages import waiting, words
 from cron_observer_api.pages.anchors import anchor
 from cron_observer_api.pages.moments import When
 from cron_observer_api.pages.render import link, page
@@ -30,13 +31,20 @@ RUNS: Final = 20
 _NUMBERED: Final = re.compile(r"[> ]*(\d+) ?[|│] ?(.*)")
 
 #: Conditions that are bad news when they hold.
-_WARNINGS: Final = ("PrunePending", "Stale", "Suspended")
+_WARNINGS: Final = ("HistoryRewritten", "PrunePending", "Stale", "Suspended")
 
 #: Words for what a run did.
-_COUNTS: Final = ("created", "renamed", "updated", "restored", "moved", "removed", "kept", "held")
+_COUNTS: Final = (
+    *("created", "adopted", "transferred", "renamed", "updated", "restored", "moved", "removed", "kept", "held"),
+)
 
 #: Kinds beside tasks: what their counts begin with, and what one and several of them are called.
-_OTHERS: Final = {"calendars_": ("calendar", "calendars"), "groups_": ("task group", "task groups")}
+_OTHERS: Final = {
+    "calendars_": ("calendar", "calendars"),
+    "groups_": ("task group", "task groups"),
+    "defaults_": ("Defaults", "Defaults"),
+    "projects_": ("Project", "Projects"),
+}
 
 
 @get("/sync", include_in_schema=False)
@@ -81,7 +89,9 @@ async def source(request: Request[Any, Any, Any], source: FromPath[str]) -> Resp
         "source.html",
         **frame,
         card=_card(row, heads.get(identity), shown.when),
-        conditions=_conditions(row["conditions"]),
+        conditions=_conditions(_standing(row, shown.when.now)),
+        held=waiting.held(row),
+        told=waiting.told(heads.get(identity)),
         found=[_finding(one) for one in found],
         total=row["errors"] + row["warnings"],
         files=[_file(one, row) for one in files[:FILES]],
@@ -114,8 +124,10 @@ def _card(row: Row, head: Row | None, when: When) -> dict[str, Any]:
     known: Mapping[str, Any] = head or {}
     files = known.get("files") or {}
     commit = row["applied_commit"]
-    waiting = row["requested_seq"] > row["handled_seq"]
-    if row["failures"]:
+    suspended = waiting.suspension(row, when.now)
+    if suspended is not None:
+        badge = words.Badge("pause", "Suspended", suspended["reason"] or "nobody looks at it until it is resumed")
+    elif row["failures"]:
         badge = words.Badge(
             "fail", "Cannot be read", f"{words.many(row['failures'], 'try')} failed".replace("trys", "tries")
         )
@@ -151,7 +163,12 @@ def _card(row: Row, head: Row | None, when: When) -> dict[str, Any]:
         "broken": sum(number for state, number in files.items() if state != "ok"),
         "poll": words.span(row["poll_seconds"]),
         "project": row["project_name"],
-        "waiting": waiting,
+        "waiting": row["requested_seq"] > row["handled_seq"] and suspended is None,
+        "suspended": suspended,
+        "held": waiting.held(row),
+        "observed": row["mode"] == "observe",
+        "atomic": row["failure_policy"] == "atomic",
+        "environment": row["environment"],
         "error": known.get("error") if known.get("outcome") == "failed" else None,
     }
 
@@ -237,27 +254,41 @@ def _run(row: Row) -> dict[str, Any]:
         "subject": row["subject"],
         "trigger": row["trigger"],
         "did": ", ".join(did) or ("nothing to change" if row["outcome"] in ("unchanged", "applied") else ""),
+        "plan_hash": row["plan_hash"],
+        "strategy": waiting.strategy(row["strategy"]),
+        "timings": waiting.timings(row["timings"]),
         "error": row["error"],
         "at": row["started_at"],
         "seconds": (ended - row["started_at"]).total_seconds() if ended else None,
     }
 
 
-def _conditions(conditions: Mapping[str, Any] | None) -> Sequence[dict[str, Any]]:
+def _standing(row: Row, now: datetime) -> Mapping[str, Any]:
+    """Return the conditions of a source with those that time makes."""
+    return conditions.shown(
+        row["conditions"],
+        observed_at=row["observed_at"],
+        poll_seconds=row["poll_seconds"],
+        suspension=source_reads.suspension_of(row),
+        now=now,
+    )
+
+
+def _conditions(known: Mapping[str, Any] | None) -> Sequence[dict[str, Any]]:
     """Return a source's conditions as rows: what, whether, since when, why."""
     rows = []
-    for name, value in sorted((conditions or {}).items()):
-        known = value if isinstance(value, dict) else {"status": value}
-        status = {"True": "ok", "False": "fail"}.get(str(known.get("status")).capitalize(), "wait")
+    for name, value in sorted((known or {}).items()):
+        told = value if isinstance(value, dict) else {"status": value}
+        status = {"True": "ok", "False": "fail"}.get(str(told.get("status")).capitalize(), "wait")
         tone = ("late" if status == "ok" else "ok") if name in _WARNINGS else status
         rows.append(
             {
                 "name": name,
                 "tone": tone,
                 "word": {"ok": "True", "fail": "False"}.get(status, "Unknown"),
-                "reason": known.get("reason"),
-                "message": known.get("message"),
-                "since": _since(known.get("since")),
+                "reason": told.get("reason"),
+                "message": told.get("message"),
+                "since": _since(told.get("since")),
             }
         )
     return rows

@@ -81,6 +81,9 @@ ACTIONS: Final[Mapping[str, str]] = {
     "update": "changed",
     "restore": "restored",
     "rename": "renamed",
+    "adopt": "taken over from the API",
+    "transfer": "taken over from another source",
+    "detach": "detached from its manifest",
 }
 
 _STATUS: Final[Mapping[str, tuple[str, str]]] = {
@@ -165,7 +168,7 @@ def sync(value: str | None, owner: str) -> Badge:
     return {
         "SYNCED": Badge("synced", "Synced", "the task is as its manifest says"),
         "KEPT_LAST_GOOD": Badge("late", "Kept last good", "its manifest is broken; the last good version runs"),
-        "HELD": Badge("late", "Held", "its source cannot be read whole, so it is kept"),
+        "HELD": Badge("late", "Held", "its manifest is gone, and its removal waits"),
     }.get(value or "", Badge("skip", "Unknown", "its source has not been read yet"))
 
 
@@ -175,6 +178,8 @@ def outcome(value: str) -> Badge:
         "running": Badge("run", "Running"),
         "applied": Badge("ok", "Applied"),
         "unchanged": Badge("synced", "Unchanged"),
+        "observed": Badge("plan", "Observed", "planned and reported; the source is only observed"),
+        "refused": Badge("fail", "Refused", "nothing of the commit was applied; what was applied before runs on"),
         "failed": Badge("fail", "Failed"),
         "abandoned": Badge("skip", "Abandoned"),
     }[value]

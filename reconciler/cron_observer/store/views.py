@@ -44,7 +44,8 @@ RANK: Final = """CASE WHEN e.status = 'FAILED' THEN 0 WHEN e.status = 'MISSED' T
 _SHELL: Final = text("""
     SELECT c.now, s.source_id, s.name, s.kind, s.url, s.ref, s.observed_commit, s.applied_commit, s.applied_at,
         s.observed_at, s.first_pass_at, s.failures, s.conditions, s.counts, s.requested_seq, s.handled_seq,
-        s.poll_seconds, p.name AS project_name,
+        s.poll_seconds, s.environment, s.mode, s.failure_policy, s.held, s.plan_hash, s.suspended_at,
+        s.suspended_until, s.suspended_by, s.suspend_reason, p.name AS project_name,
         coalesce(f.errors, 0) AS errors, coalesce(f.warnings, 0) AS warnings
     FROM (SELECT clock_timestamp() AS now) AS c
     LEFT JOIN sources AS s ON s.tenant_id = :tenant_id

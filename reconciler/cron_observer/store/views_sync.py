@@ -10,10 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.store.views import Row, fetch
 
-#: The last commit that each source applied, with who wrote it, and its last run.
+#: The last commit that each source applied, with who wrote it, its last run, and what its forge is told of the newest.
 _HEADS: Final = text("""
     SELECT s.source_id, a.to_commit, a.author, a.subject, a.committed_at, a.finished_at AS applied_at,
         l.run_id, l.outcome, l.error, l.started_at, l.finished_at, l.trigger,
+        c.commit AS told_commit, c.state AS told_state, c.description AS told_description, c.sent_at AS told_at,
+        c.gave_up_at AS told_gave_up_at, c.error AS told_error,
         (SELECT count(*) FROM tasks AS t
          WHERE t.tenant_id = s.tenant_id AND t.source_id = s.source_id AND t.removed_at IS NULL
            AND t.deleted_at IS NULL) AS tasks,
@@ -30,6 +32,10 @@ _HEADS: Final = text("""
         SELECT * FROM sync_runs AS r
         WHERE r.tenant_id = s.tenant_id AND r.source_id = s.source_id
         ORDER BY r.run_id DESC LIMIT 1) AS l ON true
+    LEFT JOIN LATERAL (
+        SELECT * FROM commit_statuses AS c
+        WHERE c.tenant_id = s.tenant_id AND c.source_id = s.source_id
+        ORDER BY c.created_at DESC LIMIT 1) AS c ON true
     WHERE s.tenant_id = :tenant_id ORDER BY s.name""")
 
 _FINDINGS: Final = text("""
@@ -45,7 +51,8 @@ _FINDINGS: Final = text("""
 
 _RUNS: Final = text("""
     SELECT r.run_id, s.name AS source_name, s.url AS source_url, r.trigger, r.from_commit, r.to_commit, r.author,
-        r.subject, r.committed_at, r.outcome, r.counts, r.error, r.started_at, r.finished_at
+        r.subject, r.committed_at, r.outcome, r.counts, r.error, r.started_at, r.finished_at, r.strategy, r.timings,
+        r.plan_hash
     FROM sync_runs AS r
     JOIN sources AS s ON s.tenant_id = r.tenant_id AND s.source_id = r.source_id
     WHERE r.tenant_id = :tenant_id AND (CAST(:source_id AS uuid) IS NULL OR r.source_id = :source_id)
@@ -73,7 +80,7 @@ _FILES: Final = text("""
 
 
 async def heads(conn: AsyncConnection, tenant_id: UUID) -> dict[UUID, Row]:
-    """Return for each source who wrote what it last applied, its last run, and how many tasks and files it has."""
+    """Return for each source who wrote what it last applied, its last run, its forge, and how much it declares."""
     return {row["source_id"]: row for row in await fetch(conn, _HEADS, tenant_id)}
 
 
