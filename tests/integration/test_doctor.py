@@ -97,6 +97,42 @@ def test_a_source_that_is_gone(tmp_path: Path) -> None:
     assert (empty.status, "no commits yet" in empty.detail) == ("ok", True)
 
 
+def test_a_source_whose_files_cannot_be_read(tmp_path: Path) -> None:
+    """Keys, authorities and credentials that are not to be had are errors that name the file and what mends it."""
+    from cron_observer.cli.doctor import sources
+
+    repository = Repository(tmp_path)
+    repository.push("Say hello", {"hello.txt": "hello"})
+    local, https, ssh, none = (
+        str(repository.bare),
+        "https://127.0.0.1:9/x.git",
+        "ssh://git@127.0.0.1:9/x.git",
+        tmp_path / "none",
+    )
+    (tmp_path / "open").write_text("a key that everybody may read")
+    (tmp_path / "open").chmod(0o644)
+    cases = (
+        (
+            SourceSettings(name="signers", url=local, verify="head", allowed_signers=none),
+            f"allowed_signers names {none}",
+        ),
+        (SourceSettings(name="keys", url=local, verify="range", gpg_keys=none), f"gpg_keys names {none}"),
+        (SourceSettings(name="nobody", url=local, verify="head"), "no keys are named"),
+        (SourceSettings(name="authority", url=https, ca_file=none), f"ca_file names {none}"),
+        (SourceSettings(name="token", url=https, credentials_ref=f"file:{none}"), f"credentials_ref names {none}"),
+        (
+            SourceSettings(name="variable", url=https, credentials_ref="env:NO_SUCH_TOKEN"),
+            "env:NO_SUCH_TOKEN is not set",
+        ),
+        (SourceSettings(name="key", url=ssh, ssh_key=none), f"ssh_key names {none}"),
+        (SourceSettings(name="open", url=ssh, ssh_key=tmp_path / "open"), "which others may read"),
+        (SourceSettings(name="hosts", url=ssh, known_hosts=none), f"known_hosts names {none}"),
+    )
+    for check, (settings, said) in zip(sources([one for one, _ in cases]), cases, strict=True):
+        assert check.name == f"Source {settings.name}"
+        assert (check.status, said in check.detail, bool(check.mend)) == ("error", True, True), check
+
+
 def _empty(folder: Path) -> Path:
     subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(folder)], check=True)
     return folder
