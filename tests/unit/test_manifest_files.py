@@ -97,7 +97,7 @@ def test_parse_refuses_by_mode_and_size() -> None:
         ("apiVersion: cron-observer/v2\nkind: Task\nmetadata: {name: x}\n", "CO1203", "error"),
         ("apiVersion: 1\nkind: Task\nmetadata: {name: x}\n", "CO1203", "error"),
         ("apiVersion: cron-observer/v1\nkind: Taks\nmetadata: {name: x}\n", "CO1204", "error"),
-        ("apiVersion: cron-observer/v1\nkind: Defaults\nmetadata: {name: x}\n", "CO1204", "error"),
+        ("apiVersion: cron-observer/v1\nkind: AlertRule\nmetadata: {name: x}\n", "CO1204", "error"),
         (SMALLEST + "sops: {mac: x}\n", "CO1007", "error"),
     ],
 )

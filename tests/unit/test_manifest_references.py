@@ -74,13 +74,18 @@ def test_calendars_and_groups_are_definitions() -> None:
     assert GroupSpec.read(group.spec).on_window_close is OnWindowClose.LET_RUN
 
 
+OTHERS = ("Calendar", "TaskGroup", "Defaults", "Project")
+
+
 @pytest.mark.parametrize(
     ("text", "broken_names", "broken_others"),
     [
         (other("Calendar", "{entries: []}"), (), (("Calendar", "x"),)),
         (other("TaskGroup", "{windows: 3}"), (), (("TaskGroup", "x"),)),
-        (other("Calender", "{}"), ("x",), (("Calendar", "x"), ("TaskGroup", "x"))),
-        (other("Project", "{}"), (), ()),
+        (other("Calender", "{}"), ("x",), tuple((kind, "x") for kind in OTHERS)),
+        (other("Project", "{limits: 3}"), (), (("Project", "x"),)),
+        (other("Defaults", "{}"), (), (("Defaults", "x"),)),
+        (other("AlertRule", "{}"), (), ()),
     ],
 )
 def test_broken_documents_keep_their_names(text: str, broken_names: Any, broken_others: Any) -> None:
