@@ -114,6 +114,8 @@ def _compiled(part: Mapping[str, Any]) -> _Fill | None:
 
 def _maker(default: Any, inner: _Fill | None) -> Callable[[], Any]:
     """Return what makes a list or a mapping that is a default: each time another one."""
-    if inner is not None:
-        return (lambda: inner(copy.deepcopy(default))) if default else partial(inner, default)
-    return partial(copy.deepcopy, default) if default else default.copy
+    values = default.values() if isinstance(default, dict) else default
+    deep = any(isinstance(value, dict | list) for value in values)
+    if inner is not None:  # it makes a mapping of its own
+        return (lambda: inner(copy.deepcopy(default))) if deep else partial(inner, default)
+    return partial(copy.deepcopy, default) if deep else default.copy
