@@ -243,6 +243,33 @@ def test_fires_deserve_warnings(repository: Repository) -> None:
     assert "::warning file=night.yaml,line=5," in run("--base", "HEAD", "--format", "github").output
 
 
+def test_a_rename_moves_no_fire(repository: Repository) -> None:
+    """`H` and jitter stay what the first name has drawn; a new name without a rename draws anew."""
+    drawn = "{cron: 'H H * * *', jitter: 30m}"
+    repository.commit({"a.yaml": task("first", schedule=drawn)})
+    renamed = task("second", schedule=drawn).replace("{name: second}", "{name: second, renamedFrom: first}")
+    repository.write({"a.yaml": renamed})
+    (one,) = look()["actions"]
+    assert (one["action"], one["renamed_from"], one["fires"]) == ("rename", "first", None)
+    repository.commit()
+    repository.write({"a.yaml": renamed.replace("30m", "20m")})
+    (one,) = look()["actions"]
+    assert one["action"] == "update"
+    repository.write({"a.yaml": task("third", schedule=drawn)})
+    assert told(look()) == {"Task second": "remove", "Task third": "create"}
+
+
+def test_projects_rule_over_new_tasks(repository: Repository) -> None:
+    """Labels that a Project demands and the number of tasks that it allows are judged with the whole source."""
+    rules = "{labels: {required: [team]}, limits: {tasks: 2}}"
+    named = [manifest(name, labels="team: ops") for name in ("a", "b", "c")]
+    repository.commit({"project.yaml": document("Project", "shop", rules), "a.yaml": named[0], "b.yaml": named[1]})
+    repository.write({"c.yaml": named[2], "d.yaml": manifest("d")})
+    found = look()
+    assert {one["path"]: one["code"] for one in found["findings"]} == {"c.yaml": "CO1508", "d.yaml": "CO1321"}
+    assert found["actions"] == []
+
+
 # -- what it compares ----------------------------------------------------------------------------------------
 
 

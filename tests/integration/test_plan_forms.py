@@ -118,6 +118,19 @@ def test_nothing_writes_to_the_terminal(repository: Repository) -> None:
         assert "\u202e" not in output
 
 
+def test_nothing_is_a_command_of_the_runner(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a runner's log no value of a manifest is taken for a command, wherever it stands in a line."""
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    repository.commit({"a.yaml": manifest("a")})
+    repository.write({"a.yaml": task("a", payload='{note: "##[add-mask]a\\n::stop-commands::x"}')})
+    for form in ("text", "github"):
+        output = run("--base", "HEAD", "--format", form).output
+        assert "##\u200b[add-mask]" in output
+        assert "##[" not in output
+        assert not re.search(r"^\s*::(?!warning )", output, re.MULTILINE)
+    assert "##[add-mask]" in run("--base", "HEAD", "--format", "json").output
+
+
 # -- cost ----------------------------------------------------------------------------------------------------
 
 

@@ -91,9 +91,9 @@ def deliver(
         summarise(github.summary(report) if page is None else page)
     told = text.totals(report) + "\n" if told is None else told
     if form == "text" or output is not None:
-        echo(text.explained_all(report) + told)
+        tell(text.explained_all(report) + told)
     elif form == "github":
-        echo(write(form, report) + told)
+        tell(write(form, report) + told)
     else:
         echo(write(form, report))
 
@@ -112,6 +112,14 @@ def save(path: Path, text: str, mode: str = "w") -> None:
             file.write(text)
     except OSError as error:
         raise click.ClickException(f"{click.format_filename(str(path))} cannot be written: {error.strerror}") from error
+
+
+def tell(text: str) -> None:
+    """Print a text for people. In the log of a runner nothing in it is a command but ours.
+
+    Commands in brackets are read anywhere in a line, so that a value of a manifest could be one.
+    """
+    echo(text.replace("##[", "##\u200b[") if "GITHUB_ACTIONS" in os.environ else text)
 
 
 def echo(text: str) -> None:

@@ -21,7 +21,7 @@ def write(review: Review) -> str:
     """Return the changes and a line of totals, each line ended."""
     base, head = words.name_of(review)
     count = f"{review.files:,} file{'' if review.files == 1 else 's'} changed"
-    where = f", environment {review.asked.environment}" if review.asked.environment else ""
+    where = f", environment {shown(review.asked.environment)}" if review.asked.environment else ""
     lines = [f"{base} -> {head}: {count}{where}"]
     if review.refused:
         lines.append("  nothing would be applied: there are errors, and the failure policy is atomic")
