@@ -7,6 +7,7 @@ ends the process, so that whoever watches it starts it anew.
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import signal
 import time
@@ -283,6 +284,16 @@ async def _role(
         stop.set()
 
 
+def _collect_seldom() -> None:
+    """Let the garbage collector look less often at what a large pass makes, and never again at what is imported.
+
+    A first sync of 100,000 files holds millions of values until it ends; looking through them over and over took more
+    than half of the time of decoding them.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
+
+
 def _loops(settings: Settings, role: str, database: Database) -> list[Loop]:
     """Return the loops of a role. What tells forges has one of its own, so that none of them holds up a pass."""
     if role == "scheduler":
@@ -290,6 +301,7 @@ def _loops(settings: Settings, role: str, database: Database) -> list[Loop]:
     from cron_observer.reconcile import Reconciler
     from cron_observer.reporter import Reporter
 
+    _collect_seldom()
     reconciler, reporter = Reconciler(database, settings), Reporter(database, settings)
     loops = [
         Loop(role=role, tick=reconciler.tick, every=EVERY[role], wake=reconciler.wake, close=reconciler.close),
