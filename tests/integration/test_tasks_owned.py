@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from cron_observer.errors import Conflict, InvalidSpec, ManifestOwned, NameTaken, NotFound
@@ -226,3 +227,106 @@ async def test_the_api_tells_what_is_not_declared(tenant: Tenant) -> None:
     (found,) = refused.json()["findings"]
     assert (found["code"], found["pointer"]) == ("CO1403", "/schedule/calendars/exclude/0")
     assert tenant.database.value("SELECT count(*) FROM tasks") == 0
+
+
+async def detach(tenant: Tenant, uid: UUID, reason: str = "on fire") -> TaskRow:
+    """Take a task out of its manifest's hands as the API does."""
+    made: TaskRow = await write(tenant, lambda conn, now: tasks.detach(conn, tenant.tenant_id, uid, reason, "ada", now))
+    return made
+
+
+async def test_a_detached_task_runs_on_as_one_of_the_api(tenant: Tenant, tmp_path: Path) -> None:
+    """The row, its plan and a revision become the API's, nothing is planned anew, and the audit log says why."""
+    repository = Repository.make(tmp_path)
+    commit = repository.push({"a.yaml": "---\n" + manifest("alpha", "* * * * *")})
+    async with following(tenant, repository.bare, tmp_path) as it:
+        await it.reconciler.tick()
+        before, plan = it.task("alpha"), it.plan("alpha")
+        slots = it.database.rows("SELECT * FROM executions ORDER BY id")
+        made = await detach(tenant, before["task_uid"])
+        after = it.task("alpha")
+        assert (made.owner, made.generation, made.task_uid) == ("api", 2, before["task_uid"])
+        gone = ("source_id", "path", "document", "line", "commit", "subject", "committed_at", "sync")
+        assert {name: after[name] for name in gone} == dict.fromkeys(gone)
+        assert (after["author"], after["spec"], after["seed"]) == ("ada", before["spec"], before["seed"])
+        assert it.plan("alpha") == plan | {"owner": "api"}
+        assert it.database.rows("SELECT * FROM executions ORDER BY id") == slots
+        (entry,) = it.database.rows("SELECT * FROM audit_log WHERE action = 'task.detach'")
+        assert (entry["actor"], entry["target"]) == ("ada", "task:default/alpha")
+        expected = {"from": "source:main", "path": "a.yaml", "line": 5, "commit": commit, "reason": "on fire"}
+        assert entry["data"] == expected
+        (revision,) = it.database.rows("SELECT * FROM task_revisions WHERE generation = 2")
+        assert (revision["owner"], revision["action"], revision["author"]) == ("api", "detach", "ada")
+        again = await detach(tenant, before["task_uid"])
+        assert (again.generation, len(it.database.rows("SELECT 1 FROM audit_log WHERE action = 'task.detach'"))) == (
+            2,
+            1,
+        )
+        changed = await update(tenant, before["task_uid"], "0 5 * * *")
+        assert (changed.generation, changed.spec["schedule"]["cron"]) == (3, "0 5 * * *")
+
+
+async def test_the_next_pass_says_who_owns_a_detached_task(tenant: Tenant, tmp_path: Path) -> None:
+    """Its file is read again though nothing was pushed, and does not take it back; the annotation does."""
+    repository = Repository.make(tmp_path)
+    repository.push({"a.yaml": manifest("alpha"), "b.yaml": manifest("beta")})
+    async with following(tenant, repository.bare, tmp_path) as it:
+        await it.reconciler.tick()
+        uid = it.task("alpha")["task_uid"]
+        await detach(tenant, uid)
+        assert await it.reconciler.tick() == {"main": "applied"}
+        (finding,) = it.findings()
+        assert (finding["path"], finding["code"], finding["name"]) == ("a.yaml", "CO1501", "alpha")
+        assert "cron-observer/adopt" in finding["hint"]
+        assert (it.task("alpha")["owner"], it.task("beta")["owner"]) == ("api", "manifest")
+        adopting = manifest("alpha").replace("spec:", '  annotations: {cron-observer/adopt: "true"}\nspec:', 1)
+        repository.push({"a.yaml": adopting})
+        await it.sync()
+        assert (it.task("alpha")["owner"], it.task("alpha")["task_uid"], it.findings()) == ("manifest", uid, [])
+
+
+async def test_what_is_not_living_is_not_detached(tenant: Tenant, tmp_path: Path) -> None:
+    """A removed task, and one of another tenant, is not there for the function."""
+    repository = Repository.make(tmp_path)
+    repository.push({"a.yaml": manifest("alpha"), "b.yaml": manifest("beta")})
+    async with following(tenant, repository.bare, tmp_path) as it:
+        await it.reconciler.tick()
+        uid = it.task("alpha")["task_uid"]
+        repository.push({"a.yaml": None})
+        await it.sync()
+        for missing in (uid, uuid4()):
+            with pytest.raises(NotFound):
+                await detach(tenant, missing)
+        beta = it.task("beta")["task_uid"]
+        query = text("SELECT detach_task(:tenant, :task, 'why', 'eve', gen_random_uuid(), now())")
+        values = {"tenant": tenant.tenant_id, "task": beta}
+        with pytest.raises(DBAPIError, match="not of this request"):
+            async with it.database.api.transaction([uuid4()]) as conn:
+                await conn.execute(query, values)
+        with pytest.raises(DBAPIError, match="permission denied"):
+            async with it.database.scheduler.transaction([tenant.tenant_id]) as conn:
+                await conn.execute(query, values)
+        assert it.task("beta")["owner"] == "manifest"
+
+
+async def test_a_task_of_the_api_lets_go_of_what_is_held_for_it(tenant: Tenant, tmp_path: Path) -> None:
+    """A group that is in use by the API's task alone goes when that task leaves it, and when it is deleted."""
+    group = "apiVersion: cron-observer/v1\nkind: TaskGroup\nmetadata:\n  name: {}\nspec:\n  maxParallel: 1\n"
+    names = ("night", "day", "dusk")
+    repository = Repository.make(tmp_path)
+    repository.push({f"{name}.yaml": group.format(name) for name in names})
+    async with following(tenant, repository.bare, tmp_path) as it:
+        await it.reconciler.tick()
+        leaving, deleted = await create(tenant, group="night"), await create(tenant, "beta", group="day")
+        repository.push({"night.yaml": None, "day.yaml": None})
+        await it.sync()
+        assert [one["code"] for one in it.findings()] == ["CO1506", "CO1506"]
+        assert "created through the API" in it.findings()[0]["message"]
+        await update(tenant, leaving.task_uid, "0 5 * * *")
+        await it.reconciler.tick()
+        assert [(one["code"], one["name"]) for one in it.findings()] == [("CO1506", "day")]
+        await delete(tenant, deleted.task_uid)
+        await it.reconciler.tick()
+        assert it.findings() == []
+        removed = it.database.rows("SELECT name FROM task_groups WHERE removed_at IS NOT NULL ORDER BY name")
+        assert [row["name"] for row in removed] == ["day", "night"]
