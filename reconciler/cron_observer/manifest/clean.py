@@ -100,23 +100,26 @@ def _value(content: str) -> tuple[dict[str, Any], int]:
             if key == "name" and len(stack) == 2 and stack[1][1] == "metadata":
                 line = event.start_mark.line
             key = None
-        elif kind is MAPPING or kind is SEQUENCE:
+            continue
+        if kind is MAPPING or kind is SEQUENCE:
             value = {} if kind is MAPPING else []
-            _put(value, container, key, root)
+            _put(value, container, key, len(stack), root)
             root = value if root is None else root
             stack.append((container, key))
             container, key = value, None
         elif kind in ENDS:
             container, key = stack.pop()[0], None
-        if kind is ALIAS or len(stack) > MAX_DEPTH:
+        elif kind is ALIAS:
             raise _Unsure
     if type(root) is not dict:
         raise _Unsure
     return root, line
 
 
-def _put(value: Any, container: Any, key: str | None, root: Any) -> None:
+def _put(value: Any, container: Any, key: str | None, depth: int, root: Any) -> None:
     """Put a mapping or list where it belongs."""
+    if depth == MAX_DEPTH:
+        raise _Unsure
     if key is not None:
         container[key] = value
     elif type(container) is list:
@@ -140,6 +143,7 @@ def _is_plain_key(text: str) -> bool:
     return text != "<<" and isinstance(resolve(text), str)
 
 
+@lru_cache(maxsize=4096)  # most are small numbers and durations
 def _number(text: str) -> str | int | float | bool | None:
     value = resolve(text)
     if type(value) is float and value.is_integer():
