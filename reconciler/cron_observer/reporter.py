@@ -151,10 +151,11 @@ class Reporter:
             if again_at is not None and again_at - status.created_at > GIVE_UP_AFTER:
                 again_at = None
             await statuses.failed(conn, status, now, error=answer.error, again_at=again_at)
-        if again_at is None or status.attempts == 1:
-            event = "status_not_sent" if again_at else "status_given_up"
-            source = self._targets[status.source_id].settings.name
-            log.warning(event, source=source, commit=status.commit, reason=answer.error)
+        source = self._targets[status.source_id].settings.name
+        if again_at is None:
+            log.warning("status_given_up", source=source, commit=status.commit, reason=answer.error)
+        elif status.attempts == 1:
+            log.warning("status_not_sent", source=source, commit=status.commit, reason=answer.error)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -24,13 +24,14 @@ PUBLISHED = Path(__file__).parents[2] / "schemas" / "openapi.json"
 
 #: Names that generated clients are made of: one may be added, none renamed.
 OPERATIONS = {
-    "appendLogs", "backfillTask", "beginExecution", "cancelExecution", "claim", "completeExecution", "createKey",
-    "createTask", "deleteTask", "getDescription", "getExecution", "getLiveness", "getMetrics", "getProblem",
-    "getProject", "getReadiness", "getRun", "getSchema", "getSource", "getTask", "getWorkerExecution", "heartbeat",
-    "listDays", "listExecutionEvents", "listExecutions", "listKeys", "listPending", "listProjects", "listSourceRuns",
-    "listSources", "listTaskRanges", "listTasks", "openStream", "patchExecution", "patchTask", "pauseTask", "putTask",
-    "readExecutionLogText", "readExecutionLogs", "releaseExecution", "resumeTask", "revokeKey", "startExecution",
-    "syncSource", "triggerTask",
+    "appendLogs", "approveRemovals", "backfillTask", "beginExecution", "cancelExecution", "claim",
+    "completeExecution", "createKey", "createTask", "deleteTask", "detachTask", "getDescription", "getExecution",
+    "getLiveness", "getMetrics", "getProblem", "getProject", "getReadiness", "getRun", "getSchema", "getSource",
+    "getTask", "getWorkerExecution", "heartbeat", "listDays", "listExecutionEvents", "listExecutions", "listKeys",
+    "listPending", "listProjects", "listSourceRuns", "listSources", "listTaskRanges", "listTasks", "openStream",
+    "patchExecution", "patchTask", "pauseTask", "putTask", "readExecutionLogText", "readExecutionLogs",
+    "receiveWebhook", "releaseExecution", "resumeSource", "resumeTask", "revokeKey", "startExecution",
+    "suspendSource", "syncSource", "triggerTask",
 }  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def verdict(status: int, headers: Mapping[str, str], text: str, token: str) -> V
     """Judge the answer of a forge; `text` is the beginning of its body. The token is in no error."""
     if 200 <= status < 300:
         return Verdict()
-    told = _told(text).replace(token, "***")
+    told = _told(text, token)
     # GitLab: the commit has this state already
     if status == 400 and "cannot transition status" in told.lower():
         return Verdict()
@@ -81,15 +81,16 @@ def verdict(status: int, headers: Mapping[str, str], text: str, token: str) -> V
     return Verdict(error, again=status not in _FINAL, wait=_wait(status, headers))
 
 
-def _told(text: str) -> str:
-    """Return what a forge says is wrong, on one line."""
+def _told(text: str, token: str) -> str:
+    """Return what a forge says is wrong, on one line, without the token."""
     try:
         read = msgspec.json.decode(text)
         found = read.get("message", read.get("error", "")) if isinstance(read, dict) else ""
     except (msgspec.DecodeError, RecursionError):
         found = "" if text.lstrip().startswith("<") else text
     words = found if isinstance(found, str) else msgspec.json.encode(found).decode()
-    return _CONTROL.sub(" ", words).strip()[:_WORDS]
+    # before it is cut: half a token is half a secret
+    return _CONTROL.sub(" ", words.replace(token, "***")).strip()[:_WORDS]
 
 
 def _wait(status: int, headers: Mapping[str, str]) -> float | None:
