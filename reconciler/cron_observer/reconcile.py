@@ -10,7 +10,9 @@ import asyncio
 import os
 import secrets
 import socket
+from collections.abc import Sequence
 from datetime import datetime
+from itertools import combinations
 from typing import Final
 
 import structlog
@@ -26,6 +28,7 @@ from cron_observer.source.threads import in_thread
 from cron_observer.source.watch import Watcher
 from cron_observer.store import sources, tenants, wakeups
 from cron_observer.store.engine import Database, clock, is_transient
+from cron_observer.subjects import overlap
 
 log = structlog.get_logger()
 
@@ -54,6 +57,7 @@ class Reconciler:
         self._cache = settings.data_dir.absolute() / "mirrors"
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._subjects = {one.name: self._open(one) for one in settings.sources}
+        _refuse_overlaps(list(self._subjects.values()))
         if any(subject.kind == "git" for subject in self._subjects.values()):
             git_version()
         self._patience, self._listen = patience, listen
@@ -233,3 +237,13 @@ class Reconciler:
             task.cancel()
         if self._watcher is not None:
             await in_thread(self._watcher.close)
+
+
+def _refuse_overlaps(subjects: Sequence[Subject]) -> None:
+    """Raise `SettingsError` for two sources that would apply the same files, each taking the other's for its own."""
+    for one, other in combinations(subjects, 2):
+        if overlap(one, other):
+            raise SettingsError(
+                f"the sources {one.spec.name} and {other.spec.name} read the same files of {one.spec.project}",
+                hint="give them other paths, refs or projects",
+            )

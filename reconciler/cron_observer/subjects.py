@@ -14,7 +14,7 @@ from cron_observer.plan import canonical
 from cron_observer.plan.actions import Key
 from cron_observer.plan.terms import Holder, Terms
 from cron_observer.settings import SourceSettings
-from cron_observer.source import Source, SourceSpec, Target
+from cron_observer.source import Source, SourceSpec, Target, read_address
 from cron_observer.store.sources import Lease
 
 
@@ -108,6 +108,23 @@ class Others:
     awaited: Collection[Key] = ()
     limit: int | None = None
     bearing: Collection[Key] | None = None
+
+
+def overlap(one: Subject, other: Subject) -> bool:
+    """Tell whether two sources read the same files for the same project: each would take what is the other's."""
+    first, second = one.spec, other.spec
+    places = [(read_address(spec.url).url, spec.ref, spec.project) for spec in (first, second)]
+    if places[0] != places[1]:
+        return False
+    if not first.paths or not second.paths:
+        return True
+    return any(_holds(a, b) or _holds(b, a) for a in first.paths for b in second.paths)
+
+
+def _holds(outer: str, inner: str) -> bool:
+    """Tell whether a folder is another one, or above it; of globs, whether they are equal."""
+    above, below = outer.strip("/"), inner.strip("/")
+    return above == below or below.startswith(f"{above}/")
 
 
 def rewriting(held: Lease, target: Target) -> str:
