@@ -49,9 +49,9 @@ class Claim:
 
 
 def claims_of(desired: Sequence[DesiredFile]) -> dict[Key, list[Claim]]:
-    """Return who declares each name, well or badly."""
+    """Return who declares each name, well or badly, by path."""
     claims: dict[Key, list[Claim]] = {}
-    for one in desired:
+    for one in sorted(desired, key=lambda one: one.file.path):
         for task in one.file.tasks:
             claims.setdefault((TASK, task.name), []).append(Claim(one, task))
         for other in one.file.others:
