@@ -154,12 +154,8 @@ async def gather(
     )
     tracked = [entry for entry in entries if is_calendar_file(entry.path)]
     manifests = [entry for entry in entries if not is_calendar_file(entry.path)]
-    read = await in_thread(lambda: list(source.read(manifests, MAX_FILE_BYTES)))
-    laid = await settle(database, held, reader, context, read, changes.deleted)
-    if laid.folders:
-        more, credited = await _relaid(database, source, held, target, laid.folders, {one.path for one in manifests})
-        read, commits = [*read, *more], commits | credited
-    found = await in_thread(_parsed, reader, read, laid)
+    found, laid, credited = await _laid_out(database, source, held, target, reader, context, manifests, changes.deleted)
+    commits |= credited
     ratcheted = (
         _ratcheted(held, known, [(entry, file) for entry, _, file in found]) if anew and not laid.folders else {}
     )
@@ -184,6 +180,26 @@ async def gather(
         ratcheted=ratcheted,
         layers=laid.context.layers,
     )
+
+
+async def _laid_out(
+    database: Database,
+    source: Source,
+    held: Lease,
+    target: Target,
+    reader: Reader,
+    in_force: Context,
+    manifests: Sequence[Entry],
+    gone: Collection[str],
+) -> tuple[list[tuple[Entry, bytes, ParsedFile]], Layering, dict[str, Commit]]:
+    """Read manifests with the layers that will hold, and with them the unchanged ones that others bear upon now."""
+    read = await in_thread(lambda: list(source.read(manifests, MAX_FILE_BYTES)))
+    laid = await settle(database, held, reader, in_force, read, gone)
+    commits: dict[str, Commit] = {}
+    if laid.folders:
+        more, commits = await _relaid(database, source, held, target, laid.folders, {one.path for one in manifests})
+        read += more
+    return await in_thread(_parsed, reader, read, laid), laid, commits
 
 
 def _parsed(
