@@ -39,6 +39,11 @@ def texts(values: Iterable[str | None]) -> str:
     return plain(["NULL" if value is None else _quoted(value) for value in values])
 
 
+def hashes(values: Iterable[bytes]) -> str:
+    """Return bytes as text of a ``bytea[]``."""
+    return plain([f'"\\\\x{value.hex()}"' for value in values])
+
+
 def plain(values: Iterable[str]) -> str:
     """Return what needs no quotes, such as digits of ids, as text of an array."""
     return "{" + ",".join(values) + "}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
 from sqlalchemy import text
@@ -14,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.model import Commit, TaskDefinition, parse_duration
 from cron_observer.plan import CALENDAR, GROUP, Action, Actual, Plan, Step
-from cron_observer.store import bindings, handovers, plans
+from cron_observer.store import arrays, bindings, handovers, plans
 from cron_observer.store.bindings import Bindings
 from cron_observer.store.jsonb import to_json
 from cron_observer.store.plans import PlanInput
@@ -90,12 +91,15 @@ _REMOVE: Final = text("""
     WHERE tenant_id = :tenant_id AND task_uid = ANY (CAST(:task_uid AS uuid[])) AND source_id = :source_id
       AND removed_at IS NULL""")
 
-_REVISE: Final = text(f"""
+#: Of what was just written: nothing is sent twice.
+_REVISE: Final = text("""
     INSERT INTO task_revisions (tenant_id, task_uid, generation, owner, action, spec, source, commit, author, subject,
         committed_at, path, line, created_at)
-    SELECT :tenant_id, v.task_uid, v.generation, :owner, v.action, v.spec::jsonb, :source, v.commit, v.author,
-        v.subject, v.committed_at, v.path, v.line, :now
-    FROM {_ARRAYS}""")
+    SELECT :tenant_id, t.task_uid, t.generation, :owner, v.action, t.spec, :source, t.commit, t.author, t.subject,
+        t.committed_at, t.path, t.line, :now
+    FROM unnest(CAST(:task_uid AS uuid[]), CAST(:action AS text[])) AS v (task_uid, action)
+    JOIN tasks AS t ON t.tenant_id = :tenant_id AND t.task_uid = v.task_uid
+    WHERE t.tenant_id = :tenant_id AND t.task_uid = ANY (CAST(:task_uid AS uuid[]))""")
 
 _PLANNED: Final = text("""
     SELECT task_uid, project_id, owner, seed, spec, removed_at IS NULL AND deleting_at IS NULL AS wanted
@@ -141,6 +145,7 @@ class Write:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     task_uid: UUID = field(default_factory=uuid4)
+    project_id: UUID | None = None  #: where `seed` is that of the row as well: saves reading it again
     path: str | None = None
     document: int | None = None
     line: int | None = None
@@ -150,16 +155,29 @@ class Write:
     committed_at: datetime | None = None
 
 
-_PLAIN: Final = (
-    *("task_uid", "name", "seed", "path", "document", "line", "commit", "author", "subject", "committed_at"),
-    *("spec_hash", "generation", "action"),
-)
+class _Planned(NamedTuple):
+    """What a task is planned from."""
+
+    task_uid: UUID
+    project_id: UUID
+    owner: str
+    seed: str
+    spec: Mapping[str, Any]
+    wanted: bool
 
 
-def _columns(writes: Sequence[Write]) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = {name: [getattr(write, name) for write in writes] for name in _PLAIN}
+_PLAIN: Final = ("name", "seed", "path", "commit", "author", "subject", "action")
+
+
+def _columns(writes: Sequence[Write]) -> dict[str, str]:
+    columns = {name: arrays.texts([getattr(write, name) for write in writes]) for name in _PLAIN}
+    for name in ("document", "line", "generation"):
+        columns[name] = arrays.numbers([getattr(write, name) for write in writes])
     for name in ("spec", "labels", "annotations"):
-        columns[name] = [to_json(dict(getattr(write, name))) for write in writes]
+        columns[name] = arrays.texts([to_json(dict(getattr(write, name))) for write in writes])
+    columns["task_uid"] = arrays.uuids(write.task_uid for write in writes)
+    columns["committed_at"] = arrays.times(write.committed_at for write in writes)
+    columns["spec_hash"] = arrays.hashes(write.spec_hash for write in writes)
     return columns
 
 
@@ -179,7 +197,8 @@ async def insert(
 ) -> bool:
     """Add tasks; False when a name was taken, and then the transaction is of no use any more."""
     for batch in _batches(writes):
-        values = _columns(batch) | _common(tenant_id, batch[0].owner, now, held) | {"project_id": project_id}
+        values = await asyncio.to_thread(_columns, batch)
+        values = values | _common(tenant_id, batch[0].owner, now, held) | {"project_id": project_id}
         if (await conn.execute(_INSERT, values)).rowcount != len(batch):
             return False
     return True
@@ -199,7 +218,7 @@ async def change(
     Raises `Stale` when one is at another generation by now, or is being deleted.
     """
     for batch in _batches(writes):
-        values = _columns(batch) | _common(tenant_id, batch[0].owner, now, held)
+        values = await asyncio.to_thread(_columns, batch) | _common(tenant_id, batch[0].owner, now, held)
         values |= {"was": was or batch[0].owner}
         if (await conn.execute(_CHANGE, values)).rowcount != len(batch):
             raise Stale("a task was changed by somebody else in the meantime")
@@ -221,8 +240,19 @@ async def follow_up(
 ) -> None:
     """Append the revisions of tasks just written, and let the planner know."""
     for batch in _batches(writes):
-        await conn.execute(_REVISE, _columns(batch) | _common(tenant_id, batch[0].owner, now, held))
-    await _register(conn, tenant_id, [write.task_uid for write in writes], now)
+        values = _common(tenant_id, batch[0].owner, now, held)
+        values |= {
+            "task_uid": arrays.uuids(write.task_uid for write in batch),
+            "action": arrays.texts(write.action for write in batch),
+        }
+        await conn.execute(_REVISE, values)
+    await _register(conn, tenant_id, [write.task_uid for write in writes if write.project_id is None], now)
+    known = [
+        _Planned(write.task_uid, write.project_id, write.owner, write.seed, write.spec, wanted=True)
+        for write in writes
+        if write.project_id is not None
+    ]
+    await _plan(conn, tenant_id, known, now)
 
 
 async def stop_planning(conn: AsyncConnection, tenant_id: UUID, uids: Sequence[UUID], now: datetime) -> None:
@@ -233,12 +263,19 @@ async def stop_planning(conn: AsyncConnection, tenant_id: UUID, uids: Sequence[U
 async def _register(conn: AsyncConnection, tenant_id: UUID, uids: Sequence[UUID], now: datetime) -> None:
     if not uids:
         return
-    rows = (await conn.execute(_PLANNED, {"tenant_id": tenant_id, "task_uid": list(uids)})).all()
+    values = {"tenant_id": tenant_id, "task_uid": arrays.uuids(uids)}
+    await _plan(conn, tenant_id, [_Planned(*row) for row in await conn.execute(_PLANNED, values)], now)
+
+
+async def _plan(conn: AsyncConnection, tenant_id: UUID, rows: Sequence[_Planned], now: datetime) -> None:
+    if not rows:
+        return
     bound = await bindings.of(conn, tenant_id, [(row.project_id, row.spec) for row in rows])
-    await plans.register(conn, tenant_id, [_plan_input(row, bound) for row in rows], now)
+    inputs = await asyncio.to_thread(lambda: [_plan_input(row, bound) for row in rows])
+    await plans.register(conn, tenant_id, inputs, now)
 
 
-def _plan_input(row: Any, bound: Bindings) -> PlanInput:
+def _plan_input(row: _Planned, bound: Bindings) -> PlanInput:
     deadline = row.spec.get("startDeadline")
     group = bound.group(row.project_id, row.spec)
     return PlanInput(
@@ -371,7 +408,7 @@ async def _move(conn: AsyncConnection, held: Lease, actions: Sequence[Action], n
         columns = _columns(batch)
         names = ("task_uid", "path", "document", "line", "commit", "author", "subject", "committed_at")
         values: dict[str, Any] = {name: columns[name] for name in names}
-        values |= {"generation": [write.generation - 1 for write in batch]}
+        values |= {"generation": arrays.numbers(write.generation - 1 for write in batch)}
         values |= {"tenant_id": held.tenant_id, "source_id": held.source_id, "now": now}
         if (await conn.execute(_MOVE, values)).rowcount != len(batch):
             raise Stale("a task was changed by somebody else in the meantime")
@@ -385,7 +422,8 @@ def _write(action: Action, held: Lease) -> Write:
         owner="manifest",
         action=action.step.value,
         name=declared.name,
-        seed=f"{held.project}/{declared.name}",
+        seed=actual.seed if actual is not None and actual.seed else f"{held.project}/{declared.name}",
+        project_id=held.project_id if actual is None else actual.project_id if actual.seed else None,
         spec=declared.spec,
         labels=declared.labels,
         annotations=declared.annotations,
