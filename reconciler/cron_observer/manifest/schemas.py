@@ -9,6 +9,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from cron_observer import errors
 from cron_observer.model import API_VERSION
 
@@ -65,6 +67,7 @@ def effective(spec: Mapping[str, Any], kind: str = "Task") -> dict[str, Any]:
 
 
 _Fill = Callable[[Any], Any]
+_decode = msgspec.json.Decoder().decode
 
 #: A field of a mapping: its name, what fills its value in, what it needs beside it to get its default, whether it has
 #: one, that default where it is a scalar, and else how it is made.
@@ -114,8 +117,5 @@ def _compiled(part: Mapping[str, Any]) -> _Fill | None:
 
 def _maker(default: Any, inner: _Fill | None) -> Callable[[], Any]:
     """Return what makes a list or a mapping that is a default: each time another one."""
-    values = default.values() if isinstance(default, dict) else default
-    deep = any(isinstance(value, dict | list) for value in values)
-    if inner is not None:  # it makes a mapping of its own
-        return (lambda: inner(copy.deepcopy(default))) if deep else partial(inner, default)
-    return partial(copy.deepcopy, default) if deep else default.copy
+    filled = default if inner is None else inner(default)
+    return partial(_decode, msgspec.json.encode(filled))  # faster than a deep copy, and than filling it again
