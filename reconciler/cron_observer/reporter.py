@@ -80,11 +80,6 @@ class Reporter:
         self._clients: dict[UUID, httpx2.AsyncClient] = {}
         self._forget_at: datetime | None = None
 
-    @property
-    def needed(self) -> bool:
-        """Whether there is any source whose commits are reported."""
-        return bool(self._targets)
-
     async def tick(self) -> int:
         """Send what is due, at most ten states; return how many the forges took. Raises `DatabaseError`."""
         async with self._database.transaction([self._tenant]) as conn:

@@ -221,11 +221,11 @@ def stop_signals(stop: asyncio.Event) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def _database(settings: Settings, role: str) -> Database:
+def _database(settings: Settings, role: str, pool_size: int | None = None) -> Database:
     url = settings.database_of(role)
     if url is None:
         raise SettingsError(f"there is no database for the {role}", hint="set database_url, or use `cron-observer up`")
-    return Database(url, f"cron_observer_{role}", pool_size=settings.pool_of(role))
+    return Database(url, f"cron_observer_{role}", pool_size=pool_size or settings.pool_of(role))
 
 
 async def run_roles(
@@ -275,10 +275,11 @@ async def _role(
         if role == "api":
             await _face()(settings, heartbeats=heartbeats, stop=stop)
             return
-        database = _database(settings, role)
-        databases.append(database)
+        loops = [_loop(settings, role, databases)]
+        if role == "reconciler" and any(source.provider and source.status_ref for source in settings.sources):
+            loops.append(_reporting(settings, databases))
         async with asyncio.TaskGroup() as group:
-            for loop in _loops(settings, role, database):
+            for loop in loops:
                 group.create_task(run_loop(loop, stop, heartbeats), name=loop.role)
     finally:
         stop.set()
@@ -294,18 +295,23 @@ def _collect_seldom() -> None:
     gc.set_threshold(50_000, 10, 10)
 
 
-def _loops(settings: Settings, role: str, database: Database) -> list[Loop]:
-    """Return the loops of a role. What tells forges has one of its own, so that none of them holds up a pass."""
+def _loop(settings: Settings, role: str, databases: list[Database]) -> Loop:
+    database = _database(settings, role)
+    databases.append(database)
     if role == "scheduler":
-        return [Loop(role=role, tick=Scheduler(database, settings).tick, every=EVERY[role])]
+        return Loop(role=role, tick=Scheduler(database, settings).tick, every=EVERY[role])
     from cron_observer.reconcile import Reconciler
-    from cron_observer.reporter import Reporter
 
     _collect_seldom()
-    reconciler, reporter = Reconciler(database, settings), Reporter(database, settings)
-    loops = [
-        Loop(role=role, tick=reconciler.tick, every=EVERY[role], wake=reconciler.wake, close=reconciler.close),
-    ]
-    if reporter.needed:
-        loops.append(Loop(role="reporter", tick=reporter.tick, every=EVERY["reporter"], close=reporter.close))
-    return loops
+    reconciler = Reconciler(database, settings)
+    return Loop(role=role, tick=reconciler.tick, every=EVERY[role], wake=reconciler.wake, close=reconciler.close)
+
+
+def _reporting(settings: Settings, databases: list[Database]) -> Loop:
+    """Return the loop that tells forges: with a connection of its own, so that none of them holds up a pass."""
+    from cron_observer.reporter import Reporter
+
+    database = _database(settings, "reconciler", pool_size=1)
+    databases.append(database)
+    reporter = Reporter(database, settings)
+    return Loop(role="reporter", tick=reporter.tick, every=EVERY["reporter"], close=reporter.close)
