@@ -309,3 +309,19 @@ async def test_layers_bear_upon_their_own_source_alone(tenant: Tenant, tmp_path:
     owner = db.value("SELECT s.name FROM layers AS l JOIN sources AS s USING (tenant_id, source_id)")
     assert found == ({"a": "5m", "b": "1h"} if owner == "one" else {"a": "1h", "b": "6m"})
     assert [row["code"] for row in db.rows("SELECT code FROM sync_findings")] == ["CO1502"]
+
+
+async def test_the_example_manifests_apply(tenant: Tenant, tmp_path: Path) -> None:
+    """What the demo is made of is applied without a finding, with its layers."""
+    repository = Repository.make(tmp_path)
+    examples = Path(__file__).resolve().parents[2] / "manifests-example"
+    files = {path.relative_to(examples).as_posix(): path.read_bytes() for path in examples.rglob("*") if path.is_file()}
+    repository.push(files)
+    async with following(tenant, repository.bare, tmp_path) as it:
+        await it.reconciler.tick()
+        assert it.findings() == []
+        assert it.task("dunning")["spec"]["schedule"]["timezone"] == "Europe/Berlin"
+        assert {
+            name: one["prune"] for name, one in specs(it, "lifecycle").items() if one["prune"] != "allow"
+        } == dict.fromkeys(("dunning", "hourly-statement", "invoice-export", "payment-matching", "payroll"), "confirm")
+        assert {row["kind"] for row in it.database.rows("SELECT kind FROM layers")} == {"Defaults", "Project"}
