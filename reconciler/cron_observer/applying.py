@@ -6,7 +6,7 @@ Whatever is decided is written in one transaction, which fails as a whole when a
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -76,7 +76,6 @@ class Application:
     next_look: timedelta
     asked: Collection[str] = ()  #: files that were to be read again for a plan before
     consent: str | None = None  #: the approval of another history that is made use of
-    others: Others = field(default_factory=Others)
 
     async def write(self, conn: AsyncConnection, now: datetime) -> Written:
         """Plan, and write what follows from it; the caller commits. Raises `Unread`, `Stale` and `Overtaken`."""
@@ -200,8 +199,9 @@ class Application:
         did = made.counts() | {"files": len(self.found.paths) + len(self.found.tracked)}
         error = None
         if made.refused:
-            errors = sum(one.severity == "error" for several in told.values() for one, _ in several)
-            error = f"{errors:,} error{'' if errors == 1 else 's'}: nothing of the commit is applied (failure_policy = atomic)"
+            errors = sum(one.severity == "error" for of_file in told.values() for one, _ in of_file)
+            several = f"{errors:,} error{'' if errors == 1 else 's'}"
+            error = f"{several}: nothing of the commit is applied (failure_policy = atomic)"
         await sync.end_run(
             conn,
             self.held,

@@ -139,8 +139,6 @@ class Pass(Ending):
         asked, conflicts = held.requested_seq > held.handled_seq, held.counts.get("conflicts", 0) > 0
         if self._checks or not self._was_judged(target, asked=asked):
             return False
-        if asked and held.counts.get("held", 0) > 0:
-            return False  # somebody may have taken over what is held, or let go of it
         if not conflicts and not asked:
             return True
         async with self.database.transaction([held.tenant_id]) as conn:

@@ -184,6 +184,25 @@ async def test_a_process_that_was_halted_wakes_up_too_late(
         assert [run["outcome"] for run in it.runs()].count("applied") == 1
 
 
+async def test_a_process_that_was_halted_in_its_apply_is_not_waited_for(
+    tenant: Tenant, tmp_path: Path, story: Story
+) -> None:
+    """A transaction that nobody goes on with is taken back by the database, so that others can apply what is new."""
+    bare = story.copy(tmp_path)
+    async with following(tenant, bare, tmp_path) as it:
+        await it.reconciler.tick()
+        Story.at(bare, story.second)
+        it.database.do("UPDATE sources SET next_poll_at = now()")
+        with reconciling(it.database, bare, tmp_path / "halted", kill="after_findings:STOP") as process:
+            until(lambda: is_halted(process), "it is halted")
+            idle = "SELECT FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()"
+            until(lambda: not it.database.rows(idle), "the database gives up")
+            lease_runs_out(it.database)
+            assert await it.reconciler.tick() == {"main": "applied"}
+            it.database.do("UPDATE sources SET next_poll_at = now() + interval '1 hour'")
+        assert state(it.database) == story.after
+
+
 async def test_two_processes_race_over_many_commits(tenant: Tenant, tmp_path: Path) -> None:
     """While two reconcilers are killed at random under a stream of commits, the last commit ends up in force, whole.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from cron_observer.settings import Settings, SourceSettings
 from cron_observer.steps import KILL_VARIABLE
+from cron_observer.store import engine
 from cron_observer.store.engine import Database
 from support.databases import FreshDatabase
 
@@ -30,6 +31,7 @@ def _reconcile(database_url: str, repository: str, data_dir: str, kill: str | No
 
     if kill is not None:
         os.environ[KILL_VARIABLE] = kill
+        engine.IDLE_LIMIT = "1s"  # type: ignore[misc]  a test cannot wait for minutes
 
     async def run() -> None:
         stop = asyncio.Event()

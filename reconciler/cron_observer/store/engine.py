@@ -20,6 +20,10 @@ from cron_observer.errors import DatabaseError
 POOL_WAIT: Final = 2.0
 
 
+#: How long a transaction may do nothing. A process that was halted in the midst of one holds others up no longer.
+IDLE_LIMIT: Final = "5min"
+
+
 def role_url(url: str, role: str) -> tuple[URL, bool]:
     """Return the URL that `role` connects with, and whether it still has to be assumed inside each transaction.
 
@@ -70,6 +74,7 @@ class Database:
         """
         names = ",".join(sorted(str(UUID(str(tenant))) for tenant in tenants))
         opening = f"{self._prefix}SET LOCAL app.tenant_ids = '{names}'"
+        opening += f"; SET LOCAL idle_in_transaction_session_timeout = '{IDLE_LIMIT}'"
         for name, value in settings.items():
             if not (name.isidentifier() and value.isalnum()):
                 raise ValueError(f"app.{name} must be alphanumeric")
