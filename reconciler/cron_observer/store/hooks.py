@@ -16,8 +16,6 @@ _SEE: Final = text("""
     VALUES (:tenant_id, :source_id, :delivery, :now)
     ON CONFLICT DO NOTHING RETURNING delivery""")
 
-_FORGET: Final = text("DELETE FROM hook_deliveries WHERE tenant_id = :tenant_id AND received_at < :before")
-
 
 class Followed(NamedTuple):
     """A source as far as a delivery has to know it."""
@@ -36,8 +34,3 @@ async def see(conn: AsyncConnection, tenant_id: UUID, source_id: UUID, delivery:
     """Remember a delivery; False when it was seen before."""
     values = {"tenant_id": tenant_id, "source_id": source_id, "delivery": delivery, "now": now}
     return (await conn.execute(_SEE, values)).scalar_one_or_none() is not None
-
-
-async def forget(conn: AsyncConnection, tenant_id: UUID, before: datetime) -> int:
-    """Forget the deliveries that came before `before`; return how many."""
-    return (await conn.execute(_FORGET, {"tenant_id": tenant_id, "before": before})).rowcount

@@ -120,6 +120,6 @@ hook_deliveries = Table(
     column("received_at", INSTANT),
     PrimaryKeyConstraint("tenant_id", "source_id", "delivery", name="a_delivery_is_its_id"),
     ForeignKeyConstraint(["tenant_id", "source_id"], _SOURCE, name="a_delivery_has_a_source"),
-    # upkeep: what is older than a day is forgotten (hooks.forget)
+    # upkeep: what is older than a day is forgotten (sync.forget_deliveries)
     Index("hook_deliveries_by_age", "tenant_id", "received_at"),
 )
