@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cron_observer.errors import SourceError
 from cron_observer.review.as_json import FORMAT_VERSION
 from support.repositories import Repository, git, manifest
 from support.reviews import document, look, run, task, told
@@ -357,3 +358,17 @@ def test_shallow_clones_are_compared_with_the_base_itself(
     assert run("--base", base).exit_code == 64
     git(tmp_path / "shallow", "fetch", "--quiet", "--depth=1", "origin", base)
     assert told(look(base=base)) == {"Task a": "update"}
+
+
+def test_partial_clones_say_what_they_lack(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is fetched behind the caller's back: what is missing is said, and how to have it."""
+    repository.push({"a.yaml": manifest("a")})
+    repository.push({"a.yaml": manifest("a", "5 4 * * *")})
+    git(repository.bare, "config", "uploadpack.allowFilter", "true")
+    git(tmp_path, "clone", "--quiet", "--filter=blob:none", f"file://{repository.bare}", "partial")
+    monkeypatch.chdir(tmp_path / "partial")
+    with pytest.raises(SourceError, match="the repository cannot be read") as caught:
+        run("--base", "HEAD~1")
+    assert "--filter" in (caught.value.hint or "")

@@ -21,7 +21,7 @@ from cron_observer.source import blobs, trees
 from cron_observer.source.address import git_dir, read_address
 from cron_observer.source.command import READ_SECONDS, Git
 from cron_observer.source.failures import GitFailed
-from cron_observer.source.spec import UNREADABLE, Entry, SourceSpec
+from cron_observer.source.spec import UNREADABLE, Entry, MirrorBroken, SourceSpec
 from cron_observer.source.trees import Chooser
 
 #: Larger files of a work tree count as changed without a look: no manifest or calendar file is so large.
@@ -160,28 +160,33 @@ class Checkout:
 
     def objects(self, entries: Sequence[Entry], limit: int) -> Iterator[tuple[Entry, bytes]]:
         """Give entries of a commit with size and content."""
-        regular = [entry for entry in entries if entry.mode.startswith("100")]
-        contents = blobs.read(
-            lambda how, asked: self._read("cat-file", how, stdin=asked), [entry.blob for entry in regular], limit
-        )
+        regular = [entry.blob for entry in entries if entry.mode.startswith("100")]
+        contents = blobs.read(lambda how, asked: self._read("cat-file", how, stdin=asked), regular, limit)
         for entry in entries:
-            if entry.mode.startswith("100"):
-                size, data = next(contents)
-                yield Entry(entry.path, entry.mode, entry.blob, size), data
-            else:
+            if not entry.mode.startswith("100"):
                 yield entry, b""
+                continue
+            try:
+                size, data = next(contents)
+            except MirrorBroken as error:
+                raise _broken(str(error)) from error
+            yield Entry(entry.path, entry.mode, entry.blob, size), data
 
     def _read(self, *arguments: str, stdin: bytes | None = None) -> bytes:
         try:
             return self._run(*arguments, stdin=stdin)
         except GitFailed as error:
             said = next((line.strip() for line in error.said.splitlines() if line.strip()), "git says nothing")
-            raise SourceError(
-                f"the repository cannot be read: {said[:300]}",
-                reason="RepositoryBroken",
-                permanent=True,
-                hint="look at it with git fsck; a partial clone lacks what it has not fetched",
-            ) from error
+            raise _broken(said) from error
 
     def _run(self, *arguments: str, stdin: bytes | None = None) -> bytes:
         return self._git.run("-C", str(self.top), *_READ_ONLY, *arguments, within=READ_SECONDS, stdin=stdin)
+
+
+def _broken(said: str) -> SourceError:
+    return SourceError(
+        f"the repository cannot be read: {said[:300]}",
+        reason="RepositoryBroken",
+        permanent=True,
+        hint="look at it with git fsck; a partial clone lacks what it has not fetched: clone without --filter",
+    )
