@@ -39,7 +39,7 @@ def pump(
     `watch` is called now and then, and may raise. Raises `TooSlow` and `TooMuch` (more than `most` bytes); the child
     is left to the caller to kill.
     """
-    deadline = time.monotonic() + within
+    deadline, look = time.monotonic() + within, time.monotonic() + WATCH_SECONDS
     output, errors, waiting = bytearray(), bytearray(), memoryview(stdin or b"")
     with selectors.DefaultSelector() as selector:
         _register(selector, process, bool(waiting))
@@ -48,8 +48,9 @@ def pump(
             if left <= 0:
                 raise TooSlow
             ready = selector.select(left if watch is None else min(left, WATCH_SECONDS))
-            if watch is not None and not ready:
+            if watch is not None and time.monotonic() >= look:
                 watch()
+                look = time.monotonic() + WATCH_SECONDS
             for key, _ in ready:
                 if key.fileobj is process.stdin:
                     waiting = _written(process, waiting, selector)
