@@ -14,9 +14,11 @@ import pytest
 
 from cron_observer.settings import SourceSettings
 from cron_observer_api import hooks as module
+from support.api import api
 from support.databases import Tenant, make_tenant
 from support.forges import ADDRESSES, AFTER, DELIVERY, PROVIDERS, SECRET, body, payload, signed
 from support.hooked import add_source, deliver, hooked, woken
+from support.repositories import Repository, following, manifest
 
 OTHER = "the-secret-before"
 
@@ -218,6 +220,25 @@ async def test_a_mirror_on_this_machine_goes_by_the_signature(tenant: Tenant, tm
     async with hooked(tenant, url=str(tmp_path / "tasks.git")) as it:
         answer = await deliver(it, "github", body("github"))
     assert (answer.status_code, woken(tenant)) == (202, 1)
+
+
+async def test_w10_many_deliveries_make_one_pass(tenant: Tenant, tmp_path: Path) -> None:
+    """However many pushes are told of, one pass follows, and one more for those that come during it."""
+    repository = Repository.make(tmp_path)
+    repository.push({"export.yaml": manifest("export")})
+    async with following(tenant, repository.bare, tmp_path / "data") as it:
+        await it.sync()
+        one = SourceSettings(name="main", url=str(repository.bare), provider="github", secret_ref=("env:HOOK_SECRET",))
+        raw = body("github")
+        async with api(tenant, sources=(one,)) as server:
+            repository.push({"second.yaml": manifest("second")})
+            for number in range(30):
+                answer = await deliver(server, "github", raw, signed("github", raw, delivery=str(number)))
+                assert answer.status_code == 202
+            assert await it.reconciler.tick() == {"main": "applied"}
+            assert it.names() == ["export", "second"]
+            assert await it.reconciler.tick() == {}
+            assert len(it.runs()) == 2
 
 
 async def test_w10_a_thousand_a_minute_and_no_more(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
