@@ -49,6 +49,9 @@ def codes(it: Following) -> list[tuple[str, str]]:
     return [(one["path"], one["code"]) for one in it.findings()]
 
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "manifests-example"
+FILES = [path for path in EXAMPLES.rglob("*") if path.is_file()]
+
 TREE = {
     "a.yaml": manifest("at-root"),
     "billing/b.yaml": manifest("of-billing"),
@@ -314,14 +317,11 @@ async def test_layers_bear_upon_their_own_source_alone(tenant: Tenant, tmp_path:
 async def test_the_example_manifests_apply(tenant: Tenant, tmp_path: Path) -> None:
     """What the demo is made of is applied without a finding, with its layers."""
     repository = Repository.make(tmp_path)
-    examples = Path(__file__).resolve().parents[2] / "manifests-example"
-    files = {path.relative_to(examples).as_posix(): path.read_bytes() for path in examples.rglob("*") if path.is_file()}
-    repository.push(files)
+    repository.push({path.relative_to(EXAMPLES).as_posix(): path.read_bytes() for path in FILES})
     async with following(tenant, repository.bare, tmp_path) as it:
         await it.reconciler.tick()
         assert it.findings() == []
         assert it.task("dunning")["spec"]["schedule"]["timezone"] == "Europe/Berlin"
-        assert {
-            name: one["prune"] for name, one in specs(it, "lifecycle").items() if one["prune"] != "allow"
-        } == dict.fromkeys(("dunning", "hourly-statement", "invoice-export", "payment-matching", "payroll"), "confirm")
+        confirmed = {name for name, one in specs(it, "lifecycle").items() if one["prune"] == "confirm"}
+        assert confirmed == {"dunning", "hourly-statement", "invoice-export", "payment-matching", "payroll"}
         assert {row["kind"] for row in it.database.rows("SELECT kind FROM layers")} == {"Defaults", "Project"}
