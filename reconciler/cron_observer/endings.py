@@ -59,9 +59,10 @@ class Ending:
         """Write down that the source was looked at, and stands as it was judged before."""
         held = self.held
         async with self.database.transaction([held.tenant_id]) as conn:
-            now = await self.now(conn)
+            now, commit = await self.now(conn), self.subject.commit(target)
+            if held.observed_commit != commit:  # somebody saw something else, and may have died of it
+                await sync.abandon_runs(conn, held, now)
             if self.trigger == "manual":
-                commit = self.subject.commit(target)
                 self.run_row = await sync.begin_run(
                     conn, held, now, trigger=self.trigger, ref=target.ref, commit=commit
                 )

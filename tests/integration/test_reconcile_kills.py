@@ -122,6 +122,21 @@ async def test_a_process_killed_after_any_step_leaves_one_commit_in_force(
         assert outcomes.count("abandoned") == (1 if begun and not committed else 0)
 
 
+async def test_what_is_taken_back_leaves_no_run_open(tenant: Tenant, tmp_path: Path, story: Story) -> None:
+    """When the commit that somebody died over is gone again, its run is marked by the look that finds nothing new."""
+    bare = story.copy(tmp_path)
+    async with following(tenant, bare, tmp_path) as it:
+        await it.reconciler.tick()
+        Story.at(bare, story.second)
+        it.database.do("UPDATE sources SET next_poll_at = now()")
+        with reconciling(it.database, bare, tmp_path, kill="after_gather") as process:
+            process.join(60)
+        Story.at(bare, story.first)
+        lease_runs_out(it.database)
+        assert await it.reconciler.tick() == {"main": "unchanged"}
+        assert [run["outcome"] for run in it.runs()] == ["abandoned", "applied"]
+
+
 async def test_every_step_of_a_pass_has_its_point(
     tenant: Tenant, tmp_path: Path, story: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:

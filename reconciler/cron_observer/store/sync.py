@@ -187,10 +187,15 @@ async def begin_run(
         "to_commit": commit,
         "now": now,
     }
-    await conn.execute(_ABANDON_RUNS, values)
+    await abandon_runs(conn, held, now)
     seen = await observe(conn, held, now, ref=ref, commit=commit)
     await conn.execute(_BEGIN_RUN, values)
     return Run(run_id=run_id, observed_seq=seen)
+
+
+async def abandon_runs(conn: AsyncConnection, held: Lease, now: datetime) -> None:
+    """Mark the runs that earlier holders of the lease left behind."""
+    await conn.execute(_ABANDON_RUNS, _key(held) | {"epoch": held.epoch, "now": now})
 
 
 async def observe(conn: AsyncConnection, held: Lease, now: datetime, *, ref: str | None, commit: str | None) -> int:
