@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -12,7 +15,10 @@ from click.testing import CliRunner
 
 from cron_observer.cli.plan import plan
 from cron_observer.markdown import MOST_BYTES
+from cron_observer.review import text
 from cron_observer.review.gathering import Gathered
+from cron_observer.review.looking import review
+from cron_observer.review.results import Asked
 from cron_observer.review.sides import Side
 from cron_observer.source.checkout import Checkout
 from cron_observer.source.trees import Chooser
@@ -131,6 +137,18 @@ def test_nothing_is_a_command_of_the_runner(repository: Repository, monkeypatch:
     assert "##[add-mask]" in run("--base", "HEAD", "--format", "json").output
 
 
+def test_the_help_imports_nothing_heavy() -> None:
+    """The command can be listed and its help shown without the libraries that it runs with."""
+    script = (
+        "import sys\nfrom cron_observer.cli.plan import plan\n"
+        "plan(['--help'], standalone_mode=False)\n"
+        "heavy = {'yaml', 'jsonschema', 'croniter', 'sqlalchemy', 'git'} & sys.modules.keys()\n"
+        "sys.exit(repr(heavy) if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # -- cost ----------------------------------------------------------------------------------------------------
 
 
@@ -154,3 +172,17 @@ def test_what_does_not_change_costs_little(repository: Repository) -> None:
     assert parsed(repository.work) == (3, False)
     repository.write({"t2/task-002.yaml": None})
     assert parsed(repository.work) == (201, True)
+
+
+def test_more_fires_than_are_compared_are_said(repository: Repository) -> None:
+    """Where tasks fire too often to compare all of them, the plan says of how many it knows nothing."""
+    names = ("a", "b", "c")
+    repository.commit({f"{name}.yaml": manifest(name, "0 4 * * *") for name in names})
+    repository.write({f"{name}.yaml": manifest(name, "0 5 * * *") for name in names})
+    with Checkout(repository.work) as checkout:
+        choose = Chooser((), ())
+        base = checkout.at(checkout.commit("HEAD"), choose)
+        found = review(base, checkout.here(choose), Asked(now=datetime.now(UTC), most_fires=20))
+    assert [one.fires is not None for one in found.changes] == [True, True, False]
+    assert found.uncompared == 1
+    assert "fires of 1 more tasks are not compared" in text.write(found)

@@ -29,6 +29,7 @@ def write(review: Review) -> str:
         "refused": review.refused,
         "counts": review.counts(),
         "fires": review.fire_counts(),
+        "uncompared": review.uncompared,
         "actions": [_change(one) for one in review.changes],
         "findings": [asdict(one) for one in review.findings],
         "plan_hash": None,  # only a server, which knows what is in force, can have a removal approved

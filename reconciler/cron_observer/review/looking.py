@@ -22,9 +22,6 @@ from cron_observer.review.rows import PROJECT_ID, SOURCE, Declared, State, first
 from cron_observer.review.sides import Side, Snapshot
 from cron_observer.review.warnings import CLOCK_CHANGE, CROWD, MORE_OFTEN, clock_changes, crowds, more_often
 
-#: Fires that are compared in all; of tasks beyond, only what the manifests say is told.
-MOST_FIRES = 1_000_000
-
 
 def review(base: Snapshot, head: Snapshot, asked: Asked) -> Review:
     """Compare two states of the manifests of one source. Raises `SourceError` when one cannot be read."""
@@ -51,6 +48,7 @@ class _Look:
         )
         self.after = next_state(self.plan, self.before, asked.project)
         self.places = Places(head)
+        self.uncompared = 0
 
     def _terms(self) -> Terms:
         """Return what the guards need to know. What was not read matters to none of them."""
@@ -101,6 +99,7 @@ class _Look:
             findings=findings,
             texts=self.places.texts(findings),
             refused=self.plan.refused,
+            uncompared=self.uncompared,
         )
 
     # -- findings --------------------------------------------------------------------------------------------
@@ -189,14 +188,17 @@ class _Look:
         tasks = {name for kind, name in self.after.declared if kind == TASK} | changes.keys()
         diffs: dict[str, FireDiff] = {}
         found: list[Finding] = []
-        left = MOST_FIRES
+        left = self.asked.most_fires
         for name in sorted(tasks):
             change = changes.get(name)
             if change is None and self._same(name):
                 continue
             old = before.of(change.was if change and change.was else name)
             new = after.of(name)
-            if old == new or left <= 0:
+            if old == new:
+                continue
+            if left <= 0:
+                self.uncompared += 1
                 continue
             diff = compare(old, new, self.asked.now, self.asked.span)
             left -= diff.before + diff.after

@@ -24,6 +24,7 @@ class Asked:
     max_deletes: int = 5
     max_percent: float = 20.0
     failure_policy: str = "isolate"
+    most_fires: int = 2_000_000  #: compared in all; of tasks beyond, only what the manifests say is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Review:
     findings: Sequence[Finding] = ()
     texts: Mapping[str, list[str]] = field(default_factory=dict)
     refused: bool = False  #: nothing would be applied, because there are errors and the policy is atomic
+    uncompared: int = 0  #: tasks with another schedule of which no fires were compared: there are too many in all
 
     @property
     def changed(self) -> bool:

@@ -104,7 +104,8 @@ def totals(review: Review) -> str:
     counted = review.fire_counts()
     moving = [f"{verb} {counted[key]:,}" for key, verb in _FIRES if counted[key]]
     said = ", ".join(steps) or "no changes"
-    return f"Plan: {said}" + (f"; fires: {', '.join(moving)}" if moving else "")
+    more = f"; fires of {review.uncompared:,} more tasks are not compared" if review.uncompared else ""
+    return f"Plan: {said}" + (f"; fires: {', '.join(moving)}" if moving else "") + more
 
 
 _FIRES: Final = (("moved", "moves"), ("added", "adds"), ("removed", "removes"))
