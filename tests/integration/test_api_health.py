@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,41 @@ async def test_metrics_count_what_is_going_on(tenant: Tenant) -> None:
     assert found["cron_observer_source_behind", (of_main,)] == 0
     route = (("method", "GET"), ("route", "/api/v1/projects/{project}"), ("status", "200"))
     assert found["cron_observer_http_requests_total", route] >= 1
+
+
+async def test_metrics_tell_how_sources_stand(tenant: Tenant) -> None:
+    """What waits, since when a source is behind or suspended, and what the steps of its last run took."""
+    add_source(tenant, passed=True)
+    applied = {"status": "False", "reason": "ValidationFailed", "since": "2020-01-01T00:00:00+00:00"}
+    tenant.database.do(
+        "UPDATE sources SET observed_at = now(), observed_commit = 'b', applied_commit = 'a', failures = 2, "
+        "counts = '{\"held\": 7, \"errors\": 3}', suspended_at = now() - interval '1 hour', suspended_by = 'ada', "
+        "conditions = jsonb_build_object('Applied', %s::jsonb)",
+        json.dumps(applied),
+    )
+    for n, outcome in enumerate(("applied", "refused", "running")):
+        tenant.database.do(
+            "INSERT INTO sync_runs (tenant_id, run_id, source_id, trigger, epoch, outcome, started_at, strategy, "
+            "timings) "
+            "SELECT tenant_id, ('00000000-0000-7000-8000-00000000000' || %s)::uuid, source_id, 'poll', 1, %s, now(), "
+            "'tree', jsonb_build_object('fetch', %s::float) FROM sources",
+            str(n),
+            outcome,
+            n / 2,
+        )
+    async with api(tenant) as it:
+        told = await it.client.get("/metrics")
+    lines = [line for line in told.text.splitlines() if line.startswith("cron_observer_source_")]
+    assert 'cron_observer_source_held{source="main"} 7.0' in lines
+    assert 'cron_observer_source_behind{source="main"} 1.0' in lines
+    assert 'cron_observer_source_failures{source="main"} 2.0' in lines
+    assert 'cron_observer_source_findings{severity="error",source="main"} 3.0' in lines
+    step = 'cron_observer_source_run_seconds{outcome="refused",source="main",step="fetch",strategy="tree"} 0.5'
+    assert [line for line in lines if "run_seconds" in line] == [step]
+    values = dict(line.rsplit(" ", 1) for line in lines)
+    assert 3600 <= float(values['cron_observer_source_suspended_seconds{source="main"}']) < 3700
+    years = float(values['cron_observer_source_stale_seconds{source="main"}']) / 86_400 / 365
+    assert years > 5, "a fresh look at what is not applied does not make it fresh"
 
 
 async def test_the_documents_are_served(tenant: Tenant) -> None:
