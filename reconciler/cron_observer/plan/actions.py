@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
+
+import msgspec
 
 from cron_observer.manifest.rules import Rule
 from cron_observer.model import (
@@ -249,8 +252,19 @@ def _matters(action: Action) -> bool:
     return (old.windows, old.timezone, old.suspend) != (new.windows, new.timezone, new.suspend)
 
 
+_quick: Final = msgspec.json.Encoder(order="deterministic").encode
+_FRACTION: Final = re.compile(rb"(?:^|[:,\[])-?\d+[.eE]")
+
+
 def canonical(value: Any) -> bytes:
     """Write JSON so that equal values are equal bytes."""
+    try:
+        quick = _quick(value)
+    except (msgspec.MsgspecError, OverflowError, TypeError, ValueError):
+        quick = b"\\"
+    # with neither escapes nor fractions, where they may differ, both write the same
+    if b"\\" not in quick and not _FRACTION.search(quick):
+        return quick
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 

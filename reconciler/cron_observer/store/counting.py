@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from cron_observer.store import arrays
 from cron_observer.store.sources import Lease
 
 _WHOLE: Final = text("""
@@ -98,4 +99,4 @@ async def after(
 
 
 async def _part(conn: AsyncConnection, held: Lease, paths: Collection[str]) -> Rows:
-    return Rows(*(await conn.execute(_PART, _key(held) | {"paths": sorted(paths)})).one())
+    return Rows(*(await conn.execute(_PART, _key(held) | {"paths": arrays.texts(sorted(paths))})).one())

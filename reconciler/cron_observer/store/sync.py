@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from cron_observer.model import Commit, Finding
 from cron_observer.plan import NOT_HANDED_OVER
 from cron_observer.schedule import new_id
+from cron_observer.store import arrays
 from cron_observer.store.jsonb import to_json
 from cron_observer.store.sources import Lease, Overtaken
 
@@ -277,13 +278,14 @@ async def files(conn: AsyncConnection, held: Lease, paths: Sequence[str] | None)
 
 async def save_files(conn: AsyncConnection, held: Lease, rows: Sequence[FileRow], gone: Iterable[str]) -> None:
     """Write what is known of files now. A row without `good_text` leaves the good text as it is."""
-    await conn.execute(_FORGET_FILES, _key(held) | {"paths": sorted(gone)})
+    await conn.execute(_FORGET_FILES, _key(held) | {"paths": arrays.texts(sorted(gone))})
     for start in range(0, len(rows), BATCH):
         batch = rows[start : start + BATCH]
         columns = {
-            name: [getattr(row, name) for row in batch]
-            for name in ("path", "blob", "state", "documents", "commit", "good_blob", "good_text", "good_commit")
+            name: arrays.texts([getattr(row, name) for row in batch])
+            for name in ("path", "blob", "state", "commit", "good_blob", "good_text", "good_commit")
         }
+        columns["documents"] = arrays.numbers(row.documents for row in batch)
         await conn.execute(_SAVE_FILES, _key(held) | columns)
 
 
@@ -291,7 +293,7 @@ async def replace_findings(
     conn: AsyncConnection, held: Lease, run_id: UUID, found: Mapping[str, Sequence[tuple[Finding, str | None]]]
 ) -> None:
     """Put findings, each with the line of text it is about, in the place of those that their files had."""
-    await conn.execute(_FORGET_FINDINGS, _key(held) | {"paths": list(found)})
+    await conn.execute(_FORGET_FINDINGS, _key(held) | {"paths": arrays.texts(found)})
     rows = [
         (path, n, finding, excerpt) for path, several in found.items() for n, (finding, excerpt) in enumerate(several)
     ]

@@ -313,8 +313,8 @@ async def inventory(
         "tenant_id": held.tenant_id,
         "source_id": held.source_id,
         "project_id": held.project_id,
-        "paths": list(paths),
-        "names": list(names),
+        "paths": arrays.texts(paths),
+        "names": arrays.texts(names),
         "loose": loose,
         "elsewhere": elsewhere,
     }
