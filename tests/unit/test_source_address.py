@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cron_observer.errors import SourceError
-from cron_observer.source import SourceSpec, read_address
+from cron_observer.source import SourceSpec, open_source, read_address
 from cron_observer.source.address import is_commit, qualified
 from cron_observer.source.failures import meaning
 
@@ -81,6 +82,26 @@ def test_credentials_are_decoded_and_hidden() -> None:
     assert (address.username, address.password, address.host) == ("rob@t", "p/w", "https://example.org:8443")
     spec = SourceSpec(name="main", url="https://rob%40t:p%2Fw@example.org/x.git")
     assert not any(word in repr(address) + repr(spec) for word in ("rob", "p/w", "p%2Fw"))
+
+
+@pytest.mark.parametrize(
+    ("url", "setting"),
+    [
+        ("ssh://git@example.org/x.git", "credentials_ref"),
+        ("git@example.org:x.git", "ca_file"),
+        ("/srv/x.git", "credentials_ref"),
+        ("/srv/x.git", "ssh_key"),
+        ("https://example.org/x.git", "ssh_key"),
+        ("https://example.org/x.git", "known_hosts"),
+    ],
+)
+def test_settings_that_an_address_has_no_use_for_are_refused(url: str, setting: str) -> None:
+    """A key for a server that is not asked for keys is a mistake, and said at the start."""
+    value: Any = "env:TOKEN" if setting == "credentials_ref" else Path("/etc/x")
+    with pytest.raises(SourceError, match=f"{setting} is set") as refused:
+        open_source(SourceSpec(name="main", url=url, **{setting: value}), Path("/nowhere"), "key")
+    assert refused.value.reason == "AddressRefused"
+    assert refused.value.hint
 
 
 def test_refs_are_qualified() -> None:

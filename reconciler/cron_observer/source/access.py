@@ -53,6 +53,24 @@ class Access:
         return said
 
 
+def check(spec: SourceSpec, address: Address) -> None:
+    """Raise `SourceError` (``AddressRefused``) for a setting that the address has no use for: it is a mistake."""
+    http, ssh = address.host is not None, address.protocol == "ssh"
+    for setting, useful, use in (
+        ("credentials_ref", http, "an address with https://"),
+        ("ca_file", http, "an address with https://"),
+        ("ssh_key", ssh, "an address of ssh"),
+        ("known_hosts", ssh, "an address of ssh"),
+    ):
+        if getattr(spec, setting) is not None and not useful:
+            raise SourceError(
+                f"{setting} is set, and only {use} makes use of it",
+                reason="AddressRefused",
+                permanent=True,
+                hint="take the setting out, or mend the address",
+            )
+
+
 def has_credentials(spec: SourceSpec, address: Address) -> bool:
     """Tell whether Git is to be given a user and a password."""
     return address.host is not None and bool(address.username or address.password or spec.credentials_ref)

@@ -20,6 +20,7 @@ from typing import Any, Final
 from cron_observer.errors import SourceError
 from cron_observer.model import Commit
 from cron_observer.source import history, refs, signatures, trees, walks
+from cron_observer.source.access import check
 from cron_observer.source.address import common_dir, git_dir, read_address
 from cron_observer.source.command import FETCH_SECONDS, READ_SECONDS, Git
 from cron_observer.source.failures import GitFailed, meaning, unexplained, unwritable
@@ -56,9 +57,13 @@ class GitSource:
     has_commits = True
 
     def __init__(self, spec: SourceSpec, mirror: Path) -> None:
-        """Take `spec` apart; nothing is read yet. Raises `SourceError` for an address or ref we refuse."""
+        """Take `spec` apart; nothing is read yet.
+
+        Raises `SourceError` for an address or ref that we refuse, and for a setting that does not go with the address.
+        """
         self.spec = spec
         self.address = read_address(spec.url)
+        check(spec, self.address)
         self.mirror = mirror.absolute()
         self._choose = Chooser(spec.paths, spec.ignore)
         self._git = Git(spec, self.address, self.mirror.with_suffix(".gitconfig"))
