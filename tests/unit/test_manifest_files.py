@@ -126,7 +126,7 @@ def test_documents_that_are_no_manifests(text: str, code: str, severity: str) ->
         (f"{HEAD}spec:\n{SCHEDULE}", (), False),
         (task(SCHEDULE + "  payload: [\n"), ("nightly-export",), False),
         ("a: [\n", (), False),
-        ("%YAML 1.2\n---\n" + SMALLEST, (), False),
+        ("%YAML 1.2\n---\n" + SMALLEST, ("nightly-export",), True),
     ],
 )
 def test_what_a_broken_file_may_declare(text: str, broken: tuple[str, ...], parseable: bool) -> None:
