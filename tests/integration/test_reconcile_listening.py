@@ -182,8 +182,8 @@ async def test_sources_that_hang_hold_up_no_other(tenant: Tenant, tmp_path: Path
     repository = Repository.make(tmp_path)
     repository.push({"a.yaml": manifest("alpha")})
     with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
-        address = f"http://127.0.0.1:{silent.getsockname()[1]}/tasks.git"
-        hanging = [SourceSettings(name=f"hang-{number}", url=address) for number in range(12)]
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        hanging = [SourceSettings(name=f"hang-{number}", url=f"{address}/{number}.git") for number in range(12)]
         sources = (*hanging, SourceSettings(name="main", url=str(repository.bare)))
         reconciler = Reconciler(tenant.database.reconciler, Settings(data_dir=tmp_path, sources=sources), patience=0.2)
         stop = asyncio.Event()
