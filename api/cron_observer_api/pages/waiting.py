@@ -91,9 +91,9 @@ def strategy(value: str | None) -> str | None:
 
 
 def timings(taken: Mapping[str, float] | None) -> str:
-    """Say how long the three slowest steps of a run took, in their order: ``fetch 31 ms, plan 4 ms``."""
+    """Say how long the two slowest steps of a run took, in their order: ``fetch 31 ms, plan 4 ms``."""
     known = taken or {}
-    slowest = sorted((step for step in _STEPS if step in known), key=lambda step: -known[step])[:3]
+    slowest = sorted((step for step in _STEPS if step in known), key=lambda step: -known[step])[:2]
     return ", ".join(f"{step} {words.duration(known[step])}" for step in _STEPS if step in slowest)
 
 
