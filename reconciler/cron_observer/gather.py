@@ -148,7 +148,8 @@ async def gather(
         in_force = await layers.in_force(conn, held.tenant_id, held.source_id, held.project_id)
         context = Context(environment=source.spec.environment, layers=in_force)
         again = {*also, *await _naming(conn, held, changes)}
-        known |= await sync.files(conn, held, sorted(again - known.keys()))
+        if unknown := sorted(again - known.keys()):
+            known |= await sync.files(conn, held, unknown)
     entries, commits = await in_thread(
         _chosen, source, target, None if whole else since, changes, known, again, anew=anew, rewritten=rewritten
     )
