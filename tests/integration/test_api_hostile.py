@@ -62,7 +62,8 @@ async def test_every_body_is_read_strictly(tenant: Tenant) -> None:
     slot = make_slot(tenant, task, database_now(tenant.database))
     async with api(tenant) as it:
         assert it.app is not None
-        found = writes(it.app)
+        # a webhook reads nothing before it knows who signed it
+        found = [one for one in writes(it.app) if not one[1].startswith("/hooks/")]
         assert len(found) > 12
         key = await it.key("admin")
         for method, path, _ in found:

@@ -19,6 +19,9 @@ TEXT = "apiVersion: cron-observer/v1\nkind: Task\nmetadata: {name: secret-task}\
 
 #: A body that each write below an id would take, so that nothing but the id can be refused.
 BODIES: dict[str, Any] = {
+    "approveRemovals": {"plan_hash": "a" * 64},
+    "suspendSource": {"reason": "mine"},
+    "detachTask": {"reason": "mine"},
     "backfillTask": {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"},
     "startExecution": {"fence": 1},
     "heartbeat": {"fence": 1},
@@ -78,14 +81,14 @@ async def ids_of(tenant: Tenant, folder: Path) -> tuple[dict[str, str], dict[str
     )
     key_id = (await make_key(other, "read")).split("_")[1]
     theirs: dict[str, object] = {"execution_id": slot, "run_id": run, "source": "theirs", "project": "their-project"}
-    theirs |= {"name": "secret-task", "key_id": key_id, "uid": owned.uid}
+    theirs |= {"name": "secret-task", "key_id": key_id, "uid": owned.uid, "provider": "github"}
     nobodys: dict[str, object] = {
         "execution_id": new_id(now),
         "run_id": new_id(now),
         "source": "thairs",
         "project": "thair-project",
     }
-    nobodys |= {"name": "sacret-task", "key_id": "zzzzzzzz"}
+    nobodys |= {"name": "sacret-task", "key_id": "zzzzzzzz", "provider": "github"}
     return {k: str(v) for k, v in theirs.items()}, {k: str(v) for k, v in nobodys.items()}
 
 
