@@ -124,6 +124,23 @@ def test_a_repository_that_lacks_an_object_is_refused(source: Any) -> None:
     assert source.has(before.id)
 
 
+@pytest.mark.parametrize("how", ["shallow", "grafts"])
+def test_a_history_that_was_cut_off_is_refused(source: Any, tmp_path: Path, how: str) -> None:
+    """A repository that holds its commits back, as shallow clones do, leaves no mirror in which they are missing."""
+    source.repository.push({"c.yaml": "three"})
+    head = source.repository.push({"d.yaml": "four"})
+    cut = tmp_path / "cut"
+    if how == "shallow":
+        git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{source.repository.bare}", str(cut))
+    else:
+        git(tmp_path, "clone", "--quiet", str(source.repository.bare), str(cut))
+        (cut / ".git" / "info" / "grafts").write_text(f"{head}\n")
+    other = source_of(cut, tmp_path / "other")
+    with pytest.raises(SourceError):
+        other.fetch(other.resolve())
+    other.close()
+
+
 def step(rng: random.Random, work: Path) -> None:
     """Change a few things of a work tree: contents, modes, links, files that become folders and back."""
     for _ in range(rng.randint(1, 4)):

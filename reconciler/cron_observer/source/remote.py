@@ -11,7 +11,7 @@ from typing import Final
 
 from cron_observer.errors import SourceError
 from cron_observer.source import refs
-from cron_observer.source.address import Address, git_dir, is_commit, qualified
+from cron_observer.source.address import Address, common_dir, git_dir, is_commit, qualified
 from cron_observer.source.command import FETCH_SECONDS, LOOK_SECONDS, Git
 from cron_observer.source.failures import GitFailed, meaning, too_large, unexplained
 from cron_observer.source.pump import WATCH_SECONDS
@@ -111,6 +111,9 @@ class Remote:
         """
         if self.address.path is None or not (wanted == "HEAD" or wanted.startswith("refs/heads/")):
             return False
+        there = git_dir(self.address.path)
+        if there is None or (common_dir(there) / "shallow").exists():
+            return False  # of a history that was cut off, parents may be missing
         pulling = ("fetch-pack", "--quiet", "--no-progress", str(self.address.path), wanted)
         try:
             said = self._git.remote(f"--git-dir={folder}", *pulling, within=FETCH_SECONDS, watch=watch)
