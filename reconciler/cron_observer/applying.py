@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from cron_observer import conditions
 from cron_observer.conditions import Refusal, Seen
 from cron_observer.gather import Basis, Gathered
@@ -77,7 +75,7 @@ class Application:
     asked: Collection[str] = ()  #: files that were to be read again for a plan before
     consent: str | None = None  #: the approval of another history that is made use of
 
-    async def write(self, conn: AsyncConnection, now: datetime) -> Written:
+    async def write(self, conn: Any, now: datetime) -> Written:
         """Plan, and write what follows from it; the caller commits. Raises `Unread`, `Stale` and `Overtaken`."""
         with self.steps.step("plan"):
             made = await self._plan(conn)
@@ -109,13 +107,13 @@ class Application:
         """Every file of which something may be written."""
         return {*self.found.paths, *(row.path for row in self.found.tracked)}
 
-    async def _counted(self, conn: AsyncConnection) -> counting.Before | None:
+    async def _counted(self, conn: Any) -> counting.Before | None:
         """Count what is there of the files that are touched; of a pass that compares everything, nothing."""
         if self.found.strategy == "full" or self.base.rewritten:
             return None
         return await counting.before(conn, self.held, self._touched)
 
-    async def _plan(self, conn: AsyncConnection) -> Plan:
+    async def _plan(self, conn: Any) -> Plan:
         held, found = self.held, self.found
         actual = await self._inventory(conn)
         layered = [one for one in actual if one.kind in LAYERS]
@@ -137,7 +135,7 @@ class Application:
             raise Unread(unread)
         return made
 
-    async def _others(self, conn: AsyncConnection, actual: Sequence[Actual]) -> Others:
+    async def _others(self, conn: Any, actual: Sequence[Actual]) -> Others:
         """Ask what the plan has to know beside rows; nothing of it is asked that cannot matter."""
         held, found = self.held, self.found
         empty = False
@@ -155,7 +153,7 @@ class Application:
             bearing={(one.kind, one.name) for one in found.layers},
         )
 
-    async def _inventory(self, conn: AsyncConnection) -> list[Actual]:
+    async def _inventory(self, conn: Any) -> list[Actual]:
         """Return what is in force, as far as the plan has to know it."""
         held, found = self.held, self.found
         elsewhere = found.strategy == "full"  # another project is a change of settings, after which everything is read
@@ -167,7 +165,7 @@ class Application:
             known = await calendars.with_contents(conn, held.tenant_id, known)
         return [*tasks, *known, *await groups.inventory(conn, held), *await layers.inventory(conn, held)]
 
-    async def _put_in_force(self, conn: AsyncConnection, made: Plan, now: datetime) -> None:
+    async def _put_in_force(self, conn: Any, made: Plan, now: datetime) -> None:
         held, steps = self.held, self.steps
         with steps.step("layers"):
             await layers.apply(conn, held, made, now)
@@ -194,7 +192,7 @@ class Application:
         return bool(found.changed or found.gone or made.counts().keys() - {"unchanged", "kept", "held"})
 
     async def _end_run(
-        self, conn: AsyncConnection, now: datetime, made: Plan, told: Remarks, counts: Mapping[str, int], outcome: str
+        self, conn: Any, now: datetime, made: Plan, told: Remarks, counts: Mapping[str, int], outcome: str
     ) -> None:
         did = made.counts() | {"files": len(self.found.paths) + len(self.found.tracked)}
         error = None
@@ -223,9 +221,7 @@ class Application:
                 conn, self.held, commit=commit, state=state, description=says, run_id=self.run.run_id, now=now
             )
 
-    async def _end_pass(
-        self, conn: AsyncConnection, now: datetime, made: Plan, counts: Mapping[str, int], *, applies: bool
-    ) -> int:
+    async def _end_pass(self, conn: Any, now: datetime, made: Plan, counts: Mapping[str, int], *, applies: bool) -> int:
         held, target = self.held, self.target
         waits = waiting(made)
         refusal = None

@@ -13,10 +13,9 @@ import socket
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import combinations
-from typing import Final
+from typing import Any, Final
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.errors import DatabaseError, SettingsError, SourceError
 from cron_observer.passes import LEASE, Pass, Subject
@@ -132,7 +131,7 @@ class Reconciler:
             self._listening = asyncio.create_task(wakeups.listen(self._database, self._awake), name="hints")
         self._prepared = True
 
-    async def _ensure(self, conn: AsyncConnection, subject: Subject, at: datetime) -> None:
+    async def _ensure(self, conn: Any, subject: Subject, at: datetime) -> None:
         mode, policy = subject.settings.mode, subject.settings.failure_policy
         await sources.ensure(conn, self._tenant, subject.spec, subject.kind, at, mode=mode, failure_policy=policy)
 
