@@ -38,7 +38,9 @@ class SourceSettings:
     ] = ()
     ignore: Annotated[tuple[str, ...], several, "Glob patterns of files to leave out. Default: none."] = ()
     environment: Annotated[
-        str | None, a_name, "The environment that it describes: tasks are as `spec.environments` says of it. Default: none."
+        str | None,
+        a_name,
+        "The environment that it describes: tasks are as `spec.environments` says of it. Default: none.",
     ] = None
     project: Annotated[str, a_name, "Project of its tasks. Default: the setting `project`."] = "default"
     poll_seconds: Annotated[
