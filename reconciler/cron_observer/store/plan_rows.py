@@ -343,12 +343,13 @@ async def upsert(conn: AsyncConnection, tenant_id: UUID, plans: Sequence[Plan], 
     parameters = _begun(tenant_id, plans) | {"now": now}
     parameters["projects"] = arrays.uuids(plan.project_id for plan in plans)
     parameters["owners"] = arrays.texts(plan.owner for plan in plans)
-    parameters["active"] = [plan.active for plan in plans]
+    parameters["active"] = arrays.plain(str(plan.active) for plan in plans)
     parameters["schedules"] = arrays.texts(json.dumps(plan.schedule) for plan in plans)
     parameters["queues"] = arrays.texts(plan.queue for plan in plans)
     parameters["priorities"] = arrays.numbers(plan.priority for plan in plans)
     parameters["deadlines"] = arrays.numbers(plan.start_deadline_seconds for plan in plans)
-    parameters["by_holidays"] = [any(one in by_holidays for _, one in named(plan.schedule)) for plan in plans]
+    holidays = (any(one in by_holidays for _, one in named(plan.schedule)) for plan in plans)
+    parameters["by_holidays"] = arrays.plain(str(one) for one in holidays)
     await fetch(conn, _UPSERT, parameters)
     await fetch(conn, _TRUST, parameters)
     await plan_history.note(conn, tenant_id, [plan.task_uid for plan in plans], now)

@@ -169,7 +169,8 @@ async def register(
     plans = [_next_plan(wanted[uid], known.get(uid), changed[uid], effective_from) for uid in sorted(changed)]
     old = [known[uid] for uid in sorted(changed) if uid in known]
     await plan_rows.close(conn, tenant_id, old, effective_from, now)
-    await plan_rows.upsert(conn, tenant_id, plans, now)
+    for start in range(0, len(plans), plan_rows.TASKS_MAX):
+        await plan_rows.upsert(conn, tenant_id, plans[start : start + plan_rows.TASKS_MAX], now)
     await _plan_if_few(conn, tenant_id, plans, now)
     return effective_from
 

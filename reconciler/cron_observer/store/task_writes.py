@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.model import Commit, TaskDefinition, parse_duration
 from cron_observer.plan import CALENDAR, GROUP, Action, Actual, Plan, Step
-from cron_observer.store import arrays, bindings, handovers, plans
+from cron_observer.store import arrays, bindings, handovers, plans, upkeep
 from cron_observer.store.bindings import Bindings
 from cron_observer.store.jsonb import to_json
 from cron_observer.store.plans import PlanInput
@@ -23,6 +23,9 @@ from cron_observer.store.sources import Lease, Stale
 
 #: Rows that one statement writes; more would hold its memory twice.
 BATCH: Final = 2_000
+
+#: New tasks after which statistics are taken before anything refers to them.
+MANY: Final = 5_000
 
 _ARRAYS: Final = """unnest(CAST(:task_uid AS uuid[]), CAST(:name AS text[]), CAST(:seed AS text[]),
         CAST(:path AS text[]), CAST(:document AS int[]), CAST(:line AS int[]), CAST(:commit AS text[]),
@@ -337,6 +340,9 @@ async def apply(conn: AsyncConnection, held: Lease, plan: Plan, now: datetime) -
     await _rename(conn, held, renamed, now)
     if not await insert(conn, held.tenant_id, held.project_id, new, now, held):
         raise Stale("a task of that name was created in the meantime")
+    if len(new) >= MANY:
+        # what refers to the new rows is checked row by row: without statistics, each by looking through many of them
+        await upkeep.analyze(conn)
     await change(conn, held.tenant_id, changed, now, held)
     await change(conn, held.tenant_id, adopted, now, held, was="api")
     if adopted:
