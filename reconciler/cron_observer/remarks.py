@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from cron_observer.gather import Gathered
+from cron_observer.manifest.excerpts import discreet
 from cron_observer.model import Finding, Severity
 from cron_observer.plan import Plan
 from cron_observer.source.reader import Reader
@@ -56,7 +57,7 @@ def supplied(made: Plan) -> set[str]:
 
 
 def _excerpted(several: Sequence[Finding], text: str) -> list[tuple[Finding, str | None]]:
-    lines = re.split(r"\r\n|\r|\n", text) if several else []
+    lines = discreet(re.split(r"\r\n|\r|\n", text), several) if several else []
     return [(finding, excerpt(lines, finding.line)) for finding in several]
 
 

@@ -9,7 +9,7 @@ from cron_observer.manifest import rules, values
 from cron_observer.manifest.document import examine
 from cron_observer.manifest.files import DOCS_URL, limited
 from cron_observer.manifest.nodes import pointer
-from cron_observer.manifest.scalars import shown
+from cron_observer.manifest.scalars import concealed, shown
 from cron_observer.manifest.schemas import effective
 from cron_observer.manifest.values import Fault
 from cron_observer.model import API_VERSION, Finding, Severity
@@ -29,7 +29,7 @@ def parse_spec(name: str, spec: dict[str, Any], labels: dict[str, str]) -> tuple
         "spec": spec,
     }
     # A value beyond the limits is not looked at further: the walk of the other rules counts on them.
-    faults = values.limits(document) or [*examine(document), *_foreign(spec)]
+    faults = values.limits(document) or values.discreet([*examine(document), *_foreign(spec)])
     findings = limited("", [_finding(fault, name) for fault in faults])
     if any(one.severity is Severity.ERROR for one in findings):
         return spec, findings
@@ -51,7 +51,7 @@ def _finding(fault: Fault, name: str) -> Finding:
         severity=fault.rule.severity,
         code=fault.rule.code,
         path="",
-        pointer=pointer(fault.path[skip:]),
+        pointer=concealed(pointer(fault.path[skip:])),
         kind="Task",
         name=shown(name, 128),
         message=fault.sentence(skip),

@@ -10,7 +10,7 @@ from cron_observer.manifest import composed, rules, schemas, semantics, validate
 from cron_observer.manifest.nodes import Document, Node, find, pointer
 from cron_observer.manifest.rules import Problem
 from cron_observer.manifest.scalars import shown
-from cron_observer.manifest.values import Fault, Path
+from cron_observer.manifest.values import Fault, Path, discreet
 from cron_observer.model import API_VERSION, TASK_NAME, Context, Definition, Severity, TaskDefinition
 
 #: Kinds of the manifest format that this version does not read. A document of them declares nothing that it knows.
@@ -66,7 +66,7 @@ def judge(document: Document, path: str = "", context: Context = NOTHING, *, eac
         faults, whole = composed.examine(whole, path, context, each=each)
     else:
         faults = examine(whole)
-    verdict.problems.extend(located(faults, root))
+    verdict.problems.extend(located(discreet(faults), root))
     if not verdict.broken:
         verdict.value = whole
     return verdict

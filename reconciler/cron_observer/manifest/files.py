@@ -13,7 +13,7 @@ from cron_observer.manifest import loader, quick, rules
 from cron_observer.manifest.document import LATER_KINDS, NOTHING, Verdict, declared, judge, quoted
 from cron_observer.manifest.nodes import Stream
 from cron_observer.manifest.rules import Problem, Rule
-from cron_observer.manifest.scalars import shown
+from cron_observer.manifest.scalars import concealed, shown
 from cron_observer.model import (
     DEFAULTS,
     PROJECT,
@@ -28,7 +28,7 @@ from cron_observer.model import (
 
 MAX_FILE_BYTES: Final = 256 * 1024
 REGULAR_MODES: Final = ("100644", "100755", "100664")  # 100664 is what very old Git wrote
-DOCS_URL: Final = "https://cron-observer.dev/docs/reference/findings#"
+DOCS_URL: Final = "https://cron-observer.dev/docs/reference/findings/"
 
 #: What people call each kind that can be declared.
 NOUNS: Final = {
@@ -253,7 +253,7 @@ def placed(path: str, stream: Stream, problem: Problem, verdict: Verdict | None 
         column=column,
         end_line=end_line,
         end_column=end_column,
-        pointer=problem.pointer,
+        pointer=None if problem.pointer is None else concealed(problem.pointer),
         kind=shown(verdict.kind) if verdict and verdict.kind else None,
         name=shown(verdict.name, 128) if verdict and verdict.name else None,
         message=problem.message,

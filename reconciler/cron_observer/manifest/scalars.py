@@ -135,8 +135,14 @@ def looks_secret(value: str) -> bool:
     return _SECRET_VALUE.search(value) is not None
 
 
+def concealed(text: str) -> str:
+    """Return a text with three asterisks in place of each key, token and address with a password."""
+    return _SECRET_VALUE.sub("***", text)
+
+
 def shown(text: str, limit: int = 60) -> str:
-    """Make `text` safe to show on one line: control and direction characters escaped, the end cut off."""
+    """Make `text` safe to show on one line: tokens concealed, control characters escaped, the end cut off."""
+    text = concealed(text)
     if len(text) > limit:
         text = text[: limit - 1] + "…"
     return "".join(c if c.isprintable() else _escaped(c) for c in text)

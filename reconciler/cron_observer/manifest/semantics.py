@@ -212,7 +212,7 @@ def secrets(document: Mapping[str, Any]) -> Iterator[Fault]:
             continue
         if looks_secret(value):
             yield Fault(rules.SECRET, path, "this looks like a secret", hint)
-        elif _in_payload(path) and _names_secret(path) and _is_literal(value):
+        elif _in_payload(path) and _named_secretly(path) and is_literal(value):
             yield Fault(rules.SECRET, path, "a secret may not stand in a manifest", hint)
 
 
@@ -256,10 +256,15 @@ def _in_payload(path: Path) -> bool:
     )
 
 
-def _names_secret(path: Path) -> bool:
-    named = next((part for part in reversed(path) if isinstance(part, str)), "")
-    return _SECRET_KEY.search(_CAMEL.sub("_", named).replace("-", "_").lower()) is not None
+def _named_secretly(path: Path) -> bool:
+    return names_secret(next((part for part in reversed(path) if isinstance(part, str)), ""))
 
 
-def _is_literal(value: str) -> bool:
+def names_secret(key: str) -> bool:
+    """Tell whether a key says that its value is a secret."""
+    return _SECRET_KEY.search(_CAMEL.sub("_", key).replace("-", "_").lower()) is not None
+
+
+def is_literal(value: str) -> bool:
+    """Tell whether a text is a value itself, not the name of where it is kept."""
     return bool(value.strip()) and _REFERENCE.match(value) is None

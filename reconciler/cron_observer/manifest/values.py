@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from cron_observer.manifest.scalars import (
     Refusal,
     check_key,
     check_text,
+    concealed,
     integer,
     number,
 )
@@ -37,7 +38,14 @@ class Fault:
     def sentence(self, skip: int = 0) -> str:
         """Return the message with the field before it; `skip` leaves out the first parts of the path."""
         field = dotted((self.path if self.within is None else self.within)[skip:])
-        return f"{field}: {self.message}" if field else self.message
+        return concealed(f"{field}: {self.message}" if field else self.message)
+
+
+def discreet(faults: Iterable[Fault]) -> list[Fault]:
+    """Return faults in their order; of a value that is refused as a secret nothing else is said, it could be quoted."""
+    found = list(faults)
+    secret = {fault.path for fault in found if fault.rule is rules.SECRET}
+    return [fault for fault in found if fault.rule is rules.SECRET or fault.path not in secret] if secret else found
 
 
 def dotted(path: Path) -> str:

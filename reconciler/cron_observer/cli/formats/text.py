@@ -47,16 +47,14 @@ def counted(number: int, word: str) -> str:
 
 
 def _without_secrets(report: Report) -> dict[str, list[str]]:
-    """Return the lines for excerpts; those of which a part looks like a secret are empty."""
-    from cron_observer.manifest.rules import SECRET
+    """Return the lines for excerpts; those that may hold a secret are empty."""
+    from cron_observer.manifest.excerpts import discreet
 
-    texts = {path: list(lines) for path, lines in report.texts.items()}
+    found: dict[str, list[Finding]] = {path: [] for path in report.texts}
     for finding in report.findings:
-        if finding.code == SECRET.code and finding.line is not None and finding.path in texts:
-            lines = texts[finding.path]
-            for number in range(finding.line, min(finding.end_line or finding.line, len(lines)) + 1):
-                lines[number - 1] = ""
-    return texts
+        if finding.path in found:
+            found[finding.path].append(finding)
+    return {path: discreet(lines, found[path]) for path, lines in report.texts.items()}
 
 
 def explained(finding: Finding, texts: Mapping[str, Sequence[str]]) -> str:
