@@ -49,7 +49,7 @@ class Finding:
     """One defect of a manifest or of a source. Lines and columns count from 1; None where there is no place."""
 
     severity: Severity
-    code: str  #: CO####; docs/reference/findings.md explains each
+    code: str  #: CO####; docs/reference/findings/ explains each
     path: str
     line: int | None = None
     column: int | None = None

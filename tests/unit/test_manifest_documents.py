@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from cron_observer.review import warnings
 
 ROOT = Path(__file__).parents[2]
 FINDINGS = (ROOT / "docs/reference/findings.md").read_text()
+PAGES = ROOT / "docs/reference/findings"
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
 MANIFEST = (ROOT / "docs/reference/manifest.md").read_text()
 #: Rules of manifests, and those that only a comparison with what is in force can break.
 ROOMS = (actions, warnings)
@@ -23,9 +26,39 @@ CODES = sorted({*(rule.code for rule in RULES), *schedule.CODES})
 BLOCKS = re.findall(r"```yaml\n(.*?)```", MANIFEST, re.DOTALL)
 
 
+def page(code: str) -> str:
+    """Return the page of a code."""
+    return (PAGES / f"{code.lower()}.md").read_text(encoding="utf-8")
+
+
+def examples(code: str, heading: str) -> list[str]:
+    """Return the manifests below a heading of a code's page."""
+    below = page(code).partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"```yaml\n(.*?)```", below, re.DOTALL)
+
+
 def test_every_code_is_documented_and_no_other() -> None:
-    """docs/reference/findings.md has a section for each code, in order."""
-    assert re.findall(r"^### (.*)$", FINDINGS, re.MULTILINE) == CODES
+    """docs/reference/findings.md lists each code in order, and each has a page of its own."""
+    assert re.findall(r"^\| \[(CO\d{4})\]\(findings/co\d{4}\.md\) \|", FINDINGS, re.MULTILINE) == CODES
+    assert sorted(path.stem.upper() for path in PAGES.glob("*.md")) == CODES
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_page_shows_how_it_comes_about(code: str) -> None:
+    """A page has a wrong manifest and a right one, or says in words what leads there."""
+    text = page(code)
+    assert ("\n## Wrong\n" in text) == ("\n## Right\n" in text)
+    assert ("\n## Wrong\n" in text) != ("\n## How it comes about\n" in text)
+
+
+@pytest.mark.parametrize("code", [code for code in CODES if "\n## Wrong\n" in page(code)])
+def test_wrong_examples_have_the_finding_and_right_ones_have_none(code: str, tmp_path: Path) -> None:
+    """What a page calls wrong has its code, and what it calls right is without any finding."""
+    for heading, expected in (("Wrong", True), ("Right", False)):
+        (text,) = examples(code, heading)
+        (tmp_path / "example.yaml").write_text(text, encoding="utf-8")
+        found = {one.code for one in manifest.validate_tree(tmp_path, NOW).findings}
+        assert code in found if expected else found == set()
 
 
 def test_every_code_in_the_source_is_a_known_one() -> None:
@@ -37,12 +70,15 @@ def test_every_code_in_the_source_is_a_known_one() -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
 def test_title_and_severity_are_documented(rule: Any) -> None:
-    """The page names each rule as the code does, and says how bad it is."""
-    section = FINDINGS.split(f"### {rule.code}\n", 1)[1].split("\n\n", 1)[0]
-    title, severity = re.match(r"\*\*(.*?)\*\* \((.*?)\)", section).groups()  # type: ignore[union-attr]
+    """The list and the page name each rule as the code does, and say how bad it is."""
+    row = re.search(rf"^\| \[{rule.code}\]\S+ \| (.*?) \| (.*?) \|$", FINDINGS, re.MULTILINE)
+    assert row is not None
+    heading, severity = page(rule.code).split("\n\n", 2)[:2]
 
-    assert title.lower() == rule.title.lower()
-    assert severity.startswith(("as bad", str(rule.severity)))
+    assert row[1].lower() == rule.title.lower()
+    assert heading.lower() == f"# {rule.code}: {rule.title}".lower()
+    assert row[2].startswith(("as bad", str(rule.severity)))
+    assert severity.lower().startswith(row[2])
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))

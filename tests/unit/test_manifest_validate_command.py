@@ -79,7 +79,7 @@ def test_json_has_the_fields_of_the_wire(tree: Path) -> None:
                 "name": "nightly-export",
                 "message": 'spec: unknown field "retry"',
                 "hint": 'did you mean "retries"?',
-                "url": "https://cron-observer.dev/docs/reference/findings#co1301",
+                "url": "https://cron-observer.dev/docs/reference/findings/co1301",
             }
         ],
         "documents": 1,

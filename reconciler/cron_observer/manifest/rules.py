@@ -1,6 +1,6 @@
 """The closed list of what can be wrong with a manifest: stable codes, their severity and their title.
 
-A code never changes its meaning and is never used again; docs/reference/findings.md explains each.
+A code never changes its meaning and is never used again; docs/reference/findings/ explains each.
 Codes of schedules (CO30##) are raised by `cron_observer.schedule` and only passed on from here.
 """
 
