@@ -5,6 +5,8 @@ What is heavy is imported when the command runs, so that the help of the others 
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -108,13 +110,16 @@ def _look(
     from cron_observer.source.trees import Chooser
 
     with Checkout(Path.cwd()) as checkout:
-        choose = Chooser(_below(paths, checkout.top), _below(ignore, checkout.top))
+        wanted = _below(paths, checkout.top)
+        choose = Chooser(wanted, _below(ignore, checkout.top))
         old, new = checkout.commit(base), None if head is None else checkout.commit(head)
         if not direct:
             old = checkout.parting(old, new or checkout.commit("HEAD")) or old
+        before = checkout.at(old, choose)
         after = checkout.here(choose) if new is None else checkout.at(new, choose)
+        _find(zip(paths, wanted, strict=True), (*before.entries, *after.entries))
         return review(
-            checkout.at(old, choose),
+            before,
             after,
             Asked(now=datetime.now(UTC).replace(microsecond=0), span=timedelta(days=days), **asked),
         )
@@ -122,11 +127,26 @@ def _look(
 
 def _below(paths: tuple[str, ...], top: Path) -> tuple[str, ...]:
     """Return paths from the root of the repository: they are given from the current folder."""
-    here = Path.cwd().absolute().relative_to(top).as_posix()
-    given = [(path.removeprefix("./").rstrip("/") or ".") for path in paths]
-    if here == ".":
-        return tuple("" if path == "." else path for path in given)
-    return tuple(here if path == "." else f"{here}/{path}" for path in given)
+    found = []
+    for path in paths:
+        whole = Path(os.path.abspath(path))  # noqa: PTH100 - links inside the repository are not followed
+        if not whole.is_relative_to(top):
+            whole = whole.resolve()
+        if not whole.is_relative_to(top):
+            raise UsageError(f"{click.format_filename(path)!r} is outside of the repository {top}.")
+        below = whole.relative_to(top).as_posix()
+        found.append("" if below == "." else below)
+    return tuple(found)
+
+
+def _find(asked: Iterable[tuple[str, str]], entries: Iterable[str]) -> None:
+    """Raise `UsageError` for a path at which there is nothing: it is misspelt, and nothing would seem to change."""
+    from cron_observer.manifest import is_manifest
+
+    known = set(entries)
+    for path, wanted in asked:
+        if not os.path.lexists(path or ".") and not any(is_manifest(one, (wanted,)) for one in known):
+            raise UsageError(f"There is no manifest below {click.format_filename(path)!r}, neither before nor after.")
 
 
 def _deliver(review: Review, form: str, output: Path | None, sarif: Path | None, junit: Path | None) -> None:

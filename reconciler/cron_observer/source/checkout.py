@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from cron_observer.errors import SourceError
+from cron_observer.manifest.scalars import shown
 from cron_observer.source import blobs, trees
 from cron_observer.source.address import git_dir, read_address
 from cron_observer.source.command import READ_SECONDS, Git
@@ -27,6 +28,9 @@ from cron_observer.source.trees import Chooser
 #: Larger files of a work tree count as changed without a look: no manifest or calendar file is so large.
 _MOST_HASHED: Final = 16 * 1024 * 1024
 
+#: How a list of files marks one that a sparse checkout leaves out of the work tree.
+_SKIPPED: Final = b"S"
+
 _READ_ONLY: Final = ("-c", "core.fsmonitor=false", "-c", "core.untrackedCache=keep", "-c", "core.hooksPath=/dev/null")
 
 
@@ -34,23 +38,26 @@ _READ_ONLY: Final = ("-c", "core.fsmonitor=false", "-c", "core.untrackedCache=ke
 class Snapshot:
     """One state of the manifests and calendar files of a repository.
 
-    `commit` is None for the work tree, whose files carry the ids that Git would give to what they hold.
+    `commit` is None for the work tree, whose files carry the ids that Git would give to what they hold. `absent` are
+    those which a sparse checkout leaves out of it: they are what the index says.
     """
 
     checkout: Checkout = field(repr=False)
     commit: str | None
     entries: Mapping[str, Entry]
+    absent: frozenset[str] = frozenset()
 
     def read(self, paths: Sequence[str], limit: int) -> Iterator[tuple[Entry, bytes]]:
         """Give entries of regular files with size and content, of those over `limit` bytes without content.
 
-        Of what is no regular file there is no content either. Raises `SourceError`.
+        Of what is no regular file there is no content either. The order is ours. Raises `SourceError`.
         """
         entries = [self.entries[path] for path in paths]
-        if self.commit is None:
-            yield from (self.checkout.file(entry, limit) for entry in entries)
-        else:
-            yield from self.checkout.objects(entries, limit)
+        stored = [entry for entry in entries if self.commit is not None or entry.path in self.absent]
+        yield from self.checkout.objects(stored, limit) if stored else ()
+        if len(stored) < len(entries):
+            there = (entry for entry in entries if entry.path not in self.absent)
+            yield from (self.checkout.file(entry, limit) for entry in there)
 
 
 class Checkout:
@@ -92,7 +99,7 @@ class Checkout:
             )
         except GitFailed:
             raise SourceError(
-                f"the repository has no commit {ref[:100]}",
+                f'the repository has no commit "{shown(ref, 100)}"',
                 reason="RefNotFound",
                 permanent=True,
                 hint="fetch it first; in CI let the checkout fetch the whole history (fetch-depth: 0)",
@@ -113,12 +120,25 @@ class Checkout:
     def here(self, choose: Chooser) -> Snapshot:
         """Return the state of the work tree: every file that is tracked or could be, without those that are ignored."""
         digest = "sha256" if self._wide() else "sha1"
-        raw = self._read("ls-files", "-z", "--cached", "--others", "--exclude-standard")
-        found = {}
-        for name in dict.fromkeys(raw.split(b"\0")):
+        raw = self._read("ls-files", "-z", "-t", "--cached", "--others", "--exclude-standard")
+        found, sparse = {}, False
+        for tag, _, name in (record.partition(b" ") for record in dict.fromkeys(raw.split(b"\0"))):
             if name and (entry := self._entry(name, choose, digest)) is not None:
                 found[entry.path] = entry
-        return Snapshot(self, None, found)
+            sparse = sparse or tag == _SKIPPED
+        absent = {one.path: one for one in self._left_out(choose) if one.path not in found} if sparse else {}
+        return Snapshot(self, None, found | absent, frozenset(absent))
+
+    def _left_out(self, choose: Chooser) -> Iterator[Entry]:
+        """Yield what the index holds for files that are not to be in the work tree."""
+        for record in self._read("ls-files", "-z", "-t", "--stage").split(b"\0"):
+            meta, _, name = record.partition(b"\t")
+            tag, *told = meta.split(b" ")
+            if tag == _SKIPPED:
+                mode, blob, _stage = (part.decode("ascii") for part in told)
+                one = trees.entry(name, mode, blob)
+                if choose(one.path, mode):
+                    yield one
 
     def _wide(self) -> bool:
         return self._read("rev-parse", "--show-object-format").strip() == b"sha256"
@@ -176,7 +196,9 @@ class Checkout:
         try:
             return self._run(*arguments, stdin=stdin)
         except GitFailed as error:
-            said = next((line.strip() for line in error.said.splitlines() if line.strip()), "git says nothing")
+            lines = [line.strip() for line in error.said.splitlines() if line.strip()]
+            worst = [line for line in lines if line.startswith(("fatal:", "error:"))]
+            said = next(iter(worst or lines), "git says nothing")
             raise _broken(said) from error
 
     def _run(self, *arguments: str, stdin: bytes | None = None) -> bytes:
