@@ -25,7 +25,7 @@ from cron_observer.manifest import VALIDATOR_VERSION, rules
 from cron_observer.plan import IN_USE, OUTSIDE
 from cron_observer.source import MirrorBroken, Target
 from cron_observer.source.threads import in_thread
-from cron_observer.steps import KILL_POINTS
+from cron_observer.steps import KILL_POINTS, spared
 from cron_observer.store import approvals, bindings, plans, sources, sync, tasks, upkeep
 from cron_observer.store.engine import is_transient
 from cron_observer.store.sources import Overtaken, Stale
@@ -107,7 +107,8 @@ class Pass(Ending):
         with self.steps.step("begin"):
             await self._begin(target)
         try:
-            return await self._judge(target)
+            with spared(self.held.counts.get("files", MANY) >= MANY):
+                return await self._judge(target)
         except Refused as refused:
             return await self.refuse(refused)
 

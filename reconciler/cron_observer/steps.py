@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -47,6 +49,28 @@ def reached(point: str) -> None:
     if wanted == point:
         del os.environ[KILL_VARIABLE]
         os.kill(os.getpid(), signal.SIGSTOP if how == "STOP" else signal.SIGKILL)
+
+
+_sparing: Final = threading.Lock()
+_spared: Final[list[bool]] = []  # one for each pass that spares the collector now
+
+
+@contextmanager
+def spared(much: bool) -> Iterator[None]:
+    """Let Python look for no circles of garbage while a pass makes much that stays: it would look through that."""
+    if not much or not (_spared or gc.isenabled()):
+        yield
+        return
+    with _sparing:
+        _spared.append(True)
+        gc.disable()
+    try:
+        yield
+    finally:
+        with _sparing:
+            _spared.pop()
+            if not _spared:
+                gc.enable()
 
 
 class Steps:

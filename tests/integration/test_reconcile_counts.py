@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from cron_observer import passes
 from cron_observer.plan import OUTSIDE
+from cron_observer.steps import spared
 from cron_observer.store import counting
 from support.databases import Tenant
 from support.repositories import Following, Repository, following, manifest
@@ -102,3 +104,23 @@ async def test_statistics_are_taken_after_a_large_apply(
         repository.push({"b.yaml": "---\n".join(manifest(f"b{number}") for number in range(20))})
         assert await follow.sync() == "applied"
         assert follow.database.value(query) == 39
+
+
+def test_the_collector_is_spared_until_the_last_has_ended() -> None:
+    """While passes make much, nobody looks for garbage; afterwards somebody does, also when one of them failed."""
+    assert gc.isenabled()
+    with spared(much=False):
+        assert gc.isenabled()
+    seen = []
+
+    def fail() -> None:
+        with spared(much=True):
+            with spared(much=True):
+                seen.append(gc.isenabled())
+            seen.append(gc.isenabled())
+            raise ValueError("of it")
+
+    with pytest.raises(ValueError, match="of it"):
+        fail()
+    assert seen == [False, False]
+    assert gc.isenabled()
