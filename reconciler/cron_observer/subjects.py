@@ -68,6 +68,7 @@ class Subject:
         one = self.settings
         rules: list[Any] = [target.id, VALIDATOR_VERSION, one.mode, one.failure_policy, one.prune, one.max_deletes]
         rules += [one.max_delete_percent, one.on_rewrite, one.verify, sorted(one.committers), one.environment]
+        rules += [read_address(self.spec.url).url, self.kind, one.project, sorted(one.paths), sorted(one.ignore)]
         if self.verifies:
             rules += [_digest(one.allowed_signers), _digest(one.gpg_keys)]
         return hashlib.sha256(canonical(rules)).hexdigest()

@@ -173,6 +173,21 @@ async def test_one_error_keeps_the_whole_commit_out(tenant: Tenant, tmp_path: Pa
         assert it.conditions()["Ready"] == "True Ready"
 
 
+async def test_other_folders_are_read_also_where_removals_wait(tenant: Tenant, tmp_path: Path) -> None:
+    """A change of what is read of a repository holds at once, though its commit was judged and a removal waits."""
+    repository = Repository.make(tmp_path)
+    lasting = manifest("alpha", lifecycle="{prune: confirm}")
+    repository.push({"one/a.yaml": lasting, "one/b.yaml": manifest("beta"), "two/c.yaml": manifest("gamma")})
+    async with following(tenant, repository.bare, tmp_path) as it:
+        await it.reconciler.tick()
+        repository.push({"one/a.yaml": None})
+        await it.sync()
+        assert [one["name"] for one in it.source()["held"]] == ["alpha"]
+    async with following(tenant, repository.bare, tmp_path, paths=("one",)) as it:
+        assert await it.reconciler.tick() == {"main": "applied"}
+        assert it.names() == ["alpha", "beta"]
+
+
 async def test_another_policy_is_another_judgement(tenant: Tenant, tmp_path: Path) -> None:
     """A commit that was refused is judged again when a setting changes that it was refused by."""
     repository = Repository.make(tmp_path)
