@@ -60,7 +60,7 @@ def test_a_line_becomes_a_task_that_behaves_as_cron_does() -> None:
         ("-0 4 * * * x", {"cron": "0 4 * * *"}),
         ("RANDOM_DELAY=30\n0 4 * * * x", {"cron": "0 4 * * *", "jitter": "30m"}),
         ("CRON_TZ=Asia/Tokyo\n0 4 * * * x", {"cron": "0 4 * * *", "timezone": "Asia/Tokyo"}),
-        ('TZ="Asia/Tokyo"\n0 4 * * * x', {"cron": "0 4 * * *", "timezone": "Asia/Tokyo"}),
+        ('TZ="Asia/Tokyo"\n0 4 * * * x', {"cron": "0 4 * * *"}),
     ],
 )
 def test_schedules_are_read_as_cron_reads_them(line: str, schedule: dict[str, str]) -> None:
@@ -131,6 +131,47 @@ def test_jobs_that_are_commented_out_are_no_descriptions() -> None:
     """A line that was switched off is neither imported nor taken for what its neighbour does."""
     (task,) = crontab("#0 3 * * * old\n0 4 * * * new\n").tasks
     assert "description" not in task.spec
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "# Edit this file to introduce tasks to be run by cron.\n#\n# m h  dom mon dow   command\n",
+        "# For details see man 4 crontabs\n# m h dom mon dow user command\n",
+        "# Example:\n# .-------- minute (0 - 59)\n# |  .---- hour (0 - 23)\n# *  *  *  *  * user command\n",
+        "# * * * * *  command\n# - - - - -\n# | | | | |\n# | | | | +--- day of week\n# +-- minute\n",
+        "# ┌───────────── minute (0 - 59)\n# │ ┌─────────── hour\n# │ │\n# * * * * * command\n",
+    ],
+)
+def test_the_head_of_a_crontab_describes_no_task(head: str) -> None:
+    """What every new crontab begins with is nothing about its first line; a comment behind it is."""
+    (task,) = crontab(head + "0 4 * * * x\n").tasks
+    assert "description" not in task.spec
+    (task,) = crontab(head + "# Weed the garden\n0 4 * * * x\n").tasks
+    assert task.spec["description"] == "Weed the garden"
+    assert crontab("# --- Backups ---\n0 4 * * * x\n").tasks[0].spec["description"] == "--- Backups ---"
+
+
+def test_the_zone_of_commands_is_not_that_of_the_schedule() -> None:
+    """cron gives TZ to the command and looks at its own clock; that is said, since people mean the other."""
+    imported = crontab("TZ=Asia/Tokyo\n0 4 * * * x\n", timezone="Europe/Berlin")
+    assert imported.tasks[0].spec["schedule"]["timezone"] == "Europe/Berlin"
+    assert imported.tasks[0].spec["payload"]["env"] == {"TZ": "Asia/Tokyo"}
+    assert [line for line, message in told(imported) if "CRON_TZ" in message] == [1]
+
+
+def test_lines_end_where_cron_ends_them() -> None:
+    """A command may hold a form feed or another of the characters that only some programs take for a line's end."""
+    imported = crontab("0 4 * * * echo a\x0c0 5 * * * b\u2028@daily c\r\n")
+    assert imported.tasks == []
+    assert [line for line, _ in told(imported)] == [1]
+
+
+def test_what_is_refused_is_counted_once() -> None:
+    """A line with two errors is one that was not imported."""
+    done = run("crontab", "-", text="TZ=x\n60 99 * * * x\nCRON_TZ=Mars/Base\n60 4 * * * y\n0 4 * * *\n")
+    assert done.stderr.endswith("0 tasks imported, 3 refused\n")
+    assert done.stderr.count("not imported: y") == 2
 
 
 PIECES = st.sampled_from(
@@ -205,6 +246,52 @@ def test_concurrency_policies_have_counterparts(policy: str, overlap: str) -> No
     """Each of the three is one of ours."""
     (task,) = read_cronjobs(CRONJOB.replace("Replace", policy)).tasks
     assert task.spec["overlap"] == overlap
+
+
+@pytest.mark.parametrize(
+    ("written", "schedule"),
+    [
+        ("0 0 ? * SUN", {"cron": "0 0 * * SUN"}),
+        ("@every 1h30m", {"every": "90m"}),
+        ("@every 45s", {"every": "45s"}),
+        ("TZ=Asia/Tokyo @daily", {"cron": "@daily", "timezone": "Asia/Tokyo"}),
+    ],
+)
+def test_clusters_have_signs_of_their_own(written: str, schedule: dict[str, str]) -> None:
+    """A question mark is a star there, and intervals are schedules."""
+    imported = finish(read_cronjobs(CRONJOB.replace('"0 2 * * *"', f'"{written}"')))
+    (task,) = imported.tasks
+    assert task.spec["schedule"] == {"timezone": "Europe/Berlin"} | schedule
+
+
+def test_nothing_of_a_pod_goes_in_silence() -> None:
+    """Labels and annotations of jobs and pods are told as what stands beside them."""
+    text = CRONJOB.replace("Template:\n", "Template:\n    metadata: {labels: {a: b}, creationTimestamp: null}\n")
+    assert text != CRONJOB
+    messages = [message for _, message in told(finish(read_cronjobs(text)))]
+    assert any("dropped: labels of spec.jobTemplate.metadata" in message for message in messages)
+
+
+def test_a_command_with_a_secret_is_not_imported() -> None:
+    """A command with a hole is another command."""
+    token = "ghp_" + "0aZ9" * 9
+    job = {
+        "kind": "CronJob",
+        "metadata": {"name": "a"},
+        "spec": {
+            "schedule": "0 2 * * *",
+            "jobTemplate": {"spec": {"template": {"spec": {"containers": [{"name": "c", "command": ["x", token]}]}}}},
+        },
+    }
+    imported = finish(read_cronjobs(json.dumps(job)))
+    assert imported.tasks == []
+    assert "payload.command" in imported.refused[0].message
+    assert token not in str(imported.notes)
+
+
+def test_suspended_is_true_or_false() -> None:
+    """A text is neither, whatever it says."""
+    assert finish(read_cronjobs(CRONJOB.replace("suspend: true", 'suspend: "false"'))).tasks == []
 
 
 def test_lists_and_json_are_read() -> None:

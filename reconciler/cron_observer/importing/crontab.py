@@ -19,9 +19,11 @@ _JOB: Final = re.compile(r"[\d*@,/-]|\w{3}\b")
 _SPREAD: Final = re.compile(r"(\d*)~(\d*)")
 _STEP: Final = re.compile(r"\*/(\d{1,9})")
 
-#: Settings that say where and when instead of being given to the command.
-_ZONES: Final = ("CRON_TZ", "TZ")
 _MAIL: Final = ("MAILTO", "MAILFROM", "CONTENT_TYPE", "CONTENT_TRANSFER_ENCODING")
+
+#: What new crontabs begin with, down to the names of the columns or a line of stars; and drawings beside that.
+_HEADING: Final = re.compile(r"m(?:in)?\S*\s+h\S*\s+dom\s+mon\S*\s+dow\b.*|\*(?:\s+\*){4}(?:\s.*)?", re.IGNORECASE)
+_DRAWING: Final = re.compile(r"[|\u2500-\u257f].*|[.+`'-]-.*\b(?:minute|hour|day|month|week|command)\b.*|-(?:\s+-)+")
 
 #: Programs whose first argument says what is run.
 _WRAPPERS: Final = frozenset(
@@ -50,19 +52,26 @@ def read_crontab(text: str, *, system: bool = False, timezone: str = "UTC", queu
     """Read a crontab. `system`: its lines name a user. `timezone` is the machine's, where the file names none."""
     imported = Imported()
     state = _State(zone=timezone)
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         content = line.strip()
         if not content:
             state.comment = []
         elif content.startswith("#"):
-            words = content.lstrip("#").strip()
-            state.comment = [*state.comment, words] if words else []
+            _comment(state, content.lstrip("#").strip())
         elif (setting := _SETTING.fullmatch(content)) and not _looks_like_a_job(content):
             _set(state, imported, number, setting)
         else:
             _job(state, imported, number, content, system=system, queue=queue)
             state.comment = []
     return imported
+
+
+def _comment(state: _State, words: str) -> None:
+    """Remember a comment: it describes the line below it, unless it is one of those that explain crontabs."""
+    if not words or _HEADING.fullmatch(words):
+        state.comment = []
+    elif not _DRAWING.fullmatch(words):
+        state.comment.append(words)
 
 
 def _looks_like_a_job(content: str) -> bool:
@@ -75,7 +84,7 @@ def _set(state: _State, imported: Imported, number: int, setting: re.Match[str])
     if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
         value = value[1:-1]
     state.comment = []
-    if name in _ZONES:
+    if name == "CRON_TZ":
         state.zone = value.removeprefix(":")
     elif name == "RANDOM_DELAY":
         state.delay = f"{value}m" if value.isdigit() and value != "0" else None
@@ -84,6 +93,8 @@ def _set(state: _State, imported: Imported, number: int, setting: re.Match[str])
     elif is_secret(name, value):
         imported.note(number, f"dropped: {name} looks like a secret; give it to whoever runs the tasks")
     else:
+        if name == "TZ":
+            imported.note(number, "TZ is given to the commands alone, as cron does; CRON_TZ is the zone of schedules")
         state.env[name] = value
 
 

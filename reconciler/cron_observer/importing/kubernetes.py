@@ -12,6 +12,7 @@ from cron_observer.manifest import loader
 from cron_observer.manifest.nodes import Node, find
 
 _OVERLAP: Final = {"Allow": "allow_all", "Forbid": "skip", "Replace": "terminate_other"}
+_EVERY: Final = re.compile(r"@every\s+(?=\d)(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s)?")
 _ZONE: Final = re.compile(r"(?:CRON_)?TZ=(\S+)\s+(.*)")
 
 #: What is said of a CronJob in other words, or means nothing outside of a cluster.
@@ -26,6 +27,8 @@ _SPEC: Final = frozenset(
 )
 _JOB: Final = frozenset(("backoffLimit", "activeDeadlineSeconds", "template"))
 _CONTAINER: Final = frozenset(("name", "image", "command", "args", "workingDir", "env"))
+
+_TEMPLATE: Final = "spec.jobTemplate.spec.template"
 
 #: How a Job waits between its tries; not to be set there.
 _RETRIES: Final = {"backoff": "exponential", "initial": "10s", "cap": "6m"}
@@ -109,11 +112,15 @@ class _Reading:
         """Return the task that does the same."""
         self.dropped("metadata", self.metadata, _METADATA)
         self.dropped("spec", self.spec, _SPEC)
+        for where, block in (("spec.jobTemplate", self.spec["jobTemplate"]), (_TEMPLATE, self.job["template"])):
+            self.dropped(where, block, frozenset({"metadata", "spec"}))
+            written = {name: value for name, value in (block.get("metadata") or {}).items() if value is not None}
+            self.dropped(f"{where}.metadata", written, frozenset())
         self.dropped("spec.jobTemplate.spec", self.job, _JOB)
-        self.dropped("spec.jobTemplate.spec.template.spec", self.pod, frozenset({"containers", "restartPolicy"}))
+        self.dropped(f"{_TEMPLATE}.spec", self.pod, frozenset({"containers", "restartPolicy"}))
         spec: dict[str, Any] = {
             "queue": queue,
-            "suspend": True if self.spec.get("suspend") else None,
+            "suspend": self.suspended(),
             "schedule": self.schedule(),
             "overlap": _OVERLAP[self.spec.get("concurrencyPolicy") or "Allow"],
             **self.lateness(),
@@ -147,7 +154,21 @@ class _Reading:
             zone, expression = inner.groups()
         if zone is None:
             self.say("no timeZone: read in UTC, which is the zone of most clusters' controllers")
-        return {"cron": expression, "timezone": str(zone or "UTC")}
+        every = _EVERY.fullmatch(expression)
+        if every is not None:
+            hours, minutes, seconds = (int(part or 0) for part in every.groups())
+            minutes += 60 * hours
+            length = f"{60 * minutes + seconds}s" if seconds else f"{minutes}m"
+            return {"every": length, "timezone": str(zone or "UTC")}
+        cron = " ".join("*" if field == "?" else field for field in expression.split())
+        return {"cron": cron, "timezone": str(zone or "UTC")}
+
+    def suspended(self) -> bool | None:
+        """Read whether it is suspended; None where it is not."""
+        value = self.spec.get("suspend") or False
+        if not isinstance(value, bool):
+            raise TypeError(value)
+        return value or None
 
     def lateness(self) -> dict[str, Any]:
         """Read how late a job may start. Of several that were missed, Kubernetes starts the newest."""

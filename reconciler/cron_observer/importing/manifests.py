@@ -22,7 +22,10 @@ _MOST_COMMENT: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that the manifests do not say as the file did. `refused`: what stands there was not imported."""
+    """Something that the manifests do not say as the file did.
+
+    `refused`: what stands there was not imported. Of several reasons for one thing only the first is marked so.
+    """
 
     line: int | None
     message: str
@@ -83,10 +86,10 @@ def finish(imported: Imported) -> Imported:
     for task in imported.tasks:
         task.name = _free(task.name, taken)
         errors = _without_secrets(task, done)
-        for error in errors:
+        for number, error in enumerate(errors):
             hint = f"; {error.hint}" if error.hint else ""
             message = f"not imported: {task.name}: {error.message} [{error.code}]{hint}"
-            done.note(task.line, message, refused=True, path=task.path)
+            done.note(task.line, message, refused=number == 0, path=task.path)  # it counts once
         if not errors:
             taken.add(task.name)
             done.tasks.append(task)
@@ -115,7 +118,7 @@ def _without_secrets(task: Task, done: Imported) -> list[Finding]:
             return errors
         for one in secrets:
             path = _parts(one.pointer or "")[1:]
-            if path == ["payload", "command"] or not _take_out(task.spec, path):
+            if {"command", "args"} & set(path) or not _take_out(task.spec, path):
                 return errors
             message = f"dropped: {'.'.join(path)} of {task.name} looks like a secret; give it to whoever runs the task"
             done.note(task.line, message, path=task.path)
@@ -136,8 +139,7 @@ def _take_out(spec: dict[str, Any], path: list[str]) -> bool:
     for part in path[:-1]:
         holder = holder[int(part)] if isinstance(holder, list) else holder[part]
     if isinstance(holder, list):
-        holder[int(path[-1])] = ""
-        return True
+        return False
     return holder.pop(path[-1], None) is not None
 
 
