@@ -140,7 +140,7 @@ async def _wake(
         now = await clock(conn)
         if delivery is not None and not await hooks.see(conn, tenant_id, known.source_id, delivery, now):
             return False
-        await source_reads.request_sync(conn, tenant_id, source.name, now)
+        await source_reads.request_sync(conn, tenant_id, source.name, now, by="push")
     return True
 
 

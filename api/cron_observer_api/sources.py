@@ -133,7 +133,7 @@ async def sync_source(request: Request[Any, Any, Any], source: FromPath[str]) ->
     """Note the wish; the reconciler looks within a second, and sets `handled_seq` when it has finished."""
     caller = principal_of(request)
     async with transaction(request) as (conn, now):
-        requested = await source_reads.request_sync(conn, caller.tenant_id, source, now)
+        requested = await source_reads.request_sync(conn, caller.tenant_id, source, now, by="manual")
         if requested is None:
             raise _missing()
         await _record(conn, request, "source.sync", source, now, {"requested_seq": requested})
@@ -190,7 +190,7 @@ async def approve(request: Request[Any, Any, Any], source: FromPath[str]) -> Res
                 "no removals wait under this plan hash", hint="`plan_hash` of the source says what waits now, if any"
             )
         if added:
-            await source_reads.request_sync(conn, caller.tenant_id, source, now)
+            await source_reads.request_sync(conn, caller.tenant_id, source, now, by="approval")
             told = {"plan_hash": asked.plan_hash, "reason": asked.reason}
             await _record(conn, request, "source.approve", source, now, told)
         return Created(status=201 if added else 200, body=found)
@@ -268,7 +268,7 @@ async def resume(request: Request[Any, Any, Any], source: FromPath[str]) -> Resp
 
     async def work(conn: Any, now: datetime) -> Created:
         if await suspending.resume(conn, caller.tenant_id, source):
-            await source_reads.request_sync(conn, caller.tenant_id, source, now)
+            await source_reads.request_sync(conn, caller.tenant_id, source, now, by="resume")
             await _record(conn, request, "source.resume", source, now, {"reason": asked.reason})
         return await _shown(conn, caller.tenant_id, source, now)
 

@@ -31,6 +31,10 @@ BACKOFF_LOCAL: Final = 10.0
 BACKOFF_REMOTE: Final = 300.0
 
 
+#: Who is told of a look that found nothing new: people, who wait for it.
+_WAITED_FOR: Final = ("resume", "manual", "approval")
+
+
 class Refused(Exception):  # noqa: N818  it says what became of a commit
     """A commit that is not even read: its signatures are not good, or nobody has approved its history."""
 
@@ -47,13 +51,17 @@ class Ending:
     subject: Subject
     held: Lease
     reader: Reader
-    trigger: str  #: poll, push (a change was heard of) or manual
     applying: asyncio.Lock  #: held while this process applies: one connection applies, the others look
     at: datetime | None = None  #: the time to go by, for tests; None reads the database's clock
     begun: datetime | None = None  #: when the lease was taken; None: nothing is compared only because it is time to
     run_row: sync.Run | None = field(default=None, init=False)
     judgement: str = field(default="", init=False)
     steps: Steps = field(default_factory=Steps, init=False)
+
+    @property
+    def trigger(self) -> str:
+        """Return why the source is looked at."""
+        return self.held.taken_for or "poll"
 
     async def unchanged(self, target: Target) -> str:
         """Write down that the source was looked at, and stands as it was judged before."""
@@ -62,7 +70,7 @@ class Ending:
             now, commit = await self.now(conn), self.subject.commit(target)
             if held.observed_commit != commit:  # somebody saw something else, and may have died of it
                 await sync.abandon_runs(conn, held, now)
-            if self.trigger == "manual":
+            if self.trigger in _WAITED_FOR:
                 self.run_row = await sync.begin_run(
                     conn, held, now, trigger=self.trigger, ref=target.ref, commit=commit
                 )
@@ -162,7 +170,7 @@ class Ending:
                 now = await self.now(conn)
                 if self.run_row is not None:
                     await sync.end_run(conn, held, self.run_row.run_id, now, outcome="failed", error=message)
-                elif first or self.trigger == "manual":
+                elif first or self.trigger in _WAITED_FOR:
                     await sync.fail_run(conn, held, now, trigger=self.trigger, error=message)
                 await sources.end_pass(
                     conn,

@@ -98,7 +98,7 @@ class Reconciler:
             heard = set(self._heard)
             self._news.clear()
             for name in sorted(heard):
-                await sources.request_sync(conn, self._tenant, name, at, tell=False)
+                await sources.request_sync(conn, self._tenant, name, at, by="push", tell=False)
             begun = []
             for _tenant, name in await sources.due(conn, [self._tenant], at):
                 subject = self._subjects.get(name)
@@ -109,9 +109,7 @@ class Reconciler:
                     begun.append((subject, held))
         self._heard -= heard
         for subject, held in begun:
-            trigger = "poll" if held.requested_seq <= held.handled_seq else "manual"
-            trigger = "push" if held.name in heard else trigger
-            work = Pass(self._database, subject, held, self._reader, trigger, self._applying, now, at)
+            work = Pass(self._database, subject, held, self._reader, self._applying, now, at)
             self._running[held.name] = asyncio.create_task(self._run(work), name=f"pass over {held.name}")
         return await self._ended()
 

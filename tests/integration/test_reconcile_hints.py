@@ -32,7 +32,7 @@ async def running(it: Following) -> AsyncIterator[None]:
 async def ask(it: Following) -> None:
     """Ask for a look at the source ``main``, as the API does for `sync` and for webhooks."""
     async with it.database.api.transaction([it.tenant.tenant_id]) as conn:
-        await source_reads.request_sync(conn, it.tenant.tenant_id, "main", await clock(conn))
+        await source_reads.request_sync(conn, it.tenant.tenant_id, "main", await clock(conn), by="manual")
 
 
 async def test_who_asks_is_heard_at_once(tenant: Tenant, tmp_path: Path) -> None:

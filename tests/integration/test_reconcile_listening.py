@@ -99,7 +99,7 @@ async def test_a_request_from_elsewhere_is_served(tenant: Tenant, tmp_path: Path
     repository.push({"a.yaml": manifest("alpha")})
     async with running(tenant, repository.bare, tmp_path) as it:
         await until(lambda: it.source()["applied_seq"] == 1, "the first apply")
-        tenant.database.do("UPDATE sources SET requested_seq = requested_seq + 1")
+        tenant.database.do("UPDATE sources SET requested_seq = requested_seq + 1, asked_by = 'manual'")
         await until(lambda: it.source()["handled_seq"] == it.source()["requested_seq"], "the request is handled")
         assert it.runs()[0]["trigger"] == "manual"
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +12,8 @@ from cron_observer import passes
 from cron_observer.reconcile import Reconciler
 from cron_observer.store import calendars, groups, sources, sync, task_writes
 from support.databases import Tenant
+from support.gates import gate_at, lease_runs_out
 from support.repositories import Following, Repository, following, manifest, until
-
-
-class Gate:
-    """Stops a worker thread at a point until it is opened."""
-
-    def __init__(self) -> None:
-        self.reached, self.opened = threading.Event(), threading.Event()
-
-    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `function` with the gate before it."""
-
-        def gated(*arguments: Any, **named: Any) -> Any:
-            self.reached.set()
-            assert self.opened.wait(30)
-            return function(*arguments, **named)
-
-        return gated
-
-
-def gate_at(reconciler: Reconciler, method: str) -> Gate:
-    """Put a gate before a method of the reconciler's source."""
-    gate = Gate()
-    source = reconciler._subjects["main"].source
-    setattr(source, method, gate.wrap(getattr(source, method)))
-    return gate
-
-
-def lease_runs_out(it: Following) -> None:
-    """Let the lease of the source be over, as if its holder had been away for long."""
-    it.database.do("UPDATE sources SET lease_until = now() - interval '1 second', next_poll_at = now()")
 
 
 async def test_two_reconcilers_make_one_pass(tenant: Tenant, tmp_path: Path) -> None:
@@ -130,7 +99,7 @@ async def test_triggers_that_come_together_make_one_pass(tenant: Tenant, tmp_pat
             from cron_observer.store.engine import clock
 
             now = await clock(conn)
-            asked = [await sources.request_sync(conn, tenant.tenant_id, "main", now) for _ in range(5)]
+            asked = [await sources.request_sync(conn, tenant.tenant_id, "main", now, by="manual") for _ in range(5)]
         assert asked == [1, 2, 3, 4, 5]
         gate = gate_at(it.reconciler, "resolve")
         ticking = asyncio.create_task(it.reconciler.tick())
@@ -221,7 +190,7 @@ async def take(it: Following) -> passes.Pass:
             conn, it.tenant.tenant_id, subject.source_id, owner="x", now=await clock(conn), ttl=passes.LEASE
         )
     assert held is not None
-    return passes.Pass(it.database.reconciler, subject, held, it.reconciler._reader, "poll", asyncio.Lock())
+    return passes.Pass(it.database.reconciler, subject, held, it.reconciler._reader, asyncio.Lock())
 
 
 async def test_a_name_taken_while_planning_is_planned_again(

@@ -82,7 +82,7 @@ GRANTS: dict[str, dict[str, set[str]]] = {
 COLUMN_GRANTS: dict[str, dict[str, set[str]]] = {
     "cron_observer_api": {
         "sources": {
-            *("requested_seq", "next_poll_at"),
+            *("requested_seq", "next_poll_at", "asked_by"),
             *("suspended_at", "suspended_until", "suspended_by", "suspend_reason"),
         },
         "calendars": {"updated_at"},

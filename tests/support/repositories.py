@@ -111,7 +111,7 @@ class Following:
 
     async def sync(self) -> str:
         """Ask for a pass and wait until it has ended; return its outcome."""
-        self.database.do("UPDATE sources SET requested_seq = requested_seq + 1")
+        self.database.do("UPDATE sources SET requested_seq = requested_seq + 1, asked_by = 'manual'")
         outcome = (await self.reconciler.tick()).get("main")
         assert outcome is not None, "no pass was made"
         return outcome

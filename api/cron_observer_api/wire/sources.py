@@ -103,7 +103,7 @@ class Run(Out):
 
     id: Id
     source: str
-    trigger: str
+    trigger: Literal["poll", "neighbour", "push", "detach", "resume", "manual", "approval"]
     from_commit: str | None
     to_commit: str | None
     commit: RunCommit

@@ -90,7 +90,7 @@ _AWAITED: Final = text("""
 
 #: Asks the sources to look that hold one of these only because somebody uses it.
 _RELEASE: Final = text("""
-    UPDATE sources AS s SET requested_seq = requested_seq + 1
+    UPDATE sources AS s SET requested_seq = requested_seq + 1, asked_by = stronger_asker(asked_by, 'neighbour')
     WHERE s.tenant_id = :tenant_id AND s.source_id = ANY (ARRAY (
         SELECT c.source_id FROM calendars AS c
         WHERE c.tenant_id = :tenant_id AND c.project_id = :project_id AND c.sync = 'HELD' AND c.removed_at IS NULL

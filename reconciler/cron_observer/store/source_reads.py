@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from sqlalchemy import text
@@ -14,6 +14,10 @@ from cron_observer import conditions
 from cron_observer.conditions import Suspension
 from cron_observer.store import shapes, wakeups
 from cron_observer.store.links import line_link, public_url
+
+#: Who asks for a look at a source: another source of its project, a push that a webhook or a watcher told of, a task
+#: that was detached, the end of a suspension, somebody's `sync`, an approval. In the order of `stronger_asker`.
+AskedBy = Literal["neighbour", "push", "detach", "resume", "manual", "approval"]
 
 #: Findings that one answer carries at most; `counts` has the true number.
 MAX_FINDINGS: Final = 1000
@@ -52,7 +56,8 @@ _FINDINGS: Final = text("""
     ORDER BY f.severity, f.path COLLATE "C", f.n LIMIT :limit""")
 
 _REQUEST_SYNC: Final = text("""
-    UPDATE sources SET requested_seq = requested_seq + 1, next_poll_at = :now
+    UPDATE sources SET requested_seq = requested_seq + 1, next_poll_at = :now,
+        asked_by = stronger_asker(asked_by, :by)
     WHERE tenant_id = :tenant_id AND name = :name RETURNING requested_seq""")
 
 
@@ -227,14 +232,15 @@ async def _findings(
 
 
 async def request_sync(
-    conn: AsyncConnection, tenant_id: UUID, name: str, now: datetime, *, tell: bool = True
+    conn: AsyncConnection, tenant_id: UUID, name: str, now: datetime, *, by: AskedBy, tell: bool = True
 ) -> int | None:
     """Ask for a pass over a source at once; return what `handled_seq` will reach, or None: no such source.
 
-    Reconcilers hear of it when the transaction commits, unless `tell` is false: they ask for what they see themselves.
+    `by` becomes the trigger of the run; of several that ask, people count for more than machines. Reconcilers hear
+    of it when the transaction commits, unless `tell` is false: they ask for what they see themselves.
     """
     requested: int | None = (
-        await conn.execute(_REQUEST_SYNC, {"tenant_id": tenant_id, "name": name, "now": now})
+        await conn.execute(_REQUEST_SYNC, {"tenant_id": tenant_id, "name": name, "now": now, "by": by})
     ).scalar_one_or_none()
     if requested is not None and tell:
         await wakeups.tell(conn)

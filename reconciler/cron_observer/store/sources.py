@@ -20,7 +20,7 @@ from cron_observer.errors import Conflict
 from cron_observer.source.address import read_address
 from cron_observer.source.spec import SourceSpec
 from cron_observer.store.jsonb import to_json
-from cron_observer.store.source_reads import request_sync
+from cron_observer.store.source_reads import AskedBy, request_sync
 from cron_observer.store.tenants import project_id, source_id
 
 __all__ = [
@@ -83,6 +83,7 @@ class Lease:
     plan_hash: str | None  #: what an approval would have to say
     checked_at: datetime | None  #: the last comparison with all that is known
     failures: int
+    taken_for: AskedBy | None  #: who asked for the look; None: it is only due
     first_pass_at: datetime | None
     conditions: Mapping[str, Any]
     counts: Mapping[str, int]
@@ -112,10 +113,11 @@ _DUE: Final = text("""
       AND (lease_until IS NULL OR lease_until <= :now)
       AND (suspended_at IS NULL OR suspended_until <= :now)""")
 
-#: A suspension that has ended by itself is forgotten with the next lease.
+#: A suspension that has ended by itself is forgotten with the next lease. What an earlier holder left undone counts.
 _LEASE: Final = text("""
     UPDATE sources AS s SET lease_owner = :owner, lease_epoch = lease_epoch + 1, lease_until = :until,
-        suspended_at = NULL, suspended_until = NULL, suspended_by = NULL, suspend_reason = NULL
+        suspended_at = NULL, suspended_until = NULL, suspended_by = NULL, suspend_reason = NULL,
+        taken_for = stronger_asker(s.taken_for, s.asked_by), asked_by = NULL
     FROM projects AS p
     WHERE s.tenant_id = :tenant_id AND s.source_id = :source_id
       AND p.tenant_id = :tenant_id AND p.project_id = s.project_id
@@ -124,14 +126,15 @@ _LEASE: Final = text("""
       AND (s.requested_seq > s.handled_seq OR s.next_poll_at <= :now)
     RETURNING s.tenant_id, s.source_id, s.project_id, s.name, p.name AS project, s.ref, s.lease_epoch AS epoch,
         s.requested_seq, s.handled_seq, s.observed_commit, s.applied_commit, s.applied_seq, s.validator_version,
-        s.observed_seq, s.refused, s.plan_hash, s.checked_at, s.failures, s.first_pass_at, s.conditions, s.counts""")
+        s.observed_seq, s.refused, s.plan_hash, s.checked_at, s.failures, s.taken_for, s.first_pass_at,
+        s.conditions, s.counts""")
 
 _ASK_OTHERS: Final = text("""
     WITH neighbours AS (
         SELECT source_id FROM sources WHERE tenant_id = :tenant_id AND project_id = :project_id
         ORDER BY source_id FOR UPDATE
     )
-    UPDATE sources AS s SET requested_seq = requested_seq + 1
+    UPDATE sources AS s SET requested_seq = requested_seq + 1, asked_by = stronger_asker(asked_by, 'neighbour')
     FROM neighbours AS n
     WHERE s.tenant_id = :tenant_id AND s.source_id = n.source_id AND s.source_id <> :source_id""")
 
@@ -144,7 +147,7 @@ _GIVE_BACK: Final = text("""
     WHERE tenant_id = :tenant_id AND source_id = :source_id AND lease_epoch = :epoch""")
 
 _END_PASS: Final = text("""
-    UPDATE sources SET lease_until = NULL, handled_seq = greatest(handled_seq, :handled_seq),
+    UPDATE sources SET lease_until = NULL, taken_for = NULL, handled_seq = greatest(handled_seq, :handled_seq),
         next_poll_at = :next_poll_at, failures = :failures, conditions = CAST(:conditions AS jsonb),
         first_pass_at = coalesce(first_pass_at, :now),
         ref = CASE WHEN :looked THEN CAST(:ref AS text) ELSE ref END,

@@ -120,6 +120,8 @@ sources = Table(
     Column("suspended_until", INSTANT),
     Column("suspended_by", Text),
     Column("suspend_reason", Text),
+    Column("asked_by", Text),
+    Column("taken_for", Text),
     PrimaryKeyConstraint("tenant_id", "source_id", name="a_source_is_its_id"),
     UniqueConstraint("tenant_id", "name", name="a_source_name_is_used_once"),
     ForeignKeyConstraint(
@@ -131,6 +133,13 @@ sources = Table(
     CheckConstraint("mode IN ('enforce', 'observe')", name="a_source_mode_is_known"),
     CheckConstraint("failure_policy IN ('isolate', 'atomic')", name="a_failure_policy_is_known"),
     CheckConstraint("(suspended_at IS NULL) = (suspended_by IS NULL)", name="a_suspension_has_an_author"),
+    CheckConstraint(
+        "asked_by IN ('neighbour', 'push', 'detach', 'resume', 'manual', 'approval')", name="who_asks_is_known"
+    ),
+    CheckConstraint(
+        "taken_for IN ('neighbour', 'push', 'detach', 'resume', 'manual', 'approval')",
+        name="what_it_is_taken_for_is_known",
+    ),
 )
 
 manifest_files = Table(
@@ -530,6 +539,10 @@ sync_runs = Table(
     PrimaryKeyConstraint("tenant_id", "run_id", name="a_run_is_its_id"),
     ForeignKeyConstraint(
         ["tenant_id", "source_id"], ["sources.tenant_id", "sources.source_id"], name="a_run_has_a_source"
+    ),
+    CheckConstraint(
+        "trigger IN ('poll', 'neighbour', 'push', 'detach', 'resume', 'manual', 'approval')",
+        name="a_run_trigger_is_known",
     ),
     CheckConstraint(
         "outcome IN ('running', 'applied', 'unchanged', 'observed', 'refused', 'failed', 'abandoned')",

@@ -3,7 +3,8 @@
 
 -- refused: the target, and under which rules it was judged, that was not applied as a whole; it is not judged again.
 -- held: the removals that wait for an approval, whose hash is plan_hash. checked_at: the last comparison with all
--- that is known, instead of the difference to what was applied.
+-- that is known, instead of the difference to what was applied. asked_by: who asked for a look that nobody has begun;
+-- taken_for: the same of the look that somebody has begun, and not ended.
 ALTER TABLE sources
     ADD COLUMN failure_policy TEXT DEFAULT 'isolate' NOT NULL,
     ADD COLUMN observed_seq BIGINT DEFAULT 0 NOT NULL,
@@ -15,16 +16,29 @@ ALTER TABLE sources
     ADD COLUMN suspended_until TIMESTAMP WITH TIME ZONE,
     ADD COLUMN suspended_by TEXT,
     ADD COLUMN suspend_reason TEXT,
+    ADD COLUMN asked_by TEXT,
+    ADD COLUMN taken_for TEXT,
     DROP CONSTRAINT a_source_mode_is_known,
     ADD CONSTRAINT a_source_mode_is_known CHECK (mode IN ('enforce', 'observe')),
     ADD CONSTRAINT a_failure_policy_is_known CHECK (failure_policy IN ('isolate', 'atomic')),
-    ADD CONSTRAINT a_suspension_has_an_author CHECK ((suspended_at IS NULL) = (suspended_by IS NULL));
+    ADD CONSTRAINT a_suspension_has_an_author CHECK ((suspended_at IS NULL) = (suspended_by IS NULL)),
+    ADD CONSTRAINT who_asks_is_known CHECK (
+        asked_by IN ('neighbour', 'push', 'detach', 'resume', 'manual', 'approval')),
+    ADD CONSTRAINT what_it_is_taken_for_is_known CHECK (
+        taken_for IN ('neighbour', 'push', 'detach', 'resume', 'manual', 'approval'));
+
+-- Which of two words a run is told by when several asked for it; null for nobody. People count for more than machines.
+CREATE FUNCTION stronger_asker(one text, other text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
+    $$ SELECT w FROM unnest(ARRAY['neighbour', 'push', 'detach', 'resume', 'manual', 'approval'])
+        WITH ORDINALITY AS known (w, rank) WHERE w IN (one, other) ORDER BY rank DESC LIMIT 1 $$;
 
 ALTER TABLE sync_runs
     ADD COLUMN strategy TEXT,
     ADD COLUMN plan_hash TEXT,
     ADD COLUMN held JSONB,
     ADD COLUMN timings JSONB,
+    ADD CONSTRAINT a_run_trigger_is_known CHECK (
+        trigger IN ('poll', 'neighbour', 'push', 'detach', 'resume', 'manual', 'approval')),
     DROP CONSTRAINT a_run_outcome_is_known,
     ADD CONSTRAINT a_run_outcome_is_known CHECK (
         outcome IN ('running', 'applied', 'unchanged', 'observed', 'refused', 'failed', 'abandoned'));
@@ -149,7 +163,7 @@ GRANT INSERT, UPDATE, DELETE ON layers, commit_statuses TO cron_observer_reconci
 GRANT DELETE ON sync_runs, hook_deliveries, approvals TO cron_observer_reconciler;
 GRANT UPDATE (used_at, run_id) ON approvals TO cron_observer_reconciler;
 GRANT INSERT ON approvals, hook_deliveries TO cron_observer_api;
-GRANT UPDATE (suspended_at, suspended_until, suspended_by, suspend_reason) ON sources TO cron_observer_api;
+GRANT UPDATE (suspended_at, suspended_until, suspended_by, suspend_reason, asked_by) ON sources TO cron_observer_api;
 
 -- Takes a living task out of its manifest's hands: the API owns it from then on. The API's role may not write what a
 -- manifest owns, so the work runs with the owner's rights, and writes its own revision and audit entry. The file is
@@ -184,7 +198,7 @@ BEGIN
     WHERE f.tenant_id = tenant AND f.source_id = was.source_id AND f.path = was.path AND f.state = 'ok';
     DELETE FROM sync_findings AS f
     WHERE f.tenant_id = tenant AND f.source_id = was.source_id AND f.path = was.path;
-    UPDATE sources AS s SET requested_seq = s.requested_seq + 1,
+    UPDATE sources AS s SET requested_seq = s.requested_seq + 1, asked_by = stronger_asker(s.asked_by, 'detach'),
         counts = CASE WHEN s.counts ? 'tasks'
             THEN jsonb_set(s.counts, '{tasks}', to_jsonb((s.counts ->> 'tasks')::bigint - 1)) ELSE s.counts END
     WHERE s.tenant_id = tenant AND s.source_id = was.source_id;
