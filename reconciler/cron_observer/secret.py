@@ -25,7 +25,7 @@ def read_secret(ref: str) -> str:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingsError(f"the secret {ref} cannot be read: {why}", hint="mend the file, or its rights") from None
     if not found:
-        raise SettingsError(f"the secret {ref} is empty", hint="set the variable, or write the file")
+        raise SettingsError(f"the secret {ref} is not set, or is empty", hint="set the variable, or write the file")
     return found
 
 

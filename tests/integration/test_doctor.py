@@ -119,7 +119,10 @@ def test_a_source_whose_files_cannot_be_read(tmp_path: Path) -> None:
         (SourceSettings(name="keys", url=local, verify="range", gpg_keys=none), f"gpg_keys names {none}"),
         (SourceSettings(name="nobody", url=local, verify="head"), "no keys are named"),
         (SourceSettings(name="authority", url=https, ca_file=none), f"ca_file names {none}"),
-        (SourceSettings(name="token", url=https, credentials_ref=f"file:{none}"), f"credentials_ref names {none}"),
+        (
+            SourceSettings(name="token", url=https, credentials_ref=f"file:{none}"),
+            f"the secret file:{none} cannot be read",
+        ),
         (
             SourceSettings(name="variable", url=https, credentials_ref="env:NO_SUCH_TOKEN"),
             "env:NO_SUCH_TOKEN is not set",

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cron_observer.errors import SourceError
+from cron_observer.secret import LONGEST
 from cron_observer.source import command, remote
 from support.git_servers import Authority, Forge, forge
 from support.repositories import Repository, manifest, source_of
@@ -123,6 +124,7 @@ def test_a_user_of_the_address_goes_with_a_token(repository: Repository, tmp_pat
         ("", "is not set, or is empty"),
         ("\n", "is not set, or is empty"),
         ("one\ntwo\n", "more than one line"),
+        ("x" * (LONGEST + 1), f"more than {LONGEST} bytes"),
     ],
 )
 def test_credentials_that_are_not_to_be_had(
@@ -136,7 +138,10 @@ def test_credentials_that_are_not_to_be_had(
     assert said in refused.message
     monkeypatch.delenv("NO_TOKEN", raising=False)
     refused = refusal(source_of(plain.url(), tmp_path / "cache", credentials_ref="env:NO_TOKEN"))
-    assert (refused.reason, refused.message) == ("AuthenticationFailed", "env:NO_TOKEN is not set, or is empty")
+    assert (refused.reason, refused.message) == (
+        "AuthenticationFailed",
+        "the secret env:NO_TOKEN is not set, or is empty",
+    )
     assert plain.seen == []
 
 

@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, quote_plus
 
-from cron_observer.errors import SourceError
+from cron_observer.errors import SettingsError, SourceError
+from cron_observer.secret import read_secret
 from cron_observer.source.address import Address
 from cron_observer.source.spec import SourceSpec
 
 #: Who a bare token belongs to. Forges look at the token alone; one of them documents this name.
 TOKEN_USER: Final = "x-access-token"  # noqa: S105  a name
-
-#: Bytes of a file with credentials that are read.
-_LONGEST: Final = 65_536
 
 SSH: Final = "ssh -oBatchMode=yes -oConnectTimeout=15 -oServerAliveInterval=15 -oServerAliveCountMax=3"
 
@@ -103,30 +101,26 @@ def access(spec: SourceSpec, address: Address) -> Access:
 def _credentials(spec: SourceSpec, address: Address) -> tuple[str, str]:
     if spec.credentials_ref is None:
         return address.username or "", address.password or ""
-    said = secret(spec.credentials_ref)
+    said = _secret(spec.credentials_ref)
     user, colon, password = said.partition(":")
     if colon:
         return user, password
     return address.username or TOKEN_USER, said
 
 
-def secret(ref: str) -> str:
-    """Read what `ref` (``env:NAME`` or ``file:/path``) names, without line breaks at its end.
-
-    Raises `SourceError` (``AuthenticationFailed``) when there is none; the message says where it was looked for.
-    """
-    kind, _, where = ref.partition(":")
-    if kind == "env":
-        found = os.environ.get(where, "")
-    else:
-        readable(Path(where), "credentials_ref", "AuthenticationFailed")
-        with Path(where).open(encoding="utf-8", errors="surrogateescape") as file:
-            found = file.read(_LONGEST)
-    found = found.rstrip("\r\n")
-    if not found or re.search(r"[\x00-\x1f\x7f]", found):
-        what = "holds more than one line" if found else "is not set, or is empty"
-        hint = "let it hold user:password, or a token, in one line"
-        raise SourceError(f"{ref} {what}", reason="AuthenticationFailed", permanent=True, hint=hint)
+def _secret(ref: str) -> str:
+    """Read what `ref` names: one line, as Git's protocol for credentials has room for no more."""
+    try:
+        found = read_secret(ref)
+    except SettingsError as error:
+        raise SourceError(error.message, reason="AuthenticationFailed", permanent=True, hint=error.hint) from None
+    if re.search(r"[\x00-\x1f\x7f]", found):
+        raise SourceError(
+            f"the secret {ref} holds more than one line",
+            reason="AuthenticationFailed",
+            permanent=True,
+            hint="let it hold user:password, or a token, in one line",
+        )
     return found
 
 
