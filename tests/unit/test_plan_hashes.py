@@ -8,7 +8,9 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cron_observer.plan.actions import canonical
+from cron_observer.manifest.schemas import effective
+from cron_observer.plan import spec_hash
+from cron_observer.plan.actions import LATER_FIELDS, canonical
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -29,3 +31,15 @@ def test_hashes_are_of_the_plain_form(value: Any) -> None:
     except UnicodeEncodeError:
         return
     assert canonical(value) == plain
+
+
+def test_a_field_that_came_later_says_nothing_at_its_default() -> None:
+    """A spec that was stored before there was a field has the hash of one that leaves the field at its default."""
+    written = {"schedule": {"every": "1h"}}
+    whole = effective(written)
+    assert {name: whole[name] for name in LATER_FIELDS} == LATER_FIELDS
+    before = {name: value for name, value in whole.items() if name not in LATER_FIELDS}
+    assert spec_hash(before, {}, {}) == spec_hash(whole, {}, {})
+    for prune in ("confirm", "disabled"):
+        other = effective(written | {"lifecycle": {"prune": prune}})
+        assert spec_hash(other, {}, {}) != spec_hash(whole, {}, {})

@@ -268,9 +268,18 @@ def canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+#: Fields that specs got later, with their defaults. Without one a spec means the same, and what was stored before there
+#: was one keeps its hash, hence its generation.
+LATER_FIELDS: Final[Mapping[str, Any]] = {"lifecycle": {"prune": "allow"}}
+
+
 def spec_hash(spec: Mapping[str, Any], labels: Mapping[str, str], annotations: Mapping[str, str]) -> bytes:
     """Return the SHA-256 of what a task is: equal hashes are equal tasks, however they were written."""
-    return hashlib.sha256(canonical([dict(spec), dict(labels), dict(annotations)])).digest()
+    content = dict(spec)
+    for name, default in LATER_FIELDS.items():
+        if content.get(name) == default:
+            del content[name]
+    return hashlib.sha256(canonical([content, dict(labels), dict(annotations)])).digest()
 
 
 def hash_of(declared: TaskDefinition | Definition) -> bytes:

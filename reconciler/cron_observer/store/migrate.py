@@ -63,8 +63,8 @@ def head() -> str:
     return revision
 
 
-def migrate(url: str) -> list[str]:
-    """Upgrade the database at `url` to head, in one transaction, and return the revisions applied.
+def migrate(url: str, to: str = "head") -> list[str]:
+    """Upgrade the database at `url` to a revision, in one transaction, and return the revisions applied.
 
     `url` belongs to a role that may create roles and tables: a superuser, or a member of the owner role with
     CREATEROLE. Safe to run from several processes at once. Raises `DatabaseError` when the server says no.
@@ -79,9 +79,9 @@ def migrate(url: str) -> list[str]:
             connection.exec_driver_sql(_LIMITS)
             _become_owner(connection)
             before = MigrationContext.configure(connection).get_current_revision()
-            command.upgrade(_config(connection), "head")
+            command.upgrade(_config(connection), to)
             script = ScriptDirectory.from_config(_config(connection))
-            return [step.revision for step in script.iterate_revisions("head", before) if step.revision != before][::-1]
+            return [step.revision for step in script.iterate_revisions(to, before) if step.revision != before][::-1]
     except SQLAlchemyError as error:
         raise DatabaseError(
             f"the schema cannot be brought up to date: {str(error).splitlines()[0]}",
