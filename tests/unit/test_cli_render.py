@@ -100,6 +100,10 @@ def test_what_cannot_be_shown_is_said(folder: Path, capsys: pytest.CaptureFixtur
     assert 'did you mean "invoice-export"?' in capsys.readouterr().err
     assert commands()["render"](["billing/_defaults.yaml"]) == 1
     assert "declares no task" in capsys.readouterr().err
+    assert commands()["render"](["\x1b[31m"]) == 1
+    assert "\\x1b[31m" in capsys.readouterr().err
+    assert commands()["render"](["billing", "-e", "No Such"]) == 64
+    assert "is no name of an environment" in capsys.readouterr().err
     (folder / "billing" / "tasks.yaml").write_text(TASKS.replace("timeout: 1m", "timeout: soon"))
     assert commands()["render"](["billing"]) == 1
     said = capsys.readouterr()

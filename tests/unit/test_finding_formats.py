@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -142,6 +144,13 @@ def test_junit_has_a_suite_a_file_and_a_case_a_document(tree: Path) -> None:
         assert {"tests", "failures", "errors", "skipped"} <= set(suite.keys())
 
 
+def test_a_file_with_an_odd_name_is_one_suite(tree: Path) -> None:
+    """A path that has to be escaped is the same in the outline and in its findings."""
+    (tree / "n\nl.yaml").write_text(SMALLEST)
+    names = [suite.get("name") for suite in xml(run("--format", "junit").output)]
+    assert names == ["a.yaml", "b.yaml", "n\\nl.yaml"]
+
+
 # -- GitHub --------------------------------------------------------------------------------------------------
 
 COMMAND = re.compile(r"::(error|warning) ([^:\n]*)::([^\n]*)")
@@ -249,6 +258,25 @@ def test_a_file_that_cannot_be_written_is_said(tree: Path) -> None:
     result = run("--sarif", "nowhere/s.sarif")
     assert result.exit_code == 1
     assert "nowhere/s.sarif cannot be written: No such file or directory" in result.output
+
+
+def test_a_full_disk_is_said(tree: Path) -> None:
+    """What cannot be printed is an error with a sentence, and no success."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "cron_observer_sdk", "validate", "--format", "json"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "Error: standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("name", ["", "Prod", "a b", "-x", "a" * 64])
+def test_a_name_that_no_environment_can_have_is_a_usage_error(tree: Path, name: str) -> None:
+    """It would be judged as if there were no environment at all."""
+    result = run("--environment", name)
+    assert result.exit_code == 64
+    assert "is no name of an environment" in result.output
 
 
 @pytest.mark.parametrize("form", FORMATS)

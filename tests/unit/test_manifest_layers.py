@@ -217,6 +217,17 @@ def test_a_project_asks_for_labels_and_queues() -> None:
     assert codes(read("{schedule: {cron: '0 2 * * *'}}", given)) == [("CO1321", "/metadata/labels/team")]
 
 
+def test_what_null_takes_away_is_a_fault_of_who_said_null() -> None:
+    """A built-in default that is not allowed stands where the value went, and not where another one was."""
+    context = Context(environment="e", layers=(project(queues={"allow": ["w-*"]}),))
+    spec = "{schedule: {cron: '0 2 * * *'}, queue: w-1, environments: {e: {queue: null}}}"
+    assert codes(read(spec, context)) == [("CO1322", "/spec/environments/e/queue")]
+    layered = (*context.layers, defaults("d.yaml", queue="w-1"), defaults("x/d.yaml", "near", queue=None))
+    (found,) = read("{schedule: {cron: '0 2 * * *'}}", Context(layers=layered)).findings
+    assert (found.code, found.pointer) == ("CO1322", "/metadata/name")
+    assert "(from Defaults near at x/d.yaml" in found.message
+
+
 LAYER = "apiVersion: cron-observer/v1\nkind: {kind}\nmetadata: {{name: x}}\nspec: {spec}\n"
 
 

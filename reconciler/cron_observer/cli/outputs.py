@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,9 @@ EXIT_USAGE: Final = 64
 
 #: Where a runner says which file becomes the page of the job.
 SUMMARY: Final = "GITHUB_STEP_SUMMARY"
+
+#: As the setting of a source has it.
+_ENVIRONMENT: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
@@ -66,6 +70,17 @@ def output_options(forms: Sequence[str] = FORMATS) -> Callable[[_Decorated], _De
         return command
 
     return decorate
+
+
+def environment_option(text: str, *names: str) -> Callable[[_Decorated], _Decorated]:
+    """Return a decorator that adds ``--environment``; what no environment can be called is a wrong call."""
+    return click.option(*names, "--environment", metavar="NAME", help=text, callback=_environment)
+
+
+def _environment(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    if value is not None and _ENVIRONMENT.fullmatch(value) is None:
+        raise click.BadParameter(f"{click.format_filename(value)!r} is no name of an environment, such as production.")
+    return value
 
 
 def deliver(
@@ -123,6 +138,15 @@ def tell(text: str) -> None:
 
 
 def echo(text: str) -> None:
-    """Print a text that ends as it is meant to; what the terminal cannot show is escaped."""
+    """Print a text that ends as it is meant to; what the terminal cannot show is escaped.
+
+    Raises `click.ClickException` where that fails.
+    """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), nl=False)
+    try:
+        click.echo(text.encode(encoding, "backslashreplace").decode(encoding), nl=False)
+    except BrokenPipeError:
+        raise  # whoever reads has enough
+    except OSError as error:
+        sys.stdout = None  # or its rest is tried again when the program ends
+        raise click.ClickException(f"standard output cannot be written: {error.strerror}") from error

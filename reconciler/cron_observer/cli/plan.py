@@ -21,6 +21,7 @@ from cron_observer.cli.outputs import (
     UsageError,
     deliver,
     echo,
+    environment_option,
     output_options,
     save,
 )
@@ -46,7 +47,7 @@ MOST_DAYS: Final = 366
 @output_options((*_OWN, *(form for form in FORMATS if form not in _OWN)))
 @click.option("--strict", is_flag=True, help="Let warnings fail the check too.")
 @click.option("--detailed-exitcode", is_flag=True, help="End with 2 when something changes.")
-@click.option("--environment", metavar="NAME", help="The environment of the source.")
+@environment_option("The environment of the source.")
 @click.option("--project", default="default", show_default=True, help="The project of the source; it decides about H.")
 @click.option(
     "--days",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from cron_observer.cli.outputs import environment_option
 from cron_observer.model import Severity
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _FAILURE: Final = 1
 
 @click.command(short_help="Show the effective spec of tasks, and where each value comes from.")
 @click.argument("what", metavar="PATH|NAME")
-@click.option("-e", "--environment", help="The environment whose patches are applied. Default: none.")
+@environment_option("The environment whose patches are applied. Default: none.", "-e")
 @click.option("-f", "--format", "style", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True)
 @click.pass_context
 def render(context: click.Context, /, what: str, environment: str | None, style: str) -> None:
@@ -53,15 +54,16 @@ def render(context: click.Context, /, what: str, environment: str | None, style:
 def _found(what: str, environment: str | None) -> tuple[list[Rendered], list[Finding], str]:
     """Return the tasks that are meant, the errors about them, and what to say if there are neither."""
     from cron_observer.manifest.rendering import rendered
+    from cron_observer.manifest.scalars import shown
     from cron_observer.manifest.validate import suggest
 
     by_path = os.path.lexists(what)
     tasks, report = rendered([Path(what if by_path else ".")], environment)
     wrong = [one for one in report.findings if one.severity is Severity.ERROR]
     if by_path:
-        return tasks, wrong, f"{what} declares no task"
+        return tasks, wrong, f"{shown(what, 4096)} declares no task"
     near = suggest(what, [one.name for one in tasks])
-    nothing = f'there is no file "{what}", and no task of that name is declared in this folder or below it'
+    nothing = f'there is no file "{shown(what, 4096)}", and no task of that name is declared in this folder or below it'
     named = [one for one in tasks if one.name == what]
     about = [one for one in wrong if one.kind == "Task" and one.name == what]
     return named, about, f'{nothing}; did you mean "{near}"?' if near else nothing

@@ -13,7 +13,14 @@ from typing import Any
 
 import click
 
-from cron_observer.cli.outputs import EXIT_FINDINGS, CheckCommand, UsageError, deliver, output_options
+from cron_observer.cli.outputs import (
+    EXIT_FINDINGS,
+    CheckCommand,
+    UsageError,
+    deliver,
+    environment_option,
+    output_options,
+)
 from cron_observer.model import Severity
 
 
@@ -21,7 +28,7 @@ from cron_observer.model import Severity
 @click.argument("paths", nargs=-1, type=click.Path(path_type=str))
 @output_options()
 @click.option("--strict", is_flag=True, help="Let warnings fail the check too.")
-@click.option("--environment", metavar="NAME", help="Judge tasks as in this environment. Default: each that they name.")
+@environment_option("Judge tasks as in this environment. Default: each that they name.")
 @click.pass_context
 def validate(
     context: click.Context, /, paths: tuple[str, ...], strict: bool, environment: str | None, **outputs: Any

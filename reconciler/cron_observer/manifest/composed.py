@@ -77,7 +77,7 @@ def _blamed(fault: Fault, made: Composed) -> Fault:
     """Move a fault to where the value stands; one of another file is told at the name, with its place."""
     if fault.path[:1] != ("spec",):
         return fault
-    origin = made.origin(fault.path[1:])
+    origin = made.speaker(fault.path[1:])
     if origin.kind == ENVIRONMENT:
         path = ("spec", "environments", origin.name, *fault.path[1:])
         return replace(fault, path=path, within=None if fault.within is None else path)

@@ -68,6 +68,10 @@ class Composed:
         """Say who has the last word about a value of the spec."""
         if not _has(self.merged, path):
             return _BUILT_IN
+        return self.speaker(path)
+
+    def speaker(self, path: Path) -> Origin:
+        """Say who speaks last about a value of the spec, be it to take it away."""
         return next((origin for origin, said in reversed(self.parts) if _has(said, path)), _BUILT_IN)
 
 

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 def write(report: Report) -> str:
     """Return a document of suites. Errors are failures; warnings are told in the output of a case that passes."""
-    found: dict[str, list[Finding]] = {path: [] for path in report.outlines}
+    outlines = {_safe(path): several for path, several in report.outlines.items()}
+    found: dict[str, list[Finding]] = {path: [] for path in outlines}
     for finding in report.findings:
-        found.setdefault(finding.path, []).append(finding)
+        found.setdefault(_safe(finding.path), []).append(finding)
     root = Element("testsuites", name="cron-observer")
     for path in sorted(found):
-        root.append(_suite(path, report.outlines.get(path, ()), found[path]))
+        root.append(_suite(path, outlines.get(path, ()), found[path]))
     for name in ("tests", "failures"):
         root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
     root.set("errors", "0")
@@ -31,15 +32,14 @@ def write(report: Report) -> str:
 
 def _suite(path: str, outlines: Sequence[Outline], findings: Sequence[Finding]) -> Element:
     """Make the suite of a file. What belongs to no document of it is a case called ``file``."""
-    shown_path = _safe(path)
-    suite = Element("testsuite", name=shown_path)
+    suite = Element("testsuite", name=path)
     cases: dict[int, list[Finding]] = {index: [] for index in range(len(outlines))}
     for finding in findings:
         cases.setdefault(_place(finding, outlines), []).append(finding)
     for index, ours in sorted(cases.items()):
         outline = outlines[index] if index >= 0 else None
         name = "file" if outline is None else _title(outline, index)
-        case = SubElement(suite, "testcase", classname=shown_path, name=name, file=shown_path)
+        case = SubElement(suite, "testcase", classname=path, name=name, file=path)
         if outline is not None:
             case.set("line", str(outline.line))
         _fill(case, ours)
