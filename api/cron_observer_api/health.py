@@ -14,7 +14,7 @@ from litestar.params import FromPath
 from cron_observer.errors import DatabaseError, NotFound
 from cron_observer.manifest import schema
 from cron_observer.store import health
-from cron_observer.store.engine import Database
+from cron_observer.store.engine import Database, clock
 from cron_observer_api import wire
 from cron_observer_api.operation import ANY_KEY, answer, declare
 from cron_observer_api.problems import PROBLEMS
@@ -47,10 +47,10 @@ class Readiness:
         try:
             async with self._database.transaction([self._tenant_id]) as conn:
                 revision = await health.revision(conn)
-                passes = await health.passes(conn, self._tenant_id)
+                settled = await health.settled(conn, self._tenant_id, await clock(conn))
         except DatabaseError as error:
             return [f"database: {error.message}", *late]
-        missing = [name for name in {**dict.fromkeys(self._sources), **passes} if not passes.get(name)]
+        missing = [name for name in {**dict.fromkeys(self._sources), **settled} if not settled.get(name)]
         schema_ = [] if revision == self._head else [f"schema is at {revision}, needed is {self._head}"]
         return schema_ + late + [f"source {name} has not been looked at yet" for name in missing]
 

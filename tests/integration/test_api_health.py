@@ -40,6 +40,18 @@ async def test_readiness_waits_for_the_first_pass_of_each_source(tenant: Tenant)
     assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
 
 
+async def test_readiness_does_not_wait_for_a_suspended_source(tenant: Tenant) -> None:
+    """A source that was suspended before anybody looked at it is not waited for, until its suspension is over."""
+    add_source(tenant, passed=False)
+    suspend = "UPDATE sources SET suspended_at = now(), suspended_by = 'ada', suspended_until = "
+    async with api(tenant) as it:
+        told = []
+        for until in ("NULL", "now() + interval '1 hour'", "now() - interval '1 second'"):
+            tenant.database.do(suspend + until)
+            told.append((await it.client.get("/readyz")).status_code)
+    assert told == [200, 200, 503]
+
+
 async def test_readiness_wants_the_schema_and_the_roles(tenant: Tenant, tmp_path: Path) -> None:
     """Another revision of the schema, or a role that does not tick, is told."""
     heartbeats = Heartbeats()
