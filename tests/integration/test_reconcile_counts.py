@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cron_observer import passes
 from cron_observer.plan import OUTSIDE
-from cron_observer.steps import spared
+from cron_observer.reconcile import passes
+from cron_observer.reconcile.steps import spared
 from cron_observer.store import counting
 from support.databases import Tenant
 from support.repositories import Following, Repository, following, manifest

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from cron_observer import applying, passes
-from cron_observer.steps import KILL_POINTS, STEPS, Steps
+from cron_observer.reconcile import applying, passes
+from cron_observer.reconcile.steps import KILL_POINTS, STEPS, Steps
 from support import databases
 from support.databases import FreshDatabase, Tenant, make_tenant
 from support.processes import until
@@ -151,7 +151,7 @@ async def test_every_step_of_a_pass_has_its_point(
         taken.append(point)
 
     monkeypatch.setattr(Steps, "step", noted)
-    monkeypatch.setattr("cron_observer.steps.reached", reached)
+    monkeypatch.setattr("cron_observer.reconcile.steps.reached", reached)
     bare = story.copy(tmp_path)
     async with following(tenant, bare, tmp_path) as it:
         await at_first(it)

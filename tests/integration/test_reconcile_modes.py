@@ -125,7 +125,7 @@ async def test_a_pass_under_way_does_not_apply_to_a_suspended_source(
     tenant: Tenant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A suspension that comes while a commit is being read keeps it out: the apply is fenced by it."""
-    from cron_observer import passes
+    from cron_observer.reconcile import passes
 
     repository = Repository.make(tmp_path)
     repository.push({"a.yaml": manifest("alpha")})

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from cron_observer import passes
-from cron_observer.reconcile import Reconciler
+from cron_observer.reconcile import Reconciler, passes
 from cron_observer.store import calendars, groups, sources, sync, task_writes
 from support.databases import Tenant
 from support.gates import gate_at, lease_runs_out

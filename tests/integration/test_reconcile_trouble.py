@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cron_observer.errors import SettingsError
-from cron_observer.passes import BACKOFF_LOCAL, BACKOFF_REMOTE, backoff
+from cron_observer.reconcile.passes import BACKOFF_LOCAL, BACKOFF_REMOTE, backoff
 from support.databases import Tenant
 from support.repositories import Following, Repository, following, git, manifest
 

@@ -12,8 +12,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from cron_observer.reconcile.steps import KILL_VARIABLE
 from cron_observer.settings import Settings, SourceSettings
-from cron_observer.steps import KILL_VARIABLE
 from cron_observer.store import engine
 from cron_observer.store.engine import Database
 from support.databases import FreshDatabase

@@ -11,7 +11,7 @@ from cron_observer.cli.formats import FORMATS
 from cron_observer.cli.validate import validate
 from cron_observer.manifest.excerpts import discreet
 from cron_observer.manifest.scalars import shown
-from cron_observer.remarks import excerpt
+from cron_observer.reconcile.remarks import excerpt
 from support.manifests import task
 
 TOKEN = "ghp_" + "0aZ9" * 9

@@ -12,16 +12,17 @@ from typing import Any, Final
 
 from cron_observer import conditions
 from cron_observer.conditions import Refusal, Seen
-from cron_observer.gather import Basis, Gathered
-from cron_observer.layering import holds
 from cron_observer.manifest import VALIDATOR_VERSION
 from cron_observer.manifest.layers import LAYERS, limit
 from cron_observer.plan import CALENDAR, OUTSIDE, Actual, Plan, at_risk, plan
-from cron_observer.remarks import Remarks, erroneous, first_error, remarks, supplied, told_briefly
+from cron_observer.reconcile.gather import Basis, Gathered
+from cron_observer.reconcile.layering import holds
+from cron_observer.reconcile.remarks import Remarks, erroneous, first_error, remarks, supplied, told_briefly
+from cron_observer.reconcile.steps import Steps
+from cron_observer.reconcile.subjects import Others, Subject
 from cron_observer.source import Target
 from cron_observer.source.reader import Reader
 from cron_observer.source.threads import in_thread
-from cron_observer.steps import Steps
 from cron_observer.store import (
     approvals,
     bindings,
@@ -35,7 +36,6 @@ from cron_observer.store import (
     task_writes,
 )
 from cron_observer.store.sources import Judged, Lease
-from cron_observer.subjects import Others, Subject
 
 #: Held removals that are listed; `counts` has the true number.
 MOST_LISTED: Final = 1_000

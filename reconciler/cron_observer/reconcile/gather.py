@@ -9,12 +9,12 @@ from typing import Any, Final
 import structlog
 
 from cron_observer.errors import ScheduleError
-from cron_observer.layering import Layering, settle
 from cron_observer.manifest import MAX_FILE_BYTES, VALIDATOR_VERSION
 from cron_observer.manifest.calendar import file_path
 from cron_observer.model import Commit, Context, Definition, Finding, ParsedFile, Severity
 from cron_observer.plan import CALENDAR, DesiredFile
 from cron_observer.plan.contents import Files
+from cron_observer.reconcile.layering import Layering, settle
 from cron_observer.source import Changes, Entry, Source, Target, is_calendar_file
 from cron_observer.source.reader import MAX_CALENDAR_BYTES, Reader
 from cron_observer.source.threads import in_thread

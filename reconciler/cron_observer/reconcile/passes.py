@@ -16,20 +16,20 @@ from typing import Any, Final
 
 import structlog
 
-from cron_observer.applying import Application, Unread, Written
 from cron_observer.conditions import Refusal
-from cron_observer.endings import BACKOFF_LOCAL, BACKOFF_REMOTE, Ending, Refused, backoff
 from cron_observer.errors import SourceError
-from cron_observer.gather import Basis, Gathered, basis, gather
 from cron_observer.manifest import VALIDATOR_VERSION, rules
 from cron_observer.plan import IN_USE, OUTSIDE
+from cron_observer.reconcile.applying import Application, Unread, Written
+from cron_observer.reconcile.endings import BACKOFF_LOCAL, BACKOFF_REMOTE, Ending, Refused, backoff
+from cron_observer.reconcile.gather import Basis, Gathered, basis, gather
+from cron_observer.reconcile.steps import KILL_POINTS, spared
+from cron_observer.reconcile.subjects import Subject, rewriting
 from cron_observer.source import MirrorBroken, Target
 from cron_observer.source.threads import in_thread
-from cron_observer.steps import KILL_POINTS, spared
 from cron_observer.store import approvals, bindings, plans, sources, sync, tasks, upkeep
 from cron_observer.store.engine import is_transient
 from cron_observer.store.sources import Overtaken, Stale
-from cron_observer.subjects import Subject, rewriting
 
 __all__ = ["BACKOFF_LOCAL", "BACKOFF_REMOTE", "KILL_POINTS", "LEASE", "Pass", "Subject", "backoff"]
 

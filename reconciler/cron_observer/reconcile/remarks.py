@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from cron_observer.gather import Gathered
 from cron_observer.manifest.excerpts import discreet
 from cron_observer.model import Finding, Severity
 from cron_observer.plan import Plan
+from cron_observer.reconcile.gather import Gathered
 from cron_observer.source.reader import Reader
 
 #: Findings by file, each with the lines around it.

@@ -14,15 +14,15 @@ import structlog
 from cron_observer import conditions
 from cron_observer.conditions import Refusal, Seen
 from cron_observer.errors import SourceError
-from cron_observer.gather import Basis
 from cron_observer.model import Commit
+from cron_observer.reconcile.gather import Basis
+from cron_observer.reconcile.steps import Steps
+from cron_observer.reconcile.subjects import Subject
 from cron_observer.source import Target
 from cron_observer.source.reader import Reader
-from cron_observer.steps import Steps
 from cron_observer.store import sources, statuses, sync
 from cron_observer.store.engine import Database, clock
 from cron_observer.store.sources import Judged, Lease, Overtaken
-from cron_observer.subjects import Subject
 
 log = structlog.get_logger()
 

@@ -18,7 +18,8 @@ from typing import Any, Final
 import structlog
 
 from cron_observer.errors import DatabaseError, SettingsError, SourceError
-from cron_observer.passes import LEASE, Pass, Subject
+from cron_observer.reconcile.passes import LEASE, Pass, Subject
+from cron_observer.reconcile.subjects import overlap
 from cron_observer.settings import Settings, SourceSettings
 from cron_observer.source import SourceSpec, detect_kind, open_source, read_address
 from cron_observer.source.command import git_version
@@ -27,7 +28,6 @@ from cron_observer.source.threads import in_thread
 from cron_observer.source.watch import Watcher
 from cron_observer.store import sources, tenants, wakeups
 from cron_observer.store.engine import Database, clock, is_transient
-from cron_observer.subjects import overlap
 
 log = structlog.get_logger()
 
