@@ -50,6 +50,8 @@ def dropped(number: int, owned: int, **terms: Any) -> Plan:
         (6, 10, {"max_percent": 60.0}, None),
         (7, 10, {"max_percent": 60.0}, "too_many"),
         (7, 10, {"max_deletes": 7}, None),
+        (6, 10, {"owned": {TASK: 10, CALENDAR: 10, GROUP: 10}}, None),  # everything that is owned counts together
+        (6, 10, {"owned": {TASK: 10, CALENDAR: 10, GROUP: 9}}, "too_many"),
         (1, 3, {"max_deletes": 0}, "too_many"),
         (1, 3, {"max_deletes": 0, "max_percent": 100.0}, None),
         (1, 1, {}, None),  # all of a kind, but only one
