@@ -68,14 +68,14 @@ class SourceSettings:
     max_deletes: Annotated[
         int,
         a_whole(0, 1_000_000),
-        "Tasks, calendars and groups together that one commit may remove without an approval, however many percent they "
-        "are. Default 5.",
+        "Tasks, calendars and groups together that one commit may remove without an approval, however many percent "
+        "they are. Default 5.",
     ] = 5
     max_delete_percent: Annotated[
         float,
         a_number(0, 100),
-        "More than `max_deletes` removals that are more than so many percent of the source's tasks, calendars and groups "
-        "wait for an approval. Default 20. All of a kind, of two or more, always do.",
+        "More than `max_deletes` removals that are more than so many percent of the source's tasks, calendars and "
+        "groups wait for an approval. Default 20. All of a kind, of two or more, always do.",
     ] = 20.0
     purge_after_days: Annotated[
         int,

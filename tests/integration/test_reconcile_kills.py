@@ -44,7 +44,7 @@ def second_files() -> dict[str, str | bytes | None]:
 
 @dataclass(frozen=True)
 class Story:
-    """A repository with two commits, and what is in force when the second one is applied to an empty database."""
+    """A repository with two commits, and what is in force when nobody disturbs who applies one on the other."""
 
     folder: Path
     first: str

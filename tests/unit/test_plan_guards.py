@@ -50,8 +50,6 @@ def dropped(number: int, owned: int, **terms: Any) -> Plan:
         (6, 10, {"max_percent": 60.0}, None),
         (7, 10, {"max_percent": 60.0}, "too_many"),
         (7, 10, {"max_deletes": 7}, None),
-        (6, 10, {"owned": {TASK: 10, CALENDAR: 10, GROUP: 10}}, None),  # everything that is owned counts together
-        (6, 10, {"owned": {TASK: 10, CALENDAR: 10, GROUP: 9}}, "too_many"),
         (1, 3, {"max_deletes": 0}, "too_many"),
         (1, 3, {"max_deletes": 0, "max_percent": 100.0}, None),
         (1, 1, {}, None),  # all of a kind, but only one
@@ -74,6 +72,14 @@ def test_how_much_may_be_removed(number: int, owned: int, terms: dict[str, Any],
     approvable = reason in ("too_many", "all_of_kind", "empty_tree")
     assert (made.plan_hash is not None) is approvable
     assert len(made.held) == (number if reason else 0)
+
+
+def test_all_that_is_owned_counts_together() -> None:
+    """Six tasks are a fifth of thirty tasks, calendars and groups, and more than that of twenty-nine."""
+    gone = [f"{name}.yaml" for name in NAMES[:6]]
+    for groups, wanted in ((10, "remove"), (9, "hold too_many")):
+        terms = Terms(owned={TASK: 10, CALENDAR: 10, GROUP: groups}, target="c1", source="main")
+        assert steps(planned([], rows(6), gone, terms)) == dict.fromkeys(NAMES[:6], wanted)
 
 
 @pytest.mark.parametrize(
