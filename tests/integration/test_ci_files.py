@@ -140,6 +140,21 @@ def test_the_action_fails_for_what_is_wrong(tmp_path: Path, runner: dict[str, st
     assert not (repository.work / "ran").exists()
 
 
+def test_a_job_may_use_the_action_for_several_sources(tmp_path: Path, runner: dict[str, str]) -> None:
+    """Each has a plan of its own, and a plan that could not be made is not that of the source before."""
+    repository = Repository.make(tmp_path)
+    repository.commit({"tasks/a.yaml": manifest("a"), "more/b.yaml": manifest("b")})
+    base = repository.head()
+    repository.write({"tasks/a.yaml": manifest("a", "5 4 * * *"), "more/b.yaml": manifest("b", "6 4 * * *")})
+    assert step("plan", runner, repository.work, base=base, paths="tasks").returncode == 0
+    assert step("plan", runner, repository.work, base=base, paths="more").returncode == 0
+    assert step("plan", runner, repository.work, base=base, paths="nowhere").returncode == 64
+    told = [line.split("=", 1) for line in (tmp_path / "GITHUB_OUTPUT").read_text().splitlines()]
+    plans = [Path(value).read_text() for name, value in told if name == "plan"]
+    assert ["tasks/a.yaml" in text for text in plans] == [True, False]
+    assert ["more/b.yaml" in text for text in plans] == [False, True]
+
+
 def test_the_action_fetches_the_base_of_a_shallow_checkout(tmp_path: Path, runner: dict[str, str]) -> None:
     """A checkout of one commit is enough: the base alone is fetched beside it."""
     repository = Repository.make(tmp_path)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from cron_observer.cli import commands
 from cron_observer.cli.init import init
-from cron_observer.manifest import parse, validate_tree
+from cron_observer.manifest import loader, parse, validate_tree
 
+ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -26,16 +26,49 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
     ],
 )
 def test_a_new_folder_is_valid(tmp_path: Path, forge: str, file: str | None) -> None:
-    """The first task has no findings; the forge's file is there and only calls commands that exist."""
+    """The first task has no findings, and the forge's file is there with what is to be put into it named."""
     done = CliRunner().invoke(init, [str(tmp_path), "--ci", forge, "--pre-commit"])
     assert done.exit_code == 0
     report = validate_tree(tmp_path, NOW)
     assert (report.findings, report.documents) == ([], 1)
     assert (tmp_path / ".pre-commit-config.yaml").exists()
     if file is not None:
-        called = set(re.findall(r"cron-observer (\w+) ", (tmp_path / file).read_text()))
-        assert called == {"validate", "plan"}
-        assert called <= commands().keys()
+        address = re.search(r"put the address of your cron-observer for (\S+) into " + re.escape(file), done.stdout)
+        assert address is not None
+        assert address[1] in (tmp_path / file).read_text()
+
+
+@pytest.mark.parametrize(
+    ("forge", "file", "address"),
+    [
+        ("github", ".github/workflows/tasks.yml", "acme/cron-observer@v9"),
+        ("forgejo", ".forgejo/workflows/tasks.yml", "https://git.acme.org/acme/cron-observer@v9"),
+        ("gitlab", ".gitlab-ci.yml", "registry.acme.org/cron-observer@sha256:12"),
+    ],
+)
+def test_the_forge_uses_what_it_is_told_to(tmp_path: Path, forge: str, file: str, address: str) -> None:
+    """With --use nothing is left to be done; inputs are those that the action has, and no registry is asked."""
+    done = CliRunner().invoke(init, [str(tmp_path), "--ci", forge, "--use", address])
+    assert "put the address" not in done.stdout
+    text = (tmp_path / file).read_text()
+    written = loader.load(text).documents[0].root
+    assert written is not None
+    if forge == "gitlab":
+        assert written.value["tasks"]["image"]["name"] == address
+        return
+    (step,) = [one for one in written.value["jobs"]["check"]["steps"] if one["uses"] == address]
+    inputs = loader.load((ROOT / "action.yml").read_text()).documents[0].root
+    assert inputs is not None
+    assert step["with"].keys() <= inputs.value["inputs"].keys()
+
+
+@pytest.mark.parametrize("option", ["--use", "--schema"])
+@pytest.mark.parametrize("address", ["", "a b", "a\nb", 'a"b', "a'b"])
+def test_addresses_are_one_word(tmp_path: Path, option: str, address: str) -> None:
+    """What would be another text in the file is a wrong call."""
+    done = CliRunner().invoke(init, [str(tmp_path), option, address])
+    assert done.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_there_stays(tmp_path: Path) -> None:

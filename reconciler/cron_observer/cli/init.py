@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import click
 
@@ -36,7 +37,7 @@ Every `*.yaml` below `tasks/` declares tasks for Cron Observer; a push to the br
     cron-observer run hello -- echo hello
 """
 
-_GITHUB: Final = """\
+_WORKFLOW: Final = """\
 name: tasks
 on:
   pull_request:
@@ -44,33 +45,28 @@ on:
 permissions:
   contents: read
 jobs:
-  validate:
-    runs-on: ubuntu-latest
+  check:
+    runs-on: RUNNER
     steps:
-      - uses: actions/checkout@v6
+      - uses: actions/checkout@v4
         with: {fetch-depth: 0, persist-credentials: false}
-      - uses: actions/setup-python@v6
-        with: {python-version: "3.12"}
-      - run: python -m pip install cron-observer
-      - run: cron-observer validate --format github
-      - run: cron-observer plan --base "origin/$GITHUB_BASE_REF" --format markdown >> "$GITHUB_STEP_SUMMARY"
+      - uses: ADDRESS
+        with: {paths: tasks}
 """
 
 _GITLAB: Final = """\
 tasks:
-  image: python:3.12-slim
+  image: {name: "ADDRESS", entrypoint: [""]}
   rules:
     - if: $CI_PIPELINE_SOURCE == "merge_request_event"
+      changes: ["tasks/**/*"]
   variables: {GIT_DEPTH: "0"}
-  before_script:
-    - apt-get update && apt-get install --yes git
-    - python -m pip install cron-observer
   script:
-    - cron-observer validate --format gitlab -o gl-code-quality.json
-    - cron-observer plan --base "origin/$CI_MERGE_REQUEST_TARGET_BRANCH_NAME"
+    - cron-observer validate --format gitlab --output findings.json tasks
+    - cron-observer plan --base "$CI_MERGE_REQUEST_DIFF_BASE_SHA" --path tasks
   artifacts:
     when: always
-    reports: {codequality: gl-code-quality.json}
+    reports: {codequality: findings.json}
 """
 
 _PRE_COMMIT: Final = """\
@@ -85,28 +81,71 @@ repos:
         pass_filenames: false
 """
 
-#: What is written beside the first task, for each forge.
+
+class _Forge(NamedTuple):
+    """What is written for a forge: a file, its text, and the address in it where none is given."""
+
+    path: str
+    text: str
+    address: str
+
+
+#: The copies of the product in these addresses are examples: nobody but its users knows where theirs is.
 _FORGES: Final = {
-    "github": {".github/workflows/tasks.yml": _GITHUB},
-    "forgejo": {".forgejo/workflows/tasks.yml": _GITHUB.replace("ubuntu-latest", "docker")},
-    "gitlab": {".gitlab-ci.yml": _GITLAB},
-    "none": {},
+    "github": _Forge(
+        ".github/workflows/tasks.yml",
+        _WORKFLOW.replace("RUNNER", "ubuntu-24.04"),
+        "your-organisation/cron-observer@vVERSION",
+    ),
+    "forgejo": _Forge(
+        ".forgejo/workflows/tasks.yml",
+        _WORKFLOW.replace("RUNNER", "docker"),
+        "https://git.example.com/your-organisation/cron-observer@vVERSION",
+    ),
+    "gitlab": _Forge(".gitlab-ci.yml", _GITLAB, "registry.example.com/cron-observer:VERSION"),
 }
+_NO_FORGE: Final = "none"
+
+
+def _an_address(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    if value is not None and _ADDRESS.fullmatch(value) is None:
+        raise click.BadParameter("an address has no blanks, quotes and control characters.")
+    return value
+
+
+_ADDRESS: Final = re.compile(r"[!#$%&(-~]+")
 
 
 @click.command(short_help="Begin a folder of manifests.")
 @click.argument("folder", default=".", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
-    "--ci", type=click.Choice(tuple(_FORGES)), default="none", show_default=True, help="The forge to check in."
+    "--ci",
+    type=click.Choice((*_FORGES, _NO_FORGE)),
+    default=_NO_FORGE,
+    show_default=True,
+    help="The forge that checks.",
+)
+@click.option(
+    "--use", "address", callback=_an_address, help="The action or image of cron-observer that the forge is to use."
 )
 @click.option("--pre-commit", is_flag=True, help="Write a pre-commit hook too.")
-@click.option("--schema", help="Address of the schema for editors, such as a server's /schemas/v1/task.json.")
-def init(folder: Path, ci: str, pre_commit: bool, schema: str | None) -> None:
+@click.option(
+    "--schema",
+    callback=_an_address,
+    help="Where editors find the schema, such as a server's /schemas/v1/task.json.",
+)
+def init(folder: Path, ci: str, address: str | None, pre_commit: bool, schema: str | None) -> None:
     """Write a first task below FOLDER (default: here), and what checks tasks in editors and forges.
 
     Files that are there stay as they are, and are named.
     """
-    files = {"tasks/hello.yaml": _TASK.replace(SCHEMA, schema or SCHEMA), "README.md": _README} | _FORGES[ci]
+    from importlib.metadata import version
+
+    files = {"tasks/hello.yaml": _TASK.replace(SCHEMA, schema or SCHEMA), "README.md": _README}
+    forge = _FORGES.get(ci)
+    example = forge.address.replace("VERSION", version("cron-observer")) if forge is not None else ""
+    if forge is not None:
+        files[forge.path] = forge.text.replace("ADDRESS", address or example)
     if pre_commit:
         files[".pre-commit-config.yaml"] = _PRE_COMMIT
     try:
@@ -115,7 +154,10 @@ def init(folder: Path, ci: str, pre_commit: bool, schema: str | None) -> None:
     except OSError as error:
         raise click.ClickException(f"{error.filename} cannot be written: {error.strerror}") from error
     place = "" if folder == Path() else f" {folder}"
-    click.echo(f"\nNext: cron-observer validate{place}\n      git add, commit and push")
+    click.echo(f"\nNext: cron-observer validate{place}")
+    if forge is not None and address is None:
+        click.echo(f"      put the address of your cron-observer for {example} into {forge.path}")
+    click.echo("      git add, commit and push")
 
 
 def _write(path: Path, text: str) -> None:

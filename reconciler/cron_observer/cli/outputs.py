@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,9 +20,6 @@ EXIT_USAGE: Final = 64
 
 #: Where a runner says which file becomes the page of the job.
 SUMMARY: Final = "GITHUB_STEP_SUMMARY"
-
-#: As the setting of a source has it.
-_ENVIRONMENT: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
@@ -78,9 +74,14 @@ def environment_option(text: str, *names: str) -> Callable[[_Decorated], _Decora
 
 
 def _environment(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    if value is not None and _ENVIRONMENT.fullmatch(value) is None:
-        raise click.BadParameter(f"{click.format_filename(value)!r} is no name of an environment, such as production.")
-    return value
+    from cron_observer.setting import WrongValueError, a_name
+
+    try:
+        return None if value is None else a_name(value)
+    except WrongValueError as error:
+        raise click.BadParameter(
+            f"{click.format_filename(value or '')!r} is no name of an environment: it {error}."
+        ) from error
 
 
 def deliver(
