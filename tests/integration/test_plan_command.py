@@ -71,6 +71,20 @@ def test_what_becomes_of_each_name(repository: Repository) -> None:
     ]
 
 
+def test_names_may_be_exchanged(repository: Repository) -> None:
+    """Two tasks that take each other's names keep what fires; nothing of either goes."""
+    repository.commit({"a.yaml": manifest("a", "1 4 * * *"), "b.yaml": manifest("b", "2 4 * * *")})
+    repository.write(
+        {
+            "a.yaml": manifest("b", "1 4 * * *").replace("name: b\n", "name: b\n  renamedFrom: a\n"),
+            "b.yaml": manifest("a", "3 4 * * *").replace("name: a\n", "name: a\n  renamedFrom: b\n"),
+        }
+    )
+    found = look()
+    assert told(found) == {"Task a": "rename", "Task b": "rename"}
+    assert found["fires"] == {"removed": 0, "added": 0, "moved": 7}
+
+
 def test_the_json_is_what_the_reference_says(repository: Repository) -> None:
     """The members of the object, of an action and of its fires are those that are documented."""
     repository.commit({"tasks/a.yaml": manifest("a")})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,14 @@ def test_a_name_that_is_no_commit_is_shown_safely(repository: Repository) -> Non
     result = run("--base", "\x1b[31mno")
     assert result.exit_code == 64
     assert 'no commit "\\x1b[31mno"' in result.output
+
+
+def test_a_name_that_is_not_utf8_is_told_as_validate_tells_it(repository: Repository) -> None:
+    """What cannot be written as text is an unusable path, before and after a commit."""
+    (repository.work / "tasks").joinpath(os.fsdecode(b"\xff.yaml")).write_text(manifest("x"))
+    (found,) = look("--path", "tasks")["findings"]
+    assert (found["code"], found["path"]) == ("CO1008", "tasks/\\xff.yaml")
+    git(repository.work, "add", ".")
+    git(repository.work, "commit", "--quiet", "--message", "odd")
+    (found,) = look("--path", "tasks", "--head", "HEAD", base="HEAD~1")["findings"]
+    assert found["code"] == "CO1008"

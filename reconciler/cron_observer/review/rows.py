@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -87,16 +87,14 @@ def next_state(plan: Plan, before: State, project: str) -> State:
     """Return what is in force after a plan. What the plan does not touch stays as it was."""
     declared, seeds = dict(before.declared), dict(before.seeds)
     contents = dict(before.contents)
-    for action in _gone_first(plan.actions):
-        key = (action.kind, action.name)
-        if action.step is Step.REMOVE:
-            declared.pop(key, None)
-            contents.pop(action.name, None) if action.kind == CALENDAR else None
+    for action in plan.actions:  # first all that goes: names may be exchanged
+        if action.actual is not None and action.step in (Step.REMOVE, Step.RENAME):
+            declared.pop((action.kind, action.actual.name), None)
+            contents.pop(action.actual.name, None) if action.kind == CALENDAR else None
+    for action in plan.actions:
         if action.declared is None:
             continue
-        declared[key] = action.declared
-        if action.step is Step.RENAME and action.actual is not None:
-            declared.pop((TASK, action.actual.name), None)
+        declared[action.kind, action.name] = action.declared
         if action.kind == TASK:
             kept = action.actual.seed if action.actual is not None and not action.actual.removed else None
             seeds[action.name] = kept or f"{project}/{action.name}"
@@ -109,7 +107,3 @@ def next_state(plan: Plan, before: State, project: str) -> State:
 
 def _content(plan: Plan, one: Refreshed) -> Mapping[str, Any]:
     return plan.contents[one.digest]
-
-
-def _gone_first(actions: Sequence[Action]) -> Iterable[Action]:
-    return sorted(actions, key=lambda one: one.step is not Step.REMOVE)

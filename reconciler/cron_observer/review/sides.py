@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from cron_observer.errors import ScheduleError
-from cron_observer.manifest import MAX_FILE_BYTES, ics, parse, refused
+from cron_observer.manifest import MAX_FILE_BYTES, ics, parse
 from cron_observer.manifest.calendar import named_files
 from cron_observer.model import Commit, Context, ParsedFile, Severity
 from cron_observer.plan import CALENDAR, DesiredFile
 from cron_observer.plan.contents import Files
 from cron_observer.source import Entry, is_calendar_file
+from cron_observer.source.refusals import refused
 
 _NOBODY = Commit(id=None)
 
@@ -57,7 +58,7 @@ class Side:
     def parse(self, path: str, context: Context | None = None) -> ParsedFile:
         """Return what a manifest that was loaded holds, with what bears upon it here or with another context."""
         entry, data = self._contents[path]
-        unread = refused(path, mode=entry.mode, size=entry.size or 0)
+        unread = refused(entry, data)
         if unread is not None:
             return unread
         return parse(path, data, mode=entry.mode, context=self.context if context is None else context)

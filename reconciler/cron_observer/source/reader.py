@@ -25,7 +25,8 @@ from cron_observer.manifest.files import finding
 from cron_observer.model import Context, ParsedFile
 from cron_observer.source.child import COMMAND, Child, Died
 from cron_observer.source.parsing import DAYS, FILES, LINES, Answer, Place, Request
-from cron_observer.source.spec import UNNAMABLE, UNREADABLE, Entry
+from cron_observer.source.refusals import refused
+from cron_observer.source.spec import Entry
 
 #: Children of a reader at most, where there are processors for them.
 MOST_CHILDREN: Final = 4
@@ -99,8 +100,8 @@ class Reader:
 
     def _parsed(self, batch: list[_File], context: Context, children: int) -> list[ParsedFile]:
         """Parse a batch: all at once, and if its child dies of it, file by file."""
-        refused = [_refused(entry, data) for entry, data in batch]
-        asked = [file for file, verdict in zip(batch, refused, strict=True) if verdict is None]
+        verdicts = [refused(entry, data) for entry, data in batch]
+        asked = [file for file, verdict in zip(batch, verdicts, strict=True) if verdict is None]
         answers: Iterable[ParsedFile] | None = None
         if len(asked) > 1:
             with contextlib.suppress(Died):
@@ -108,7 +109,7 @@ class Reader:
         if answers is None:
             answers = (self._alone(file, context) for file in asked)
         following = iter(answers)
-        return [verdict or next(following) for verdict in refused]
+        return [verdict or next(following) for verdict in verdicts]
 
     def _alone(self, file: _File, context: Context) -> ParsedFile:
         answer = self._one(file, FILES, context=context)
@@ -272,17 +273,3 @@ def _answered(batch: list[_File], answer: Future[list[ParsedFile]]) -> Iterator[
 
 def _beside(batch: list[_File], parsed: list[ParsedFile]) -> Iterator[tuple[Entry, bytes, ParsedFile]]:
     return ((entry, data, one) for (entry, data), one in zip(batch, parsed, strict=True))
-
-
-def _refused(entry: Entry, data: bytes) -> ParsedFile | None:
-    """Judge what must not even be parsed."""
-    found = None
-    if entry.mode == UNNAMABLE:
-        message = "the path holds control characters or is not UTF-8"
-        found = finding(rules.BAD_PATH, entry.path, message, "rename the file")
-    elif entry.mode == UNREADABLE:
-        hint = "let the reconciler's account read it"
-        found = finding(rules.UNREADABLE, entry.path, "the file may not be read", hint)
-    if found is not None:
-        return ParsedFile(path=entry.path, findings=(found,), parseable=False)
-    return manifest.refused(entry.path, mode=entry.mode, size=entry.size or len(data), head=data[:256])
