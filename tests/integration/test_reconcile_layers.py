@@ -314,6 +314,20 @@ async def test_layers_bear_upon_their_own_source_alone(tenant: Tenant, tmp_path:
     assert [row["code"] for row in db.rows("SELECT code FROM sync_findings")] == ["CO1502"]
 
 
+async def test_layers_go_with_their_source_to_another_project(tenant: Tenant, tmp_path: Path) -> None:
+    """Of the project that a source has left no Defaults stay behind, held for a file that nobody needs to mend."""
+    repository = Repository.make(tmp_path)
+    repository.push({"_defaults.yaml": defaults("all", priority="7"), "a.yaml": manifest("alpha")})
+    async with following(tenant, repository.bare, tmp_path) as it:
+        await it.reconciler.tick()
+    async with following(tenant, repository.bare, tmp_path, project="other") as it:
+        await it.reconciler.tick()
+        assert it.source()["held"] is None
+        (row,) = it.database.rows("SELECT sync FROM layers WHERE removed_at IS NULL")
+        assert row["sync"] == "SYNCED"
+        assert specs(it, "priority") == {"alpha": 7}
+
+
 async def test_the_example_manifests_apply(tenant: Tenant, tmp_path: Path) -> None:
     """What the demo is made of is applied without a finding, with its layers."""
     repository = Repository.make(tmp_path)

@@ -82,6 +82,8 @@ class Scene:
 
     def held(self, row: Actual) -> str | None:
         """Say what keeps a row in force that is declared nowhere any more; None when it is removed."""
+        if row.kind in LAYERS and row.project_id != self.project_id:  # the source has left the project
+            return None
         if row.kind in LAYERS and self.terms.bearing is not None:
             return "unparseable" if (row.kind, row.name) in self.terms.bearing else None
         if self.holding:
