@@ -50,7 +50,8 @@ _hooks: Final = Counter(
 
 _refusals: Final = Counter(
     "cron_observer_ownership_refusals",
-    "Writes of the API that were refused because a manifest owns what they would change.",
+    "Writes of the API that were refused because a manifest owns what they would change, by method and route.",
+    ("method", "route"),
     registry=PROCESS,
 )
 
@@ -65,9 +66,9 @@ def count_request(method: str, route: str | None, status: int, seconds: float) -
     _latency.labels(known).observe(seconds)
 
 
-def count_refusal() -> None:
-    """Count a write that a manifest stood against."""
-    _refusals.inc()
+def count_refusal(method: str, route: str) -> None:
+    """Count a write that a manifest stood against. `route` is the path template."""
+    _refusals.labels(method, route).inc()
 
 
 def count_hook(provider: str, result: str) -> None:

@@ -18,7 +18,6 @@ from cron_observer.manifest import DELETE, changes, parse_spec, rules
 from cron_observer.manifest import patch as patch_of
 from cron_observer.model import Severity
 from cron_observer.store.tasks import OwnerLocation, TaskRow
-from cron_observer_api.metrics import count_refusal
 
 #: The code of a finding about a field that no task has.
 _UNKNOWN: Final = rules.UNKNOWN_FIELD.code
@@ -102,7 +101,6 @@ async def refuse(refusal: Refusal) -> ManifestOwned:
     row, place, wanted = refusal.row, refusal.place, refusal.wanted
     if place is None:
         raise LookupError(f"the owner of the task {row.name} is not to be found")
-    count_refusal()
     found = [] if wanted is None else _differences(row, wanted)
     diff = await asyncio.to_thread(_patch, place, found, wanted)
     conflicts = [_conflict(*one) for one in found]

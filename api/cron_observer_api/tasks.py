@@ -13,7 +13,7 @@ from cron_observer.errors import BadRequest, NameTaken, NotFound
 from cron_observer.store import audit, reads, task_reads, tasks
 from cron_observer.store.executions import create_manual
 from cron_observer_api import body as bodies
-from cron_observer_api import paths, wire
+from cron_observer_api import metrics, paths, wire
 from cron_observer_api.auth import principal_of
 from cron_observer_api.operation import answer, declare, query
 from cron_observer_api.owned import Refusal, Wanted, current_body, merge, refuse, unchanged, wanted_of
@@ -172,14 +172,15 @@ async def create_task(request: Request[Any, Any, Any], project: FromPath[str]) -
             raise saved
         return saved
 
-    return await _or_refuse(create(request, raw, work))
+    return await _or_refuse(request, create(request, raw, work))
 
 
-async def _or_refuse(answering: Any) -> Response[bytes]:
+async def _or_refuse(request: Request[Any, Any, Any], answering: Any) -> Response[bytes]:
     """Wait for an answer; make the patch of a refusal outside of its transaction."""
     try:
         found: Response[bytes] = await answering
     except Refusal as refusal:
+        metrics.count_refusal(request.method, request.scope["path_template"])
         raise await refuse(refusal) from None
     return found
 
@@ -216,7 +217,7 @@ async def put_task(request: Request[Any, Any, Any], project: FromPath[str], name
             raise saved
         return saved
 
-    return await _or_refuse(_write(request, work))
+    return await _or_refuse(request, _write(request, work))
 
 
 @patch(
@@ -250,7 +251,7 @@ async def patch_task(request: Request[Any, Any, Any], project: FromPath[str], na
             raise saved
         return saved
 
-    return await _or_refuse(_write(request, work))
+    return await _or_refuse(request, _write(request, work))
 
 
 @delete(
@@ -286,7 +287,7 @@ async def delete_task(request: Request[Any, Any, Any], project: FromPath[str], n
         # a manifest that is gone already: nothing is left to delete
         return Created(status=202 if row.owner == "api" else 200, body=shown)
 
-    return await _or_refuse(_write(request, work))
+    return await _or_refuse(request, _write(request, work))
 
 
 @post(

@@ -268,6 +268,29 @@ async def test_no_write_route_forgets_the_owner(tenant: Tenant, owned: Owned) ->
             assert definition(tenant) == before, operation
 
 
+async def test_refusals_are_counted_by_route(tenant: Tenant, owned: Owned) -> None:
+    """Each route that refused a write has a series of its own, named by its template and never by what was asked."""
+    async with api(tenant) as it:
+        assert it.app is not None
+        told = []
+        for _ in range(2):
+            for method, path, operation in writes(it.app):
+                if operation not in {"createTask", "putTask", "patchTask", "deleteTask"}:
+                    continue
+                body = {"name": "nightly-export", "schedule": {"every": "5m"}}
+                target, headers = addressed(path, ""), await it.key("tasks:write")
+                assert (await it.client.request(method, target, headers=headers, json=body)).status_code == 409
+            lines = (await it.client.get("/metrics")).text.splitlines()
+            told.append(
+                dict(line.rsplit(" ", 1) for line in lines if line.startswith("cron_observer_ownership_refusals_total"))
+            )
+    task, tasks = (f"/api/v1/projects/{{project}}/tasks{ending}" for ending in ("/{name}", ""))
+    before, after = told
+    for method, route in (("POST", tasks), ("PUT", task), ("PATCH", task), ("DELETE", task)):
+        series = f'cron_observer_ownership_refusals_total{{method="{method}",route="{route}"}}'
+        assert float(after[series]) == float(before[series]) + 1
+
+
 async def test_every_write_of_nothing_new_is_answered_with_the_task(tenant: Tenant, owned: Owned) -> None:
     """Each route that refuses changes takes what is so already with 200, whichever method it has; DELETE cannot be."""
     async with api(tenant) as it:
