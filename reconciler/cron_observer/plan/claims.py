@@ -82,10 +82,10 @@ class Scene:
 
     def held(self, row: Actual) -> str | None:
         """Say what keeps a row in force that is declared nowhere any more; None when it is removed."""
-        if row.kind in LAYERS and row.project_id != self.project_id:  # the source has left the project
-            return None
-        if row.kind in LAYERS and self.terms.bearing is not None:
-            return "unparseable" if (row.kind, row.name) in self.terms.bearing else None
+        if row.kind in LAYERS and (self.terms.bearing is not None or row.project_id != self.project_id):
+            # what holds is decided already; in a project that the source has left, nothing does
+            bears = row.project_id == self.project_id and (row.kind, row.name) in (self.terms.bearing or ())
+            return "unparseable" if bears else None
         if self.holding:
             return "unparseable"
         if row.kind in LAYERS:  # nothing is lost with them: whoever is made of them is made anew
