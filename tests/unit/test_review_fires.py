@@ -139,13 +139,25 @@ def test_far_more_fires_are_a_warning(before: str, after: str, warned: bool) -> 
 def test_how_often_is_said() -> None:
     """The numbers are those of the comparison."""
     diff = compare(clockwork("0 * * * *"), clockwork("* * * * *"), NOW, WEEK)
-    assert warnings.more_often(diff) == "it fires 10,000 times in 6.94 days instead of 166: 60 times as often"
+    assert warnings.more_often(diff) == "it fires 10,000 times in 166.7 hours instead of 166: 60 times as often"
 
 
 def a_move(minute: int) -> FireDiff:
     """Make a difference of one fire that moves to a minute past one."""
     moved = [Moved(before=NOW, after=NOW + timedelta(hours=1, minutes=minute))]
     return FireDiff(timezone="UTC", since=NOW, until=NOW + WEEK, before=1, after=1, moved=moved)
+
+
+def test_what_fired_seldom_is_far_more_often_too() -> None:
+    """A task that fires later than was looked at counts as once until then; one that is new or ended does not."""
+    monthly, hourly = clockwork("0 2 1 * *"), clockwork("0 * * * *")
+    every_second = Clockwork(spec=ScheduleSpec(every=timedelta(seconds=1)))
+    said = warnings.more_often(compare(monthly, hourly, NOW, WEEK))
+    assert said == "it fires 168 times in 7 days instead of once until 2026-12-01 02:00 UTC"
+    said = warnings.more_often(compare(clockwork("0 4 * * *"), every_second, NOW, WEEK))
+    assert said == "it fires 10,000 times in 2.8 hours instead of once until 2026-11-22 04:00 UTC"
+    assert warnings.more_often(compare(None, every_second, NOW, WEEK)) is None
+    assert warnings.more_often(compare(monthly, clockwork("0 2 2 * *"), NOW, WEEK)) is None
 
 
 def test_crowds_are_a_warning() -> None:

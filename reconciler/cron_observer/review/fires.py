@@ -87,8 +87,8 @@ class Moved:
 class FireDiff:
     """How the fires of a task differ between `since` and `until`. Instants are aware UTC, in their order.
 
-    `until` is earlier than asked for where there are too many fires to compare. `next_before` and `next_after` are
-    looked for `until` the end of that time at most.
+    `until` is earlier than asked for where there are too many fires to compare. `next_before` and `next_after` may be
+    later than that.
     """
 
     timezone: str  #: of the schedule as it will be, else as it was

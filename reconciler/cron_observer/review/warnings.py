@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from cron_observer.manifest.rules import Rule
 from cron_observer.model import Severity
 from cron_observer.review.fires import Clockwork, FireDiff, without_jitter
+from cron_observer.review.words import length
 
 if TYPE_CHECKING:
     from cron_observer.schedule import Slot
@@ -35,14 +36,18 @@ _SECOND: Final = timedelta(seconds=1)
 
 
 def more_often(diff: FireDiff) -> str | None:
-    """Say that a task fires far more often; one that did not fire at all is none of these."""
+    """Say that a task fires far more often; one that would not fire again is none of these."""
     span = diff.until - diff.since
-    often = diff.before and diff.after >= TIMES_MORE * diff.before and diff.after * _AT_LEAST_EVERY >= span
-    if not often:
+    if diff.next_before is None or diff.after * _AT_LEAST_EVERY < span:
         return None
-    days = span / timedelta(days=1)
+    if not diff.before:  # once in a longer time than was looked at
+        times = diff.after * ((diff.next_before - diff.since) / span)
+        instead = f"instead of once until {diff.next_before:%Y-%m-%d %H:%M} UTC"
+        return f"it fires {diff.after:,} times in {length(span)} {instead}" if times >= TIMES_MORE else None
     times = diff.after / diff.before
-    return f"it fires {diff.after:,} times in {days:.3g} days instead of {diff.before:,}: {times:,.0f} times as often"
+    if times < TIMES_MORE:
+        return None
+    return f"it fires {diff.after:,} times in {length(span)} instead of {diff.before:,}: {times:,.0f} times as often"
 
 
 def crowds(diffs: Mapping[str, FireDiff]) -> Iterator[tuple[str, str]]:

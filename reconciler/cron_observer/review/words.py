@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from cron_observer.manifest.scalars import looks_secret, shown
@@ -46,6 +46,12 @@ def moment(at: datetime, timezone: str) -> str:
     return at.astimezone(zone(timezone).info).isoformat(sep=" ", timespec="seconds")
 
 
+def length(span: timedelta) -> str:
+    """Write how long something takes: whole days as days, anything else in hours."""
+    hours = round(span.total_seconds() / 3600, 1)
+    return f"{hours / 24:.0f} days" if hours >= 48 and hours % 24 == 0 else f"{hours:g} hours"
+
+
 def fires(diff: FireDiff) -> str:
     """Say in a sentence how fires differ."""
     parts = [
@@ -54,8 +60,7 @@ def fires(diff: FireDiff) -> str:
         if number
     ]
     total = sum((len(diff.moved), len(diff.added), len(diff.removed)))
-    hours = round((diff.until - diff.since).total_seconds() / 3600, 1)
-    span = f"{hours / 24:.0f} days" if hours >= 48 and hours % 24 == 0 else f"{hours:g} hours"
+    span = length(diff.until - diff.since)
     if not parts:
         return f"fires as before in the next {span} ({diff.after:,} times)"
     return f"{', '.join(parts)} {'fire' if total == 1 else 'fires'} in the next {span}"
