@@ -159,6 +159,19 @@ def test_secrets_are_not_printed(tree: Path) -> None:
     assert "hunter2" not in run("--format", "json").output
 
 
+def test_errors_are_told_before_warnings(tree: Path) -> None:
+    """Of very many findings warnings are left out first, wherever they are."""
+    for number in range(1002):
+        (tree / f"a{number}.yaml").write_text("# nothing\n")
+    (tree / "z.yaml").write_text(task(SCHEDULE + "  retry: 1\n"))
+    told = json.loads(run("--format", "json").output)["findings"]
+
+    assert [one["severity"] for one in told].count("error") == 1
+    assert (told[-2]["code"], told[-2]["path"]) == ("CO1301", "z.yaml")
+    assert (told[-1]["code"], told[-1]["severity"]) == ("CO1012", "warning")
+    assert len(told) == 1001
+
+
 def test_carets_stand_under_wide_characters(tree: Path) -> None:
     """Characters of two columns move the carets by two."""
     (tree / "a.yaml").write_text(task(SCHEDULE + "  payload: {日本: 1e999}\n"))

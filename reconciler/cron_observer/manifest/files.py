@@ -262,17 +262,20 @@ def placed(path: str, stream: Stream, problem: Problem, verdict: Verdict | None 
     )
 
 
-def limited(path: str, findings: list[Finding], most: int = rules.MAX_FINDINGS_A_FILE) -> list[Finding]:
-    """Return findings in the order of the text: at most `most`, errors before warnings, then how many more."""
+def limited(path: str | None, findings: list[Finding], most: int = rules.MAX_FINDINGS_A_FILE) -> list[Finding]:
+    """Return findings in the order of the texts: at most `most`, errors before warnings, then how many more.
+
+    The last is about `path`; None for the file of the first that is left out.
+    """
     found = sorted(findings, key=_order)
     if len(found) <= most:
         return found
     worst_first = sorted(found, key=lambda one: one.severity is not Severity.ERROR)
     shown_ones, hidden = worst_first[:most], worst_first[most:]
     message = f"{len(hidden)} more findings are not shown"
-    more = finding(rules.MORE_FINDINGS, path, message, severity=hidden[0].severity)
+    more = finding(rules.MORE_FINDINGS, hidden[0].path if path is None else path, message, severity=hidden[0].severity)
     return [*sorted(shown_ones, key=_order), more]
 
 
-def _order(one: Finding) -> tuple[int, int, str]:
-    return one.line or 0, one.column or 0, one.code
+def _order(one: Finding) -> tuple[str, int, int, str]:
+    return one.path, one.line or 0, one.column or 0, one.code

@@ -19,6 +19,7 @@ from cron_observer.manifest.files import (
     finding,
     inspect,
     is_manifest,
+    limited,
     placed,
     refused,
 )
@@ -89,12 +90,7 @@ def validate_paths(
         run.read(name, data)
     run.judge(environment)
     run.compare()
-    report.findings.sort(key=lambda one: (one.path, one.line or 0, one.column or 0, one.code))
-    if len(report.findings) > MAX_FINDINGS:
-        hidden = report.findings[MAX_FINDINGS:]
-        worst = Severity.ERROR if report.count(Severity.ERROR) else Severity.WARNING
-        message = f"{len(hidden)} more findings are not shown"
-        report.findings[MAX_FINDINGS:] = [finding(rules.MORE_FINDINGS, hidden[0].path, message, None, worst)]
+    report.findings = limited(None, report.findings, MAX_FINDINGS)
     return report
 
 
