@@ -373,3 +373,30 @@ def test_events_are_append_only(database: FreshDatabase, role: str, statement: s
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         connection.execute(statement)
+
+
+#: Functions that run with the owner's rights, and who may call each.
+TRUSTED = {
+    "ensure_partitions": {"cron_observer_scheduler"},
+    "drop_partitions": {"cron_observer_scheduler"},
+    "detach_task": {"cron_observer_api"},
+    "analyze_applied": {"cron_observer_reconciler"},
+}
+
+
+def test_functions_of_the_owner_are_few_and_pinned(database: FreshDatabase) -> None:
+    """What runs with the owner's rights is known, looks names up where the owner says, and serves one role each."""
+    found = database.rows(
+        "SELECT oid, proname, proconfig, pg_get_userbyid(proowner) AS owner FROM pg_proc WHERE prosecdef"
+    )
+    assert {row["proname"] for row in found} == set(TRUSTED)
+    for row in found:
+        assert row["owner"] == "cron_observer_owner", row
+        assert row["proconfig"] == ["search_path=public, pg_temp"], row
+        callers = database.rows(
+            "SELECT r.rolname FROM pg_roles AS r WHERE NOT r.rolsuper AND r.rolname = ANY (%s) "
+            "AND has_function_privilege(r.oid, %s::oid, 'EXECUTE')",
+            list(ACTORS),
+            row["oid"],
+        )
+        assert {caller["rolname"] for caller in callers} == TRUSTED[row["proname"]], row
