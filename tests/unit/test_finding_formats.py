@@ -151,6 +151,21 @@ def test_a_file_with_an_odd_name_is_one_suite(tree: Path) -> None:
     assert names == ["a.yaml", "b.yaml", "n\\nl.yaml"]
 
 
+def test_junit_is_what_it_says_wherever_it_is_printed(tree: Path) -> None:
+    """Other characters than those of ASCII are references: the encoding of the terminal does not matter."""
+    (tree / "c.yaml").write_text(task(LATE + '  "日本é": 1\n', "c"))
+    text = run("--format", "junit").output
+    assert text.isascii()
+    assert "日本é" in "".join(xml(text).itertext())
+
+
+def test_colours_may_be_turned_off(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NO_COLOR is heard also where there is a terminal."""
+    assert "\x1b[" in CliRunner().invoke(validate, [], color=True).output
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in CliRunner().invoke(validate, [], color=True).output
+
+
 # -- GitHub --------------------------------------------------------------------------------------------------
 
 COMMAND = re.compile(r"::(error|warning) ([^:\n]*)::([^\n]*)")

@@ -159,6 +159,16 @@ def test_secrets_are_not_printed(tree: Path) -> None:
     assert "hunter2" not in run("--format", "json").output
 
 
+def test_a_file_that_is_named_in_several_ways_is_one(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often and from wherever a file is named, it is checked once and is no duplicate of itself."""
+    (tree / "x").mkdir()
+    (tree / "x" / "a.yaml").write_text(task(SCHEDULE))
+    monkeypatch.chdir(tree / "x")
+    result = run("a.yaml", "./a.yaml", "../x", "../x/a.yaml", str(tree / "x" / "a.yaml"), ".")
+
+    assert result.output == "checked 1 document in 1 file: no findings\n"
+
+
 def test_errors_are_told_before_warnings(tree: Path) -> None:
     """Of very many findings warnings are left out first, wherever they are."""
     for number in range(1002):

@@ -145,7 +145,8 @@ def echo(text: str) -> None:
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
-        click.echo(text.encode(encoding, "backslashreplace").decode(encoding), nl=False)
+        plain = False if os.environ.get("NO_COLOR") else None
+        click.echo(text.encode(encoding, "backslashreplace").decode(encoding), nl=False, color=plain)
     except BrokenPipeError:
         raise  # whoever reads has enough
     except OSError as error:

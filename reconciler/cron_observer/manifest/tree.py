@@ -120,7 +120,8 @@ class Run:
         self.found: list[tuple[TaskDefinition | Definition, int]] = []  # with the column of the name
         self.broken: set[tuple[str, str]] = set()
         self.seen: dict[str, Inspected] = {}
-        self.paths: dict[str, None] = {}
+        self.paths: list[str] = []
+        self.known: set[str] = set()  # the same, as whole paths
         self.texts: dict[str, bytes] = {}
         self.contexts: dict[Path, Context] = {}
         self.places: dict[str, tuple[str, Context]] = {}  # path from the root, and what a file is read with
@@ -147,9 +148,11 @@ class Run:
 
     def _open(self, path: Path) -> None:
         name = path.as_posix()
-        if name in self.paths:
+        whole = os.path.abspath(name)  # noqa: PTH100 - links are not followed
+        if whole in self.known:
             return
-        self.paths[name] = None
+        self.known.add(whole)
+        self.paths.append(name)
         self.report.files += 1
         self.report.outlines[name] = []
         try:

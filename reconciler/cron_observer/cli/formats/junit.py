@@ -27,7 +27,9 @@ def write(report: Report) -> str:
         root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
     root.set("errors", "0")
     indent(root)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(root, encoding="unicode") + "\n"
+    # As ASCII with references, so that it is what its first line says wherever it is printed.
+    text: bytes = tostring(root, encoding="us-ascii")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{text.decode("ascii")}\n'
 
 
 def _suite(path: str, outlines: Sequence[Outline], findings: Sequence[Finding]) -> Element:
