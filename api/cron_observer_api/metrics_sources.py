@@ -1,18 +1,18 @@
-"""How sources stand, as gauges: from what their passes wrote down."""
+"""How sources stand, as metrics: from what their passes wrote down."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from cron_observer.conditions import behind_since
 from cron_observer.store.live import SourceCounts
 
 
-def gauges(sources: Sequence[SourceCounts], now: datetime) -> Iterator[GaugeMetricFamily]:
-    """Yield the gauges of all sources at `now`."""
+def gauges(sources: Sequence[SourceCounts], now: datetime) -> Iterator[Metric]:
+    """Yield the metrics of all sources at `now`."""
     yield _stale(sources, now)
     yield _each(
         "behind", "Whether what a source was seen to hold is not what is in force.", sources, lambda one: one.behind
@@ -21,6 +21,7 @@ def gauges(sources: Sequence[SourceCounts], now: datetime) -> Iterator[GaugeMetr
     yield _each("held", "Removals of a source that wait.", sources, lambda one: one.counts.get("held", 0))
     yield _each("failures", "Looks at a source in a row that failed.", sources, lambda one: one.failures)
     yield _each("lease_epoch", "How often somebody took the lease of a source.", sources, lambda one: one.lease_epoch)
+    yield _fetched(sources)
     yield _suspended(sources, now)
     yield _steps(sources)
 
@@ -54,6 +55,17 @@ def _findings(sources: Sequence[SourceCounts]) -> GaugeMetricFamily:
     for one in sources:
         for severity, name in (("error", "errors"), ("warning", "warnings")):
             family.add_metric([one.name, severity], one.counts.get(name, 0))
+    return family
+
+
+def _fetched(sources: Sequence[SourceCounts]) -> CounterMetricFamily:
+    family = CounterMetricFamily(
+        "cron_observer_source_fetched_bytes",
+        "Bytes that fetches have added to our copy of a source.",
+        labels=["source"],
+    )
+    for one in sources:
+        family.add_metric([one.name], one.fetched_bytes)
     return family
 
 

@@ -243,6 +243,7 @@ class Application:
             conn,
             held,
             now,
+            fetched=self.subject.fetched,
             next_poll_at=now + self.next_look,
             conditions=conditions.looked(held.conditions, seen, now),
             applied=applies,

@@ -31,6 +31,12 @@ class Subject:
     settings: SourceSettings
     #: `applied_seq` and the digest of the folder that was applied then: saves reading the table of files
     digest: tuple[int, str | None] | None = None
+    counted: int = 0  #: the bytes that had been fetched when the pass under way began
+
+    @property
+    def fetched(self) -> int:
+        """Return the bytes that the pass under way has fetched."""
+        return self.source.fetched - self.counted
 
     @property
     def enforces(self) -> bool:

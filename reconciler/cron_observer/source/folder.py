@@ -27,6 +27,7 @@ class FolderSource:
     """A folder on this machine. What was read is remembered by each file's stamp, so that a look is cheap."""
 
     has_commits = False
+    fetched = 0
 
     def __init__(self, spec: SourceSpec) -> None:
         """Take `spec` apart; nothing is read yet."""

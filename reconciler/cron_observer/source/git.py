@@ -73,6 +73,11 @@ class GitSource:
         self._too_large: tuple[str, SourceError] | None = None
         self._lock = threading.Lock()
 
+    @property
+    def fetched(self) -> int:
+        """Return the bytes that fetches have added to the mirror."""
+        return self._remote.fetched
+
     def resolve(self) -> Target:
         """Ask the repository which commit the ref names; of no ref, its HEAD."""
         self._prepare()

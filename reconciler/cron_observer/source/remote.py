@@ -27,6 +27,7 @@ class Remote:
     def __init__(self, spec: SourceSpec, address: Address, git: Git, ours: Path) -> None:
         """`ours` is the folder of mirrors. Raises `SourceError` for a ref of a form that we refuse."""
         self.spec, self.address = spec, address
+        self.fetched = 0  #: bytes that fetches have brought, also those that failed
         self._git, self._ours = git, str(ours)
         self._names = () if spec.ref is None or is_commit(spec.ref) else qualified(spec.ref)
 
@@ -97,10 +98,15 @@ class Remote:
         """
         watch = self._watching(folder)
         began = time.monotonic()
-        if not self._pull(folder, wanted, into, watch):
-            self._fetch(folder, wanted, into, watch)
+        packs = folder / "objects" / "pack"
+        before = size(packs)  # all that comes, comes as packs: `transfer.fsckObjects` looks at nothing else
+        try:
+            if not self._pull(folder, wanted, into, watch):
+                self._fetch(folder, wanted, into, watch)
+        finally:
+            self.fetched += max(0, size(packs) - before)
         quick = time.monotonic() - began < WATCH_SECONDS
-        self._watching(folder / "objects" / "pack" if quick else folder)()
+        self._watching(packs if quick else folder)()
 
     def _pull(self, folder: Path, wanted: str, into: str, watch: Callable[[], None]) -> bool:
         """Fetch from a repository on this machine by the plumbing alone; False when that does not work.

@@ -90,6 +90,10 @@ class Source(Protocol):
     spec: SourceSpec
     has_commits: bool  #: False for a plain folder, which has digests instead
 
+    @property
+    def fetched(self) -> int:
+        """Return the bytes that fetches have brought here since the source was opened; not what reading took."""
+
     def resolve(self) -> Target:
         """Look where the source stands now, without fetching."""
 

@@ -59,8 +59,9 @@ _RUNNING: Final = text("""
 
 #: With the last run of each that has ended. What a source counts is what its last pass found.
 _SOURCES: Final = text("""
-    SELECT s.name, s.observed_at, s.conditions, s.counts, s.failures, s.lease_epoch, s.suspended_at, s.suspended_until,
-        s.observed_commit IS DISTINCT FROM s.applied_commit AS behind, r.outcome, r.strategy, r.timings
+    SELECT s.name, s.observed_at, s.conditions, s.counts, s.failures, s.lease_epoch, s.fetched_bytes,
+        s.suspended_at, s.suspended_until, s.observed_commit IS DISTINCT FROM s.applied_commit AS behind,
+        r.outcome, r.strategy, r.timings
     FROM sources AS s
     LEFT JOIN LATERAL (
         SELECT last.outcome, last.strategy, last.timings FROM sync_runs AS last
@@ -79,6 +80,7 @@ class SourceCounts:
     counts: Mapping[str, int]
     failures: int  #: looks in a row that failed
     lease_epoch: int
+    fetched_bytes: int  #: all that fetches have brought
     suspended_at: datetime | None
     suspended_until: datetime | None
     behind: bool  #: what was seen last is not what is in force

@@ -148,6 +148,7 @@ _GIVE_BACK: Final = text("""
 
 _END_PASS: Final = text("""
     UPDATE sources SET lease_until = NULL, taken_for = NULL, handled_seq = greatest(handled_seq, :handled_seq),
+        fetched_bytes = fetched_bytes + :fetched,
         next_poll_at = :next_poll_at, failures = :failures, conditions = CAST(:conditions AS jsonb),
         first_pass_at = coalesce(first_pass_at, :now),
         ref = CASE WHEN :looked THEN CAST(:ref AS text) ELSE ref END,
@@ -252,6 +253,7 @@ async def end_pass(
     next_poll_at: datetime,
     conditions: Mapping[str, Any],
     failures: int = 0,
+    fetched: int = 0,
     looked: bool = True,
     applied: bool = False,
     ref: str | None = None,
@@ -264,7 +266,8 @@ async def end_pass(
     """Give the lease back with what the pass found out, and return `applied_seq`.
 
     `looked`: the source could be read and stands at `commit`; `applied`: that is what is in force now; `judged`: what
-    is remembered of it, None for nothing new. `observed_seq` is the pass's own observation, None when it made none.
+    is remembered of it, None for nothing new. `observed_seq` is the pass's own observation, None when it made none;
+    `fetched` are the bytes that it has brought.
     Raises `Overtaken`, so that the transaction is rolled back, when somebody else has leased, observed or applied
     since, or has suspended the source that would be changed.
     """
@@ -276,6 +279,7 @@ async def end_pass(
         "next_poll_at": next_poll_at,
         "conditions": to_json(conditions),
         "failures": failures,
+        "fetched": fetched,
         "looked": looked,
         "applied": applied,
         "ref": ref,

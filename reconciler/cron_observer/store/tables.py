@@ -122,6 +122,7 @@ sources = Table(
     Column("suspend_reason", Text),
     Column("asked_by", Text),
     Column("taken_for", Text),
+    column("fetched_bytes", BigInteger, "0"),
     PrimaryKeyConstraint("tenant_id", "source_id", name="a_source_is_its_id"),
     UniqueConstraint("tenant_id", "name", name="a_source_name_is_used_once"),
     ForeignKeyConstraint(

@@ -4,7 +4,7 @@
 -- refused: the target, and under which rules it was judged, that was not applied as a whole; it is not judged again.
 -- held: the removals that wait for an approval, whose hash is plan_hash. checked_at: the last comparison with all
 -- that is known, instead of the difference to what was applied. asked_by: who asked for a look that nobody has begun;
--- taken_for: the same of the look that somebody has begun, and not ended.
+-- taken_for: the same of the look that somebody has begun, and not ended. fetched_bytes: all that fetches have brought.
 ALTER TABLE sources
     ADD COLUMN failure_policy TEXT DEFAULT 'isolate' NOT NULL,
     ADD COLUMN observed_seq BIGINT DEFAULT 0 NOT NULL,
@@ -18,6 +18,7 @@ ALTER TABLE sources
     ADD COLUMN suspend_reason TEXT,
     ADD COLUMN asked_by TEXT,
     ADD COLUMN taken_for TEXT,
+    ADD COLUMN fetched_bytes BIGINT DEFAULT 0 NOT NULL,
     DROP CONSTRAINT a_source_mode_is_known,
     ADD CONSTRAINT a_source_mode_is_known CHECK (mode IN ('enforce', 'observe')),
     ADD CONSTRAINT a_failure_policy_is_known CHECK (failure_policy IN ('isolate', 'atomic')),
