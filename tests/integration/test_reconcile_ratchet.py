@@ -86,3 +86,19 @@ async def test_a_new_setting_is_no_new_rule(tenant: Tenant, tmp_path: Path) -> N
         await it.poll()
         assert [one["severity"] for one in it.findings()] == ["error"]
         assert it.task("alpha")["sync"] == "KEPT_LAST_GOOD"
+
+
+async def test_a_file_that_had_an_error_is_judged_anew_as_a_whole(tenant: Tenant, tmp_path: Path) -> None:
+    """Beside a document that was wrong before, one that is wrong only now is an error, and keeps what is in force."""
+    repository = Repository.make(tmp_path)
+    repository.push({"both.yaml": manifest("alpha") + "---\n" + manifest("beta")})
+    async with following(tenant, repository.bare, tmp_path) as it:
+        await it.reconciler.tick()
+        before = {name: it.task(name)["spec"] for name in ("alpha", "beta")}
+        await accepted_by_older(it, repository, both=NEWLY_WRONG + "---\n" + manifest("beta", timeout="never"))
+        it.database.do("UPDATE manifest_files SET state = 'invalid'")
+        it.database.do("UPDATE tasks SET sync = 'KEPT_LAST_GOOD' WHERE name = 'beta'")
+        assert await it.poll() == {"main": "applied"}
+        assert [one["severity"] for one in it.findings()] == ["error", "error"]
+        for name, spec in before.items():
+            assert (it.task(name)["sync"], it.task(name)["spec"]) == ("KEPT_LAST_GOOD", spec)
