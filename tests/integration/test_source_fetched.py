@@ -16,7 +16,9 @@ from support.repositories import Repository, following, manifest, source_of
 NOISE = random.Random(7)  # noqa: S311  what cannot be packed
 
 
-async def test_each_source_tells_what_it_has_fetched(tenant: Tenant, tmp_path: Path) -> None:
+async def test_each_source_tells_what_it_has_fetched(
+    tenant: Tenant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The counter grows by about what a push brings, by nothing while there is nothing new, and outlives a restart."""
     repository = Repository.make(tmp_path)
     repository.push({"a.yaml": manifest("alpha"), "noise.bin": NOISE.randbytes(100_000)})
@@ -32,8 +34,16 @@ async def test_each_source_tells_what_it_has_fetched(tenant: Tenant, tmp_path: P
         await it.reconciler.tick()
         first = await told()
         assert 100_000 < first < 110_000
+
+        async def gone(*_: object) -> None:
+            raise OSError("somebody has taken the disk away")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(it.reconciler, "_follow", gone)
+            await it.poll()
+        assert it.source()["failures"] == 1
         await it.sync()
-        assert await told() == first
+        assert await told() == first, "what ends before it begins has fetched nothing, nor has what finds nothing new"
     async with following(tenant, repository.bare, tmp_path / "data") as it:
         repository.push({"b.yaml": manifest("beta"), "more.bin": NOISE.randbytes(50_000)})
         await it.sync()

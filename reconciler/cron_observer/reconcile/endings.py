@@ -58,6 +58,9 @@ class Ending:
     judgement: str = field(default="", init=False)
     steps: Steps = field(default_factory=Steps, init=False)
 
+    def __post_init__(self) -> None:
+        self.subject.counted = self.subject.source.fetched
+
     @property
     def trigger(self) -> str:
         """Return why the source is looked at."""

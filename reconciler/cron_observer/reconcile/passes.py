@@ -73,7 +73,6 @@ class Pass(Ending):
 
         Raises `DatabaseError`.
         """
-        self.subject.counted = self.subject.source.fetched
         with self.steps.step("lease"):
             renewal = asyncio.create_task(self._renew())
         try:

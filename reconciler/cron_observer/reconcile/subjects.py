@@ -36,7 +36,7 @@ class Subject:
     @property
     def fetched(self) -> int:
         """Return the bytes that the pass under way has fetched."""
-        return self.source.fetched - self.counted
+        return max(0, self.source.fetched - self.counted)  # it may have been opened anew since, as something else
 
     @property
     def enforces(self) -> bool:
