@@ -1,5 +1,6 @@
 # syntax=docker/dockerfile:1
-# Stage 1 builds the wheels and installs them with their locked dependencies; stage 2 carries only the result and git.
+# Stage 1 builds the wheels and installs them with their locked dependencies; stage 2 carries only the result, git, and
+# what git calls: ssh to fetch and to verify, gpg to verify.
 # Debian, not Alpine: the wheels of the dependencies are made for glibc.
 
 FROM python:3.13-slim-bookworm AS build
@@ -16,7 +17,7 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels 
 
 FROM python:3.13-slim-bookworm
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends git openssh-client tini \
+    && apt-get install --yes --no-install-recommends git gpg gpg-agent openssh-client tini \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --home-dir /var/lib/cron-observer --create-home cron-observer
 COPY --from=build /opt/cron-observer /opt/cron-observer

@@ -266,8 +266,11 @@ def test_compose_says_what_the_product_knows() -> None:
         assert set(service["environment"]) <= known_variables()
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
+        assert "./secrets:/run/secrets:ro" in service["volumes"]
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
     assert ran == set(ROLES)
+    for ignoring in (".gitignore", ".dockerignore"):
+        assert {"secrets", ".env"} <= {line.strip("/") for line in (ROOT / ignoring).read_text("utf-8").split()}
 
 
 def test_the_image_is_made_of_what_is_there() -> None:
@@ -280,6 +283,9 @@ def test_the_image_is_made_of_what_is_there() -> None:
     assert ignored & {"api", "reconciler", "sdk", "schemas", "manifests-example", "requirements", "README.md"} == set()
     assert re.search(r"^USER 10001:10001$", text, re.MULTILINE)
     assert "HEALTHCHECK" in text
+    installed = re.search(r"apt-get install [^\n]*", text)
+    assert installed is not None
+    assert {"git", "gpg", "openssh-client"} <= set(installed[0].split())
 
 
 def test_settings_of_the_guides_are_known() -> None:
