@@ -104,6 +104,18 @@ async def test_no_page_has_a_defect_of_accessibility(tenant: Tenant, mode: Mode)
     assert found == {}
 
 
+async def test_the_overview_shows_when_tasks_fire_next(tenant: Tenant) -> None:
+    """On screens from a small laptop's on, the overview's table is seen whole, its last column with it."""
+    async with house(tenant) as it:
+        hidden = {}
+        for width in (1024, 1150, 1264, 1280, 1440, 1600, 1920):
+            page = await it.page("/", viewport={"width": width, "height": 900})
+            box = page.get_by_role("group", name="Tasks by attention")
+            hidden[width] = await box.evaluate("(box) => box.scrollWidth - box.clientWidth")
+            await page.context.close()
+        assert {width: pixels for width, pixels in hidden.items() if pixels > 0} == {}
+
+
 async def test_pages_hold_in_forced_colours_and_without_motion(tenant: Tenant) -> None:
     """With forced colours charts keep shapes apart by system colours; with reduced motion nothing moves."""
     async with house(tenant) as it:
