@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cron_observer.store import sync
 from support.api import api
 from support.databases import Tenant, make_tenant
 from support.repositories import Repository, following, manifest
@@ -60,6 +61,30 @@ async def test_the_next_pass_says_so_and_takes_nothing_back(
         await it.sync()
         assert it.findings() == []
         assert it.names() == ["export"]
+
+
+async def test_a_pass_that_is_just_applying_does_not_hide_it(
+    tenant: Tenant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Detached after a plan was made and before it is written, the task is told of by the pass after it, and counted."""
+    save, folder = sync.save_files, tmp_path / "folder"
+    folder.mkdir()
+    (folder / "export.yaml").write_text(manifest("export"))
+    async with following(tenant, folder, tmp_path / "data") as it, api(tenant) as server:
+        await it.sync()
+
+        async def late(*arguments: Any) -> None:
+            monkeypatch.setattr(sync, "save_files", save)
+            answer = await server.call("POST", f"{PATH}/detach", "admin", json={"reason": "x"})
+            assert answer.status_code == 200
+            await save(*arguments)
+
+        monkeypatch.setattr(sync, "save_files", late)
+        (folder / "export.yaml").write_text(manifest("export") + "# the task stays as it is\n")
+        assert await it.poll() == {"main": "overtaken"}
+        await it.reconciler.tick()
+        assert [one["code"] for one in it.findings()] == ["CO1501"]
+        assert it.source()["counts"]["tasks"] == 0
 
 
 async def test_detaching_again_changes_nothing(tenant: Tenant, repository: Repository, tmp_path: Path) -> None:

@@ -199,7 +199,9 @@ BEGIN
     WHERE f.tenant_id = tenant AND f.source_id = was.source_id AND f.path = was.path AND f.state = 'ok';
     DELETE FROM sync_findings AS f
     WHERE f.tenant_id = tenant AND f.source_id = was.source_id AND f.path = was.path;
-    UPDATE sources AS s SET requested_seq = s.requested_seq + 1, asked_by = stronger_asker(s.asked_by, 'detach'),
+    -- what a pass has planned without knowing of this is written no more: observed_seq is part of its fence
+    UPDATE sources AS s SET requested_seq = s.requested_seq + 1, observed_seq = s.observed_seq + 1,
+        asked_by = stronger_asker(s.asked_by, 'detach'),
         counts = CASE WHEN s.counts ? 'tasks'
             THEN jsonb_set(s.counts, '{tasks}', to_jsonb((s.counts ->> 'tasks')::bigint - 1)) ELSE s.counts END
     WHERE s.tenant_id = tenant AND s.source_id = was.source_id;
