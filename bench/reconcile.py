@@ -190,7 +190,7 @@ def tell_spent(what: str, seconds: float) -> None:
 async def until_applied(follow: Following) -> float:
     """Ask for a pass as a hook does, and return the seconds until it has ended."""
     began = time.perf_counter()
-    follow.database.do("UPDATE sources SET requested_seq = requested_seq + 1, next_poll_at = now()")
+    follow.database.do("UPDATE sources SET requested_seq = requested_seq + 1, asked_by = 'push', next_poll_at = now()")
     outcome = (await follow.reconciler.tick()).get("main")
     seconds = time.perf_counter() - began
     assert outcome in {"applied", "unchanged"}, outcome
