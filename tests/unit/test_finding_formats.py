@@ -166,6 +166,20 @@ def test_colours_may_be_turned_off(tree: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "\x1b[" not in CliRunner().invoke(validate, [], color=True).output
 
 
+def test_forges_are_told_paths_from_the_root_of_the_repository(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that runs in a folder of the repository annotates the files that are meant; people see what they named."""
+    (tree / ".git").mkdir()
+    (tree / "sub").mkdir()
+    (tree / "a.yaml").rename(tree / "sub" / "a.yaml")
+    monkeypatch.chdir(tree / "sub")
+    for path in ("a.yaml", "../sub/a.yaml", str(tree / "sub" / "a.yaml")):
+        assert "::error file=sub/a.yaml,line=" in run(path, "--format", "github").output
+        assert {one["location"]["path"] for one in json.loads(run(path, "--format", "gitlab").output)} == {"sub/a.yaml"}
+        sarif = json.loads(run(path, "--format", "sarif").output)["runs"][0]["results"][0]
+        assert sarif["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "sub/a.yaml"
+        assert f"--> {path}:" in run(path).output
+
+
 # -- GitHub --------------------------------------------------------------------------------------------------
 
 COMMAND = re.compile(r"::(error|warning) ([^:\n]*)::([^\n]*)")

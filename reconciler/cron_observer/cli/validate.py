@@ -49,6 +49,8 @@ def validate(
         raise UsageError(f"There is no file or folder {click.format_filename(missing[0])!r}.", context)
     read = [("<stdin>", sys.stdin.buffer.read())] if "-" in paths else []
     report = validate_paths([Path(path) for path in named], read, datetime.now(UTC), environment=environment)
+    here = Path.cwd()
+    report.root = next((one for one in (here, *here.parents) if (one / ".git").exists()), None)
     deliver(report, **outputs)
     if report.count(Severity.ERROR) or (strict and report.findings):
         context.exit(EXIT_FINDINGS)

@@ -54,6 +54,8 @@ class Report:
     texts: dict[str, list[str]] = field(default_factory=dict)
     #: The documents of every file that was looked at, by its path.
     outlines: dict[str, list[Outline]] = field(default_factory=dict)
+    #: The root of the repository, where paths are those from the current folder; None where they need no other form.
+    root: Path | None = None
 
     def count(self, severity: Severity) -> int:
         """Return how many findings are this bad."""

@@ -27,7 +27,7 @@ _LITERAL: Final = str.maketrans({"{": "{{", "}": "}}", "[": "\\[", "]": "\\]", "
 
 
 def write(report: Report) -> str:
-    """Return a log with one run; paths that are relative are relative to the folder of the call."""
+    """Return a log with one run; relative paths are those from the root of the repository."""
     codes = sorted({finding.code for finding in report.findings})
     number = {code: index for index, code in enumerate(codes)}
     first = {finding.code: finding for finding in reversed(report.findings)}
