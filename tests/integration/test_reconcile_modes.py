@@ -355,6 +355,25 @@ async def test_the_self_check_mends_what_the_table_of_files_missed(tenant: Tenan
         assert await it.poll() == {"main": "unchanged"}
 
 
+async def test_the_self_check_mends_what_is_not_in_force(tenant: Tenant, tmp_path: Path) -> None:
+    """A task and a group that somebody removed behind our back are there again, though no file has changed."""
+    repository = Repository.make(tmp_path)
+    group = "apiVersion: cron-observer/v1\nkind: TaskGroup\nmetadata:\n  name: night\nspec: {}\n"
+    repository.push({"a.yaml": manifest("alpha"), "b.yaml": manifest("beta"), "c.yaml": group})
+    async with following(tenant, repository.bare, tmp_path) as it:
+        await it.reconciler.tick()
+        it.database.do("UPDATE tasks SET removed_at = now() WHERE name = 'alpha'")
+        it.database.do("DELETE FROM task_groups")
+        assert await it.poll() == {"main": "unchanged"}
+        it.database.do("UPDATE sources SET checked_at = now() - interval '7 hours'")
+        assert await it.poll() == {"main": "applied"}
+        assert it.runs()[0]["counts"] == {"restored": 1, "groups_created": 1, "files": 2, "errors": 0, "warnings": 0}
+        assert it.names() == ["alpha", "beta"]
+        it.database.do("UPDATE sources SET checked_at = now() - interval '7 hours'")
+        await it.poll()
+        assert it.runs()[0]["counts"]["files"] == 0
+
+
 async def test_the_self_check_forgets_what_is_old(tenant: Tenant, tmp_path: Path) -> None:
     """Runs of more than 90 days go but for the newest 200, deliveries after a day, removed tasks after 30 days."""
     repository = Repository.make(tmp_path)

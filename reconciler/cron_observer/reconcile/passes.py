@@ -27,7 +27,7 @@ from cron_observer.reconcile.steps import KILL_POINTS, spared
 from cron_observer.reconcile.subjects import Subject, rewriting
 from cron_observer.source import MirrorBroken, Target
 from cron_observer.source.threads import in_thread
-from cron_observer.store import approvals, bindings, plans, sources, sync, tasks, upkeep
+from cron_observer.store import approvals, bindings, drift, plans, sources, sync, tasks, upkeep
 from cron_observer.store.engine import is_transient
 from cron_observer.store.sources import Overtaken, Stale
 
@@ -169,6 +169,9 @@ class Pass(Ending):
         if self.held.refused is not None:  # findings may be those of a commit that is not in force
             async with self.database.transaction([self.held.tenant_id]) as conn:
                 also |= await sync.unapplied(conn, self.held)
+        if self._checks:
+            async with self.database.transaction([self.held.tenant_id]) as conn:
+                also |= await drift.drifted(conn, self.held)
         read = await self._read(target, also)
         while True:
             try:
