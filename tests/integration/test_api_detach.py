@@ -66,7 +66,7 @@ async def test_the_next_pass_says_so_and_takes_nothing_back(
 async def test_a_pass_that_is_just_applying_does_not_hide_it(
     tenant: Tenant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Detached after a plan was made and before it is written, the task is told of by the pass after it, and counted."""
+    """Detached between a plan and its writing, the task is told of by the pass after it, and counted no more."""
     save, folder = sync.save_files, tmp_path / "folder"
     folder.mkdir()
     (folder / "export.yaml").write_text(manifest("export"))

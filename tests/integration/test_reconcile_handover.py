@@ -126,6 +126,25 @@ async def test_a_task_is_handed_over_without_a_gap(tenant: Tenant, tmp_path: Pat
         assert it.task() == after, "neither source touches it again"
 
 
+async def test_what_nobody_waits_for_any_more_goes(tenant: Tenant, tmp_path: Path) -> None:
+    """A removal that is held for a source whose document cannot take it goes on when that source gives up."""
+    async with pair(tenant, tmp_path) as it:
+        it.write("one", "a.yaml", manifest("alpha"))
+        await it.look()
+        it.write("two", "b.yaml", transferred("alpha", "one"))
+        await it.look("two")
+        it.database.do("UPDATE sources SET suspended_at = now(), suspended_by = 'key:ada' WHERE name = 'two'")
+        it.write("one", "a.yaml", None)
+        await it.look("one")
+        assert it.held("one") == {"alpha": "handed_over"}
+        it.write("two", "b.yaml", None)
+        it.database.do("UPDATE sources SET suspended_at = NULL, suspended_by = NULL WHERE name = 'two'")
+        await it.look("two")
+        assert it.held("one") == {}
+        assert it.task()["removed_at"] is not None
+        assert it.findings() == []
+
+
 async def test_a_task_that_went_first_is_restored(tenant: Tenant, tmp_path: Path) -> None:
     """In the other order the task is the same as well, and every slot that is still to come is there again."""
     async with pair(tenant, tmp_path) as it:

@@ -220,3 +220,22 @@ def test_waits_after_failures_grow_and_end() -> None:
         assert timedelta(seconds=0.5) <= waits[0] <= timedelta(seconds=1)
         assert waits[-1] >= timedelta(seconds=most / 2)
     assert backoff(3600.0, 1, local=False) >= timedelta(seconds=1800)
+
+
+async def test_a_refused_commit_is_not_judged_at_every_look_because_it_is_time_to_check(
+    tenant: Tenant, tmp_path: Path
+) -> None:
+    """While a commit stays refused, a self-check that is due makes one run, not one at every look."""
+    repository = Repository.make(tmp_path)
+    repository.push({"a.yaml": manifest("alpha")})
+    async with following(tenant, repository.bare, tmp_path) as it:
+        await it.reconciler.tick()
+    keys = tmp_path / "signers"
+    keys.write_text("")
+    repository.push({"b.yaml": manifest("beta")})
+    async with following(tenant, repository.bare, tmp_path, verify="head", allowed_signers=keys) as it:
+        assert await it.poll() == {"main": "refused"}
+        it.database.do("UPDATE sources SET checked_at = now() - interval '1 day'")
+        assert await it.poll() == {"main": "refused"}
+        assert await it.poll() == {"main": "unchanged"}
+        assert it.names() == ["alpha"]

@@ -91,7 +91,9 @@ class Application:
         with self.steps.step("findings"):
             # what another commit was told of files that are as they were in force is over
             over: Remarks = {path: [] for path in self.asked if path not in told}
-            await sync.replace_findings(conn, self.held, self.run.run_id, over | told)
+            waited = await sync.replace_findings(conn, self.held, self.run.run_id, over | told)
+            if waited - erroneous(told):  # somebody may hold for us what we want no more
+                await sources.ask_others(conn, self.held)
             counts = await counting.after(conn, self.held, OUTSIDE, was, self._touched)
         outcome = "refused" if made.refused else "observed" if not applies else "unchanged"
         if applies and self._changes(made):

@@ -155,7 +155,13 @@ class Ending:
                 ref=target.ref,
                 commit=self.subject.commit(target),
                 observed_seq=self.run_row.observed_seq,
-                judged=Judged(refused=self.judgement, plan_hash=why.plan_hash, waiting=waits),
+                # as far as it is looked at, so that it is not looked at again only because it is time to
+                judged=Judged(
+                    refused=self.judgement,
+                    plan_hash=why.plan_hash,
+                    waiting=waits,
+                    checked=why.base.strategy == "full",
+                ),
             )
         return "refused"
 

@@ -269,7 +269,7 @@ async def end_pass(
     is remembered of it, None for nothing new. `observed_seq` is the pass's own observation, None when it made none;
     `fetched` are the bytes that it has brought.
     Raises `Overtaken`, so that the transaction is rolled back, when somebody else has leased, observed or applied
-    since, or has suspended the source that would be changed.
+    since, has detached a task, or has suspended the source that would be changed.
     """
     values = _key(held) | {
         "epoch": held.epoch,
@@ -295,5 +295,7 @@ async def end_pass(
     }
     row = (await conn.execute(_END_PASS, values)).one_or_none()
     if row is None:
-        raise Overtaken(f"the source {held.name} was taken over by another reconciler, or suspended")
+        raise Overtaken(
+            f"the source {held.name} was taken over by another reconciler or suspended, or a task of it was detached"
+        )
     return int(row.applied_seq)

@@ -92,7 +92,8 @@ _FORGET_FILES: Final = text("""
 
 _FORGET_FINDINGS: Final = text("""
     DELETE FROM sync_findings
-    WHERE tenant_id = :tenant_id AND source_id = :source_id AND path = ANY (CAST(:paths AS text[]))""")
+    WHERE tenant_id = :tenant_id AND source_id = :source_id AND path = ANY (CAST(:paths AS text[]))
+    RETURNING path, code, kind, name""")
 
 _ADD_FINDINGS: Final = text("""
     INSERT INTO sync_findings (tenant_id, source_id, run_id, path, n, severity, code, line, "column", end_line,
@@ -291,9 +292,13 @@ async def save_files(conn: AsyncConnection, held: Lease, rows: Sequence[FileRow]
 
 async def replace_findings(
     conn: AsyncConnection, held: Lease, run_id: UUID, found: Mapping[str, Sequence[tuple[Finding, str | None]]]
-) -> None:
-    """Put findings, each with the line of text it is about, in the place of those that their files had."""
-    await conn.execute(_FORGET_FINDINGS, _key(held) | {"paths": arrays.texts(found)})
+) -> set[str]:
+    """Put findings, each with the line of text it is about, in the place of those that their files had.
+
+    Return the files that say no more that they wait for what another source holds for them.
+    """
+    before = (await conn.execute(_FORGET_FINDINGS, _key(held) | {"paths": arrays.texts(found)})).all()
+    waited = {(row.kind, row.name): row.path for row in before if row.code == NOT_HANDED_OVER.code}
     rows = [
         (path, n, finding, excerpt) for path, several in found.items() for n, (finding, excerpt) in enumerate(several)
     ]
@@ -317,6 +322,8 @@ async def replace_findings(
         columns["n"] = [n for _, n, _, _ in batch]
         columns["excerpt"] = [excerpt for _, _, _, excerpt in batch]
         await conn.execute(_ADD_FINDINGS, _key(held) | {"run_id": run_id} | columns)
+    waiting = {(one.kind, one.name) for _, _, one, _ in rows if one.code == NOT_HANDED_OVER.code}
+    return {path for key, path in waited.items() if key not in waiting}
 
 
 async def freed(conn: AsyncConnection, held: Lease, outside: Sequence[str]) -> bool:
