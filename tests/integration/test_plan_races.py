@@ -233,6 +233,24 @@ async def test_a_commit_that_comes_too_late_is_tried_with_twice_the_margin(
     assert database_now(database) < at
 
 
+async def test_an_edit_of_many_tasks_has_a_margin_that_grows_with_them(
+    database: FreshDatabase, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three times the tasks that the margin is meant for, the edit takes effect three margins later."""
+    monkeypatch.setattr(plans, "MARGIN_TASKS", 2)
+    entries = [entry(tenant, make_unplanned(tenant, f"t{number}"), YEARLY) for number in range(6)]
+
+    async def work(conn: plans.Connection) -> tuple[datetime, datetime]:
+        started = database_now(database)
+        at = await plans.register(conn, tenant.tenant_id, entries, started)
+        assert at is not None
+        return started, at
+
+    started, at = await plans.in_transaction_with_margin(database.api, [tenant.tenant_id], work)
+    assert 3 * plans.MARGIN <= at - started < 4 * plans.MARGIN
+    assert {plan_of(database, one.task_uid)["effective_from"] for one in entries} == {at}
+
+
 async def test_edits_of_the_same_task_follow_each_other(database: FreshDatabase, tenant: Tenant) -> None:
     """Ten edits at once end in ten generations, one after the other, and one set of slots."""
     uid = make_unplanned(tenant)

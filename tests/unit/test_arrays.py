@@ -29,3 +29,16 @@ def test_numbers_and_nothing_at_all() -> None:
 def test_texts_stay_what_they_are() -> None:
     """Whatever would end a text or an array is quoted; NULL as a word is a word."""
     assert arrays.texts(['a"b', "c\\d", "e,f}", "", "NULL", None]) == '{"a\\"b","c\\\\d","e,f}","","NULL",NULL}'
+
+
+def test_texts_are_quoted_the_same_with_and_without_a_null_among_them() -> None:
+    """Lists without NULL are quoted as a whole, and every text is what it is when it is quoted by itself."""
+    several = ['a"b', "c\\d", '","', "", "NULL", "\n"]
+    assert arrays.texts(several) == arrays.texts([*several, None]).replace(",NULL}", "}")
+    assert arrays.texts([""]) == '{""}'
+    assert arrays.texts([]) == "{}"
+
+
+def test_a_text_with_a_nul_does_not_become_two() -> None:
+    """The database refuses such a text; it is not taken for the end of one."""
+    assert arrays.texts(["a\0b", "c"]) == '{"a\0b","c"}'

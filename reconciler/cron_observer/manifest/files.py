@@ -61,8 +61,9 @@ def is_manifest(path: str, patterns: Sequence[str] = (), ignore: Sequence[str] =
     That is every ``*.yaml`` and ``*.yml`` below one of `patterns` (folders, files or globs; none means the
     whole tree), unless it is below one of `ignore` or in a folder or file whose name begins with a dot.
     """
-    pure = PurePosixPath(path)
-    if pure.suffix.lower() not in (".yaml", ".yml") or any(part.startswith(".") for part in pure.parts):
+    if not path.lower().rstrip("/").endswith((".yaml", ".yml")):
+        return False
+    if ("/." in path or path.startswith(".")) and any(part.startswith(".") for part in PurePosixPath(path).parts):
         return False
     if patterns and not any(_below(path, pattern) for pattern in patterns):
         return False

@@ -7,7 +7,6 @@ null takes away, so that the built-in default is left.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,12 +19,14 @@ from cron_observer.model import DEFAULTS, PROJECT, Context, Definition
 #: The kinds of layers.
 LAYERS: Final = (DEFAULTS, PROJECT)
 
-#: What a file holds that may declare a layer. With a backslash the words may be written some other way.
-MAY_BEAR: Final = re.compile(rb"Defaults|Project|\\")
-
 BUILT_IN: Final = "built-in"
 MANIFEST: Final = "manifest"
 ENVIRONMENT: Final = "environment"
+
+
+def may_bear(data: bytes) -> bool:
+    """Tell whether a file may declare a layer. With a backslash the words may be written some other way."""
+    return b"Defaults" in data or b"Project" in data or b"\\" in data
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cron_observer.manifest import rules
 from cron_observer.manifest.calendar import named_files
 from cron_observer.manifest.files import finding, is_manifest
-from cron_observer.manifest.layers import MAY_BEAR
+from cron_observer.manifest.layers import may_bear
 from cron_observer.model import Definition
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Roots:
         for folder in sorted(folders):
             for file in sorted(folder.iterdir()) if folder.is_dir() else ():
                 data = _content(file) if is_manifest(file.name) and str(file) not in known else None
-                if isinstance(data, bytes) and MAY_BEAR.search(data):
+                if isinstance(data, bytes) and may_bear(data):
                     yield str(file), data
 
     def _root(self, folder: Path) -> Path | None:

@@ -23,7 +23,7 @@ from cron_observer.manifest.files import (
     placed,
     refused,
 )
-from cron_observer.manifest.layers import MAY_BEAR, limit
+from cron_observer.manifest.layers import limit, may_bear
 from cron_observer.manifest.projects import beyond, holding, misplaced, second, too_many
 from cron_observer.manifest.references import Declared, crossings
 from cron_observer.manifest.roots import Roots
@@ -180,7 +180,7 @@ class Run:
     def judge(self, environment: str | None) -> None:
         """Judge all that was read, layers first."""
         roots = Roots(self.folders)
-        suspects = [(name, data) for name, data in self.texts.items() if MAY_BEAR.search(data)]
+        suspects = [(name, data) for name, data in self.texts.items() if may_bear(data)]
         layers: dict[Path, list[Definition]] = {}
         for name, data in [*suspects, *roots.above(self.texts)]:
             below, root, fit = roots.below(name), roots.root(name), roots.may_hold_project(name)

@@ -74,10 +74,12 @@ def at_risk(
     project_id: UUID,
 ) -> list[Key]:
     """Return what a plan may remove: `Terms.holders` and `Terms.awaited` need to know of nothing else."""
+    ours = [row for row in actual if row.source_id == source_id and row.project_id == project_id and not row.removed]
+    if not ours:
+        return []
     claims = claims_of(desired)
     read = {one.file.path: one for one in desired}
     scene = Scene(source_id, project_id, frozenset(gone), read, Findings())
-    ours = [row for row in actual if row.source_id == source_id and row.project_id == project_id and not row.removed]
     lost = [row for row in ours if (row.kind, row.name) not in claims and not scene.still_declares(row)]
     return sorted((row.kind, row.name) for row in lost)
 

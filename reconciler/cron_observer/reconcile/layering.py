@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from cron_observer.manifest.layers import LAYERS, MAY_BEAR, below, changed_folders
+from cron_observer.manifest.layers import LAYERS, below, changed_folders, may_bear
 from cron_observer.model import Commit, Context, Definition, ParsedFile
 from cron_observer.plan import Actual, DesiredFile, layers_after
 from cron_observer.source import Entry
@@ -44,7 +44,7 @@ async def settle(
     Where no file can have to do with a layer, nothing is asked and nothing is parsed.
     """
     places = {one.path for one in in_force.layers}
-    suspects = [(entry, data) for entry, data in read if entry.path in places or MAY_BEAR.search(data)]
+    suspects = [(entry, data) for entry, data in read if entry.path in places or may_bear(data)]
     if not suspects and places.isdisjoint(gone):
         return Layering(context=in_force)
     parsed = {entry.path: file for entry, _, file in await in_thread(lambda: list(reader.parse(suspects, in_force)))}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import cast
 from uuid import UUID
 
 
@@ -36,7 +37,13 @@ def numbers(values: Iterable[float | None]) -> str:
 
 def texts(values: Iterable[str | None]) -> str:
     """Return any texts as text of a ``text[]``."""
-    return plain(["NULL" if value is None else _quoted(value) for value in values])
+    held = list(values)
+    if held and None not in held:
+        # all at once: NUL is the one character that no text of the database has
+        joined = "\0".join(cast("list[str]", held))
+        if joined.count("\0") == len(held) - 1:
+            return "{" + _quoted(joined).replace("\0", '","') + "}"
+    return plain(["NULL" if value is None else _quoted(value) for value in held])
 
 
 def hashes(values: Iterable[bytes]) -> str:

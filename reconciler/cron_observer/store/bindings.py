@@ -153,6 +153,8 @@ class Bindings:
 
     def calendars(self, project_id: UUID, spec: Mapping[str, Any]) -> dict[str, str]:
         """Return the digests of the calendars that a task's spec refers to, by name."""
+        if not self.digests:
+            return {}
         names = [one.name for one in references(spec) if one.kind == CALENDAR]
         return {name: self.digests[project_id, name] for name in names if (project_id, name) in self.digests}
 

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
+
+import msgspec
 
 from cron_observer.model import WEEKDAYS, FoldRule, GapRule, OnExcluded, Window, parse_duration
 
 _DAY: Final = 24 * 60
 #: What `anchor` is when none is written.
 _FIRST_MIDNIGHT: Final = "1970-01-01T00:00:00"
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder().decode
 
 
 def normalised(
@@ -39,6 +45,14 @@ def normalised(
 
 def canonical(block: Mapping[str, Any]) -> dict[str, Any]:
     """Return a block, just made or stored by any version, in the one way in which it is written."""
+    shared = {name: value for name, value in block.items() if name != "seed"}
+    return {**_made(_encode(shared)), "seed": block["seed"]}
+
+
+@lru_cache(maxsize=4096)
+def _made(json: bytes) -> dict[str, Any]:
+    """Do so with all but the seed, in which most blocks are those of other tasks, too; it must not be changed."""
+    block = _decode(json)
     every, jitter = block.get("every"), block.get("jitter")
     dst, calendars = block.get("dst") or {}, block.get("calendars") or {}
     named = {side: sorted(set(_several(calendars.get(side)))) for side in ("include", "exclude")}
@@ -57,7 +71,6 @@ def canonical(block: Mapping[str, Any]) -> dict[str, Any]:
         "jitter": _milliseconds(jitter) if jitter and parse_duration(jitter) else None,
         "startAt": _time(block.get("startAt")),
         "endAt": _time(block.get("endAt")),
-        "seed": block["seed"],
         "group": _group(block.get("group")),
     }
     return {key: value for key, value in made.items() if value}

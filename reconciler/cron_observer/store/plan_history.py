@@ -15,15 +15,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from cron_observer.store import arrays
 from cron_observer.store.engine import fetch
 
-_NOTE: Final = """
+#: The end of a statement that has plans, as they are written, in the rows ``p``.
+NOTE: Final = """
 INSERT INTO plan_history (
     tenant_id, task_uid, generation, active, schedule, effective_from, tzdata_version, holidays_version, created_at
 )
-SELECT p.tenant_id, p.task_uid, p.generation, p.active, p.schedule, p.effective_from, p.tzdata_version,
+SELECT %(tenant)s, p.task_uid, p.generation, p.active, p.schedule, p.effective_from, p.tzdata_version,
     p.holidays_version, %(now)s
-FROM task_plan p
-WHERE p.tenant_id = %(tenant)s AND p.task_uid = ANY (%(uids)s::uuid[])
+FROM p
 ON CONFLICT DO NOTHING
+"""
+
+_NOTE: Final = f"""
+WITH p AS (SELECT * FROM task_plan WHERE tenant_id = %(tenant)s AND task_uid = ANY (%(uids)s::uuid[]))
+{NOTE}
 """
 
 

@@ -7,8 +7,7 @@ planner that slept through an edit adds nothing.
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -21,7 +20,9 @@ from cron_observer.model import OnExcluded
 from cron_observer.schedule import SlotMark, id_floor, tzdata_version
 from cron_observer.schedule.calendars import holidays_version
 from cron_observer.store import arrays, plan_facts, plan_history, ranges, upkeep
+from cron_observer.store.batches import prepared
 from cron_observer.store.engine import fetch
+from cron_observer.store.jsonb import to_json
 from cron_observer.store.plan_facts import Facts
 from cron_observer.store.plan_work import Batch, Plan, Planned, Round, Worker, compiled, named
 from cron_observer.store.plan_work import evaluate as compute
@@ -116,8 +117,9 @@ WHERE p.tenant_id = %(tenant)s AND p.task_uid = v.task_uid AND p.task_uid = ANY 
   AND p.generation = v.generation AND p.planned_until = v.planned_until
 """
 
-_UPSERT: Final = """
-INSERT INTO task_plan AS p (
+#: What is written is noted in the history of plans in the same breath.
+_UPSERT: Final = f"""
+WITH p AS (INSERT INTO task_plan AS p (
     tenant_id, task_uid, project_id, owner, generation, active, schedule, queue, priority, start_deadline_seconds,
     effective_from, planned_until, plan_due_at, next_fire_at, tzdata_version, holidays_version
 )
@@ -136,6 +138,8 @@ ON CONFLICT (tenant_id, task_uid) DO UPDATE SET
     planned_until = EXCLUDED.planned_until, plan_due_at = EXCLUDED.plan_due_at, next_fire_at = NULL,
     tzdata_version = EXCLUDED.tzdata_version, holidays_version = EXCLUDED.holidays_version,
     skip_reason = NULL, skip_count = NULL
+RETURNING p.*)
+{plan_history.NOTE}
 """
 
 _RAISE: Final = """
@@ -337,22 +341,31 @@ def _may_owe(plan: Plan, until: datetime) -> bool:
 
 
 async def upsert(conn: AsyncConnection, tenant_id: UUID, plans: Sequence[Plan], now: datetime) -> None:
-    """Write plans that begin, due at once."""
+    """Write plans that begin, due at once, and note them in the history."""
     calendars = await plan_facts.calendars(conn, tenant_id, [plan.schedule for plan in plans])
     by_holidays = {digest for digest, calendar in calendars.items() if calendar.uses_holidays}
-    parameters = _begun(tenant_id, plans) | {"now": now}
+
+    def parameters(batch: Sequence[Plan]) -> dict[str, Any]:
+        return _plan_columns(tenant_id, batch, by_holidays) | {"now": now}
+
+    async for batch, values in prepared(plans, TASKS_MAX, parameters):
+        await fetch(conn, _UPSERT, values)
+        if any(plan.generation > 1 for plan in batch):  # a task is not quarantined before it has been planned
+            await fetch(conn, _TRUST, values)
+
+
+def _plan_columns(tenant_id: UUID, plans: Sequence[Plan], by_holidays: Container[str]) -> dict[str, Any]:
+    parameters = _begun(tenant_id, plans)
     parameters["projects"] = arrays.uuids(plan.project_id for plan in plans)
     parameters["owners"] = arrays.texts(plan.owner for plan in plans)
     parameters["active"] = arrays.plain(str(plan.active) for plan in plans)
-    parameters["schedules"] = arrays.texts(json.dumps(plan.schedule) for plan in plans)
+    parameters["schedules"] = arrays.texts(to_json(plan.schedule) for plan in plans)
     parameters["queues"] = arrays.texts(plan.queue for plan in plans)
     parameters["priorities"] = arrays.numbers(plan.priority for plan in plans)
     parameters["deadlines"] = arrays.numbers(plan.start_deadline_seconds for plan in plans)
     holidays = (any(one in by_holidays for _, one in named(plan.schedule)) for plan in plans)
     parameters["by_holidays"] = arrays.plain(str(one) for one in holidays)
-    await fetch(conn, _UPSERT, parameters)
-    await fetch(conn, _TRUST, parameters)
-    await plan_history.note(conn, tenant_id, [plan.task_uid for plan in plans], now)
+    return parameters
 
 
 async def raise_generations(conn: AsyncConnection, tenant_id: UUID, plans: Sequence[Plan], now: datetime) -> None:

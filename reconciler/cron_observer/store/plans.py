@@ -62,6 +62,10 @@ COMMIT: Final = timedelta(seconds=1)
 #: The margin is not doubled beyond this: a transaction that takes longer is broken.
 MARGIN_MAX: Final = timedelta(minutes=10)
 
+#: Changed tasks for which the margin is as it is. More take longer to write, so it grows with them: without that, a
+#: large apply would be rolled back and done again until the margin has been doubled often enough.
+MARGIN_TASKS: Final = 10_000
+
 #: Changed tasks that are planned in the transaction that changes them. Of more, only the generations are raised,
 #: and the scheduler plans them.
 INLINE_MAX: Final = 1_000
@@ -158,19 +162,19 @@ async def register(
     wanted = {entry.task_uid: entry for entry in entries}
     if not wanted:
         return None
-    rows = await fetch(conn, _LOCK, {"tenant": tenant_id, "uids": arrays.uuids(sorted(wanted))})
+    rows = await fetch(conn, _LOCK, {"tenant": tenant_id, "uids": arrays.uuids(wanted)})
     known = {plan.task_uid: plan for plan in (Plan(*row[:-1]) for row in rows)}
     stuck = {plan.task_uid for plan, row in zip(known.values(), rows, strict=True) if row[-1]}
     await _requeue(conn, tenant_id, [entry for uid, entry in wanted.items() if _moved(known.get(uid), entry)])
     changed = await asyncio.to_thread(_changed, wanted, known, stuck)
     if not changed:
         return None
-    effective_from = await _effective_from(conn)
-    plans = [_next_plan(wanted[uid], known.get(uid), changed[uid], effective_from) for uid in sorted(changed)]
-    old = [known[uid] for uid in sorted(changed) if uid in known]
+    effective_from = await _effective_from(conn, len(changed))
+    ordered = sorted(changed, key=lambda uid: uid.int)
+    plans = [_next_plan(wanted[uid], known.get(uid), changed[uid], effective_from) for uid in ordered]
+    old = [known[uid] for uid in ordered if uid in known]
     await plan_rows.close(conn, tenant_id, old, effective_from, now)
-    for start in range(0, len(plans), plan_rows.TASKS_MAX):
-        await plan_rows.upsert(conn, tenant_id, plans[start : start + plan_rows.TASKS_MAX], now)
+    await plan_rows.upsert(conn, tenant_id, plans, now)
     await _plan_if_few(conn, tenant_id, plans, now)
     return effective_from
 
@@ -213,10 +217,11 @@ def _next_plan(entry: PlanInput, old: Plan | None, inputs: _Inputs, effective_fr
     )
 
 
-async def _effective_from(conn: AsyncConnection) -> datetime:
-    """Return when an edit takes effect whose rows are locked by now, and let the transaction's check know."""
+async def _effective_from(conn: AsyncConnection, tasks: int = 1) -> datetime:
+    """Return when an edit of so many `tasks` takes effect, all locked by now; let the transaction's check know."""
     scope = _scope.get()
-    effective_from = await clock(conn) + (scope.margin if scope else MARGIN)
+    margin = (scope.margin if scope else MARGIN) * max(1.0, tasks / MARGIN_TASKS)
+    effective_from = await clock(conn) + margin
     if scope and (scope.earliest is None or effective_from < scope.earliest):
         scope.earliest = effective_from
     return effective_from

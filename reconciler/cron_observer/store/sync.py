@@ -15,6 +15,7 @@ from cron_observer.model import Commit, Finding
 from cron_observer.plan import NOT_HANDED_OVER
 from cron_observer.schedule import new_id
 from cron_observer.store import arrays
+from cron_observer.store.batches import prepared
 from cron_observer.store.jsonb import to_json
 from cron_observer.store.sources import Lease, Overtaken
 
@@ -280,14 +281,17 @@ async def files(conn: AsyncConnection, held: Lease, paths: Sequence[str] | None)
 async def save_files(conn: AsyncConnection, held: Lease, rows: Sequence[FileRow], gone: Iterable[str]) -> None:
     """Write what is known of files now. A row without `good_text` leaves the good text as it is."""
     await conn.execute(_FORGET_FILES, _key(held) | {"paths": arrays.texts(sorted(gone))})
-    for start in range(0, len(rows), BATCH):
-        batch = rows[start : start + BATCH]
-        columns = {
-            name: arrays.texts([getattr(row, name) for row in batch])
-            for name in ("path", "blob", "state", "commit", "good_blob", "good_text", "good_commit")
-        }
-        columns["documents"] = arrays.numbers(row.documents for row in batch)
+    async for _, columns in prepared(rows, BATCH, _file_columns):
         await conn.execute(_SAVE_FILES, _key(held) | columns)
+
+
+def _file_columns(rows: Sequence[FileRow]) -> dict[str, str]:
+    columns = {
+        name: arrays.texts([getattr(row, name) for row in rows])
+        for name in ("path", "blob", "state", "commit", "good_blob", "good_text", "good_commit")
+    }
+    columns["documents"] = arrays.numbers(row.documents for row in rows)
+    return columns
 
 
 async def replace_findings(

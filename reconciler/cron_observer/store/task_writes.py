@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from cron_observer.model import Commit, TaskDefinition, parse_duration
 from cron_observer.plan import CALENDAR, GROUP, Action, Actual, Plan, Step
 from cron_observer.store import arrays, bindings, handovers, plans, upkeep
+from cron_observer.store.batches import prepared
 from cron_observer.store.bindings import Bindings
 from cron_observer.store.jsonb import to_json
 from cron_observer.store.plans import PlanInput
@@ -184,10 +185,9 @@ def _columns(writes: Sequence[Write]) -> dict[str, str]:
     return columns
 
 
-def _batches(writes: Sequence[Write]) -> Iterable[Sequence[Write]]:
-    # in the order of uids, so that two that write the same tasks wait for each other instead of for ever
-    ordered = sorted(writes, key=lambda write: write.task_uid)
-    return (ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH))
+def _ordered(writes: Sequence[Write]) -> list[Write]:
+    """Return what is written in the order of uids: two that write the same tasks wait for each other, not for ever."""
+    return sorted(writes, key=lambda write: write.task_uid.int)
 
 
 async def insert(
@@ -199,9 +199,8 @@ async def insert(
     held: Lease | None = None,
 ) -> bool:
     """Add tasks; False when a name was taken, and then the transaction is of no use any more."""
-    for batch in _batches(writes):
-        values = await asyncio.to_thread(_columns, batch)
-        values = values | _common(tenant_id, batch[0].owner, now, held) | {"project_id": project_id}
+    async for batch, columns in prepared(_ordered(writes), BATCH, _columns):
+        values = columns | _common(tenant_id, batch[0].owner, now, held) | {"project_id": project_id}
         if (await conn.execute(_INSERT, values)).rowcount != len(batch):
             return False
     return True
@@ -220,9 +219,8 @@ async def change(
 
     Raises `Stale` when one is at another generation by now, or is being deleted.
     """
-    for batch in _batches(writes):
-        values = await asyncio.to_thread(_columns, batch) | _common(tenant_id, batch[0].owner, now, held)
-        values |= {"was": was or batch[0].owner}
+    async for batch, columns in prepared(_ordered(writes), BATCH, _columns):
+        values = columns | _common(tenant_id, batch[0].owner, now, held) | {"was": was or batch[0].owner}
         if (await conn.execute(_CHANGE, values)).rowcount != len(batch):
             raise Stale("a task was changed by somebody else in the meantime")
 
@@ -242,13 +240,8 @@ async def follow_up(
     conn: AsyncConnection, tenant_id: UUID, writes: Sequence[Write], now: datetime, held: Lease | None = None
 ) -> None:
     """Append the revisions of tasks just written, and let the planner know."""
-    for batch in _batches(writes):
-        values = _common(tenant_id, batch[0].owner, now, held)
-        values |= {
-            "task_uid": arrays.uuids(write.task_uid for write in batch),
-            "action": arrays.texts(write.action for write in batch),
-        }
-        await conn.execute(_REVISE, values)
+    async for batch, columns in prepared(_ordered(writes), BATCH, _revised):
+        await conn.execute(_REVISE, columns | _common(tenant_id, batch[0].owner, now, held))
     await _register(conn, tenant_id, [write.task_uid for write in writes if write.project_id is None], now)
     known = [
         _Planned(write.task_uid, write.project_id, write.owner, write.seed, write.spec, wanted=True)
@@ -256,6 +249,13 @@ async def follow_up(
         if write.project_id is not None
     ]
     await _plan(conn, tenant_id, known, now)
+
+
+def _revised(writes: Sequence[Write]) -> dict[str, str]:
+    return {
+        "task_uid": arrays.uuids(write.task_uid for write in writes),
+        "action": arrays.texts(write.action for write in writes),
+    }
 
 
 async def stop_planning(conn: AsyncConnection, tenant_id: UUID, uids: Sequence[UUID], now: datetime) -> None:
@@ -330,7 +330,10 @@ async def apply(conn: AsyncConnection, held: Lease, plan: Plan, now: datetime) -
     Calendars and groups are written already: tasks are planned with what those hold now, also tasks of others that
     refer to one that has changed.
     """
-    new = [_write(action, held) for action in plan.of(Step.CREATE)]
+    created = plan.of(Step.CREATE)
+    # in the order of names, as paths mostly are: indexes grow at their ends, which is cheaper than in between
+    uids = sorted((uuid4() for _ in created), key=lambda uid: uid.int)
+    new = [_write(action, held, uid) for action, uid in zip(created, uids, strict=True)]
     renamed = plan.of(Step.RENAME)
     raised = plan.of(Step.UPDATE, Step.RESTORE, Step.TRANSFER)
     changed = [_write(action, held) for action in (*raised, *renamed) if action.raises]
@@ -420,11 +423,11 @@ async def _move(conn: AsyncConnection, held: Lease, actions: Sequence[Action], n
             raise Stale("a task was changed by somebody else in the meantime")
 
 
-def _write(action: Action, held: Lease) -> Write:
+def _write(action: Action, held: Lease, fresh: UUID | None = None) -> Write:
     declared, commit, actual = action.declared, action.commit or Commit(id=None), action.actual
     assert isinstance(declared, TaskDefinition)  # noqa: S101  only what is declared is written
-    values: dict[str, Any] = {} if actual is None else {"task_uid": actual.uid}
     return Write(
+        task_uid=actual.uid if actual is not None else fresh or uuid4(),
         owner="manifest",
         action=action.step.value,
         name=declared.name,
@@ -442,5 +445,4 @@ def _write(action: Action, held: Lease) -> Write:
         author=commit.author,
         subject=commit.subject,
         committed_at=commit.at,
-        **values,
     )
