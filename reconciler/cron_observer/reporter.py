@@ -97,7 +97,7 @@ class Reporter:
         """Send one state; whatever goes wrong is part of the answer."""
         target = self._targets[status.source_id]
         if target.place is None:
-            return Verdict("the address of the source names no owner and repository: set forge_url, or another url")
+            return Verdict("the address of the source names no owner and repository on a forge: set url to that")
         try:
             token = await in_thread(read_secret, str(target.settings.status_ref))
             client = await self._client(status.source_id, target)
