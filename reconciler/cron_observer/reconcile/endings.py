@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -108,16 +109,10 @@ class Ending:
             if why.plan_hash is None
             else [{"kind": "Source", "name": held.name, "path": None, "line": None, "reason": "rewritten"}]
         )
-        seen = Seen(
-            name=held.name,
-            where=self.subject.where(target),
-            counts=held.counts,
-            verified=self.subject.verifies,
-            refusal=refusal,
-            held=waits,
-            plan_hash=why.plan_hash,
-            rewritten=(str(held.applied_commit), str(target.id)) if why.base.rewritten else None,
-        )
+        seen = self._refused(why, waits)
+        # checked as far as it ever is, so that it is not looked at again only because it is time to
+        full = why.base.strategy == "full"
+        judged = Judged(refused=self.judgement, plan_hash=why.plan_hash, waiting=waits, checked=full)
         log.warning("source_refused", source=held.name, commit=target.id, reason=refusal.reason)
         async with self.database.transaction([held.tenant_id]) as conn:
             now = await self.now(conn)
@@ -155,15 +150,22 @@ class Ending:
                 ref=target.ref,
                 commit=self.subject.commit(target),
                 observed_seq=self.run_row.observed_seq,
-                # as far as it is looked at, so that it is not looked at again only because it is time to
-                judged=Judged(
-                    refused=self.judgement,
-                    plan_hash=why.plan_hash,
-                    waiting=waits,
-                    checked=why.base.strategy == "full",
-                ),
+                judged=judged,
             )
         return "refused"
+
+    def _refused(self, why: Refused, waits: Sequence[Mapping[str, Any]]) -> Seen:
+        held, target = self.held, why.target
+        return Seen(
+            name=held.name,
+            where=self.subject.where(target),
+            counts=held.counts,
+            verified=self.subject.verifies,
+            refusal=why.refusal,
+            held=waits,
+            plan_hash=why.plan_hash,
+            rewritten=(str(held.applied_commit), str(target.id)) if why.base.rewritten else None,
+        )
 
     async def fail(self, error: SourceError) -> str:
         """Write down why the source could not be read; nothing that is applied is touched."""

@@ -79,7 +79,7 @@ class Pass(Ending):
             outcome = await self._proceed()
         except Overtaken as error:
             log.info("source_overtaken", source=self.held.name, reason=error.message)
-            await self.leave("another reconciler was faster")
+            await self.leave(error.message)
             return "overtaken"
         except SourceError as error:
             return await self.fail(error)
