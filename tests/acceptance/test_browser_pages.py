@@ -116,6 +116,14 @@ async def test_the_overview_shows_when_tasks_fire_next(tenant: Tenant) -> None:
         assert {width: pixels for width, pixels in hidden.items() if pixels > 0} == {}
 
 
+async def test_runs_of_a_source_are_seen_whole(tenant: Tenant) -> None:
+    """What the reconciler did, and how long each run took, needs no scrolling on a laptop."""
+    async with house(tenant) as it:
+        page = await it.page("/sync/main", viewport={"width": 1280, "height": 900})
+        box = page.get_by_role("group", name="Recent runs")
+        assert await box.evaluate("(box) => box.scrollWidth - box.clientWidth") <= 0
+
+
 async def test_pages_hold_in_forced_colours_and_without_motion(tenant: Tenant) -> None:
     """With forced colours charts keep shapes apart by system colours; with reduced motion nothing moves."""
     async with house(tenant) as it:

@@ -185,7 +185,7 @@ def _owned(declared: TaskDefinition | Definition, row: Actual) -> tuple[Rule, st
         message = f'the task "{row.name}" was created through the API, and is being deleted'
         return OWNED_BY_API, message, "it can be created as soon as that is done", _NAME
     if row.source_id is None:
-        message = f'the task "{row.name}" was created through the API, which owns it'
+        message = f'the task "{row.name}" is owned by the API'
         hint = f'delete it through the API, choose another name, or adopt it with the annotation {ADOPT}: "true"'
         return OWNED_BY_API, message, hint, _NAME
     noun = f'the {NOUNS[row.kind]} "{row.name}"'
