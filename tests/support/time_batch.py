@@ -159,7 +159,7 @@ class Batch:
         names |= {task.renamed_from for one in desired for task in one.file.tasks if task.renamed_from}
         paths = [*(one.file.path for one in desired), *gone]
         held = self.held
-        actual = await task_writes.inventory(conn, held, paths, sorted(names), loose=False)
+        actual = await task_writes.inventory(conn, held, paths, sorted(names), loose=False, elsewhere=False)
         actual += await calendars.inventory(conn, held)
         made_plan = plan(desired, gone, actual, source_id=held.source_id, project_id=held.project_id)
         assert not made_plan.findings
