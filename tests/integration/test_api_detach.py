@@ -82,6 +82,7 @@ async def test_a_pass_that_is_just_applying_does_not_hide_it(
         monkeypatch.setattr(sync, "save_files", late)
         (folder / "export.yaml").write_text(manifest("export") + "# the task stays as it is\n")
         assert await it.poll() == {"main": "overtaken"}
+        assert "detached" in it.runs()[0]["error"]
         await it.reconciler.tick()
         assert [one["code"] for one in it.findings()] == ["CO1501"]
         assert it.source()["counts"]["tasks"] == 0

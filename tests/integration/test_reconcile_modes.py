@@ -375,7 +375,7 @@ async def test_the_self_check_mends_what_is_not_in_force(tenant: Tenant, tmp_pat
 
 
 async def test_the_self_check_forgets_what_is_old(tenant: Tenant, tmp_path: Path) -> None:
-    """Runs of more than 90 days go but for the newest 200, deliveries after a day, removed tasks after 30 days."""
+    """Runs go after 90 days but for the newest 200, deliveries after a day, removed tasks and approvals after 30."""
     repository = Repository.make(tmp_path)
     repository.push({"a.yaml": manifest("alpha"), "b.yaml": manifest("beta"), "c.yaml": manifest("gamma")})
     async with following(tenant, repository.bare, tmp_path) as it:
@@ -394,10 +394,18 @@ async def test_the_self_check_forgets_what_is_old(tenant: Tenant, tmp_path: Path
                 age,
                 age,
             )
+        for age in ("31 days", "29 days"):
+            it.database.do(
+                "INSERT INTO approvals (tenant_id, approval_id, source_id, plan_hash, actor, created_at) "
+                "SELECT tenant_id, gen_random_uuid(), source_id, %s, 'key:ada', now() - %s::interval FROM sources",
+                age,
+                age,
+            )
         it.database.do("UPDATE tasks SET removed_at = now() - interval '31 days' WHERE name = 'beta'")
         it.database.do("UPDATE sources SET checked_at = now() - interval '1 day'")
         await it.poll()
         assert len(it.runs()) == 200
+        assert [row["plan_hash"] for row in it.database.rows("SELECT * FROM approvals")] == ["29 days"]
         assert [one["delivery"] for one in it.database.rows("SELECT * FROM hook_deliveries")] == ["1 hour"]
         assert it.task("beta")["deleting_at"] is not None
         assert it.task("alpha")["deleting_at"] is None

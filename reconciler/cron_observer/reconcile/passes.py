@@ -48,10 +48,12 @@ _REFERENCES: Final = (rules.UNKNOWN_CALENDAR.code, rules.UNKNOWN_GROUP.code, IN_
 #: Rows after which the database's statistics are taken anew at once: what it does not know yet, it reads through.
 MANY: Final = 5_000
 
-#: Runs are kept for so long, and so many of a source however old they are; deliveries of webhooks for a day.
+#: Runs are kept for so long, and so many of a source however old they are; deliveries of webhooks for a day. An
+#: approval that no pass has used by then is no consent any more; the audit log keeps who gave it.
 RUNS_KEPT: Final = timedelta(days=90)
 RUNS_LEAST: Final = 200
 DELIVERIES_KEPT: Final = timedelta(hours=24)
+APPROVALS_KEPT: Final = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,12 +312,13 @@ class Pass(Ending):
             log.warning("mirror_not_pinned", source=self.held.name, reason=str(error))
 
     async def _tidy(self) -> None:
-        """Forget old runs, deliveries and removed tasks."""
+        """Forget old runs, deliveries, approvals and removed tasks."""
         held = self.held
         async with self.database.transaction([held.tenant_id]) as conn:
             now = await self.now(conn)
             await sync.forget_runs(conn, held, before=now - RUNS_KEPT, keep=RUNS_LEAST)
             await sync.forget_deliveries(conn, held, before=now - DELIVERIES_KEPT)
+            await approvals.forget(conn, held, before=now - APPROVALS_KEPT)
             removed = now - timedelta(days=self.subject.settings.purge_after_days)
             await tasks.purge(conn, held.tenant_id, held.source_id, removed, now)
 

@@ -30,6 +30,9 @@ _ADD: Final = text("""
     ON CONFLICT (tenant_id, source_id, plan_hash) WHERE used_at IS NULL DO NOTHING
     RETURNING approval_id""")
 
+_FORGET: Final = text("""
+    DELETE FROM approvals WHERE tenant_id = :tenant_id AND source_id = :source_id AND created_at < :before""")
+
 _FIND: Final = text("""
     SELECT s.name AS source, a.plan_hash, a.reason, a.actor, a.created_at
     FROM approvals AS a JOIN sources AS s ON s.tenant_id = a.tenant_id AND s.source_id = a.source_id
@@ -75,3 +78,9 @@ async def add(
         "now": now,
     }
     return (await conn.execute(_ADD, values)).scalar_one_or_none() is not None
+
+
+async def forget(conn: AsyncConnection, held: Lease, *, before: datetime) -> None:
+    """Remove the approvals that were given before `before`, used or not: none holds for ever."""
+    values = {"tenant_id": held.tenant_id, "source_id": held.source_id, "before": before}
+    await conn.execute(_FORGET, values)
