@@ -226,6 +226,21 @@ def _is_local(url: str) -> bool:
     return url.startswith("file://") or ("://" not in url and not re.match(r"[^/]*:", url))
 
 
+#: What a setting of a source is of no use without: set alone, it is a mistake that nobody would notice.
+_NEEDED: Final = (
+    (("allowed_signers", "gpg_keys", "committers"), "verify", 'set verify to "head" or "range": nothing is verified'),
+    (("secret_ref", "status_ref", "forge_url"), "provider", "set provider to the forge that the repository lives on"),
+)
+
+
+def _refuse_useless(source: SourceSettings, where: str, origin: str) -> None:
+    """Raise `SettingsError` for a setting that has no effect without another one."""
+    for names, needed, hint in _NEEDED:
+        useless = [name for name in names if getattr(source, name)]
+        if useless and getattr(source, needed) in (None, "none"):
+            raise SettingsError(f"{origin}: {where}.{useless[0]} has no effect without {needed}", hint=hint)
+
+
 def _source(entry: Any, where: str, origin: str, project: str, base: Path | None) -> SourceSettings:
     if not isinstance(entry, Mapping):
         raise SettingsError(f"{origin}: {where} must be a table", hint="write [[sources]] and its keys below")
@@ -239,9 +254,13 @@ def _source(entry: Any, where: str, origin: str, project: str, base: Path | None
     local = _is_local(values["url"])
     if local and base is not None and not values["url"].startswith("file://"):
         values["url"] = str(base / Path(values["url"]).expanduser())
+    # Git is run in another folder
+    values |= {key: (base or Path()).absolute() / value for key, value in values.items() if isinstance(value, Path)}
     values.setdefault("project", project)
     values.setdefault("poll_seconds", 1.0 if local else 30.0)
-    return SourceSettings(**values)
+    source = SourceSettings(**values)
+    _refuse_useless(source, where, origin)
+    return source
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str], toml_path: Path | None = None) -> Settings:

@@ -199,6 +199,35 @@ def test_a_relative_data_dir_counts_from_the_file(tmp_path: Path) -> None:
     assert load({}, {}, path).data_dir == tmp_path / "data"
 
 
+def test_relative_files_of_a_source_count_from_the_file(tmp_path: Path) -> None:
+    """Keys lie beside the settings that name them; Git, which reads them, is run in another folder."""
+    text = '[[sources]]\nname = "a"\nurl = "https://git.example.org/a.git"\nca_file = "keys/ca.pem"\nverify = "head"\n'
+    text += 'allowed_signers = "signers"\ngpg_keys = "/etc/keys.asc"\n'
+    (source,) = load({}, {}, written(tmp_path, text)).sources
+    assert (source.ca_file, source.allowed_signers) == (tmp_path / "keys/ca.pem", tmp_path / "signers")
+    assert source.gpg_keys == Path("/etc/keys.asc")
+
+
+@pytest.mark.parametrize(
+    ("line", "needed"),
+    [
+        ('allowed_signers = "/etc/signers"', "verify"),
+        ('gpg_keys = "/etc/keys.asc"', "verify"),
+        ('committers = ["ada@example.org"]', "verify"),
+        ('verify = "none"\ncommitters = ["ada@example.org"]', "verify"),
+        ('secret_ref = ["env:HOOK"]', "provider"),
+        ('status_ref = "env:TOKEN"', "provider"),
+        ('forge_url = "https://git.example.org"', "provider"),
+    ],
+)
+def test_a_setting_without_the_one_that_gives_it_an_effect_is_refused(tmp_path: Path, line: str, needed: str) -> None:
+    """Whoever names keys and forgets to ask for signatures would believe that they are verified."""
+    text = f'[[sources]]\nname = "a"\nurl = "https://git.example.org/a.git"\n{line}\n'
+    error = refusal({}, {}, written(tmp_path, text))
+    assert f"has no effect without {needed}" in error.message
+    assert needed in str(error.hint)
+
+
 def test_each_role_may_have_a_database_url() -> None:
     """A role's own URL wins over the common one; any spelling of the scheme is understood."""
     settings = load({"database_url": "postgres://h/d", "database_url_api": "postgresql://api@h/d"}, {})
