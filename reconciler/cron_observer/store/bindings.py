@@ -135,11 +135,14 @@ _DANGLING: Final = text("""
     SELECT used.path FROM used
     WHERE EXISTS (SELECT FROM lost WHERE lost.kind = used.kind AND lost.name = used.name)
     UNION
-    SELECT m.path FROM manifest_files AS m
-    WHERE m.tenant_id = :tenant_id AND m.source_id = :source_id AND m.state <> 'ok'
-      AND NOT EXISTS (
-          SELECT FROM sync_findings AS f
-          WHERE f.tenant_id = :tenant_id AND f.source_id = :source_id AND f.path = m.path)
+    (
+        -- a set operation, which does not become a join of all with all where the statistics are old
+        SELECT m.path FROM manifest_files AS m
+        WHERE m.tenant_id = :tenant_id AND m.source_id = :source_id AND m.state <> 'ok'
+        EXCEPT
+        SELECT f.path FROM sync_findings AS f
+        WHERE f.tenant_id = :tenant_id AND f.source_id = :source_id
+    )
     ORDER BY path""")
 
 
