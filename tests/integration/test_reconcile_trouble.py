@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cron_observer.errors import SettingsError
+from cron_observer.errors import SettingsError, SourceError
 from cron_observer.reconcile.passes import BACKOFF_LOCAL, BACKOFF_REMOTE, backoff
 from support.databases import Tenant
 from support.repositories import Following, Repository, following, git, manifest
@@ -239,3 +239,25 @@ async def test_a_refused_commit_is_not_judged_at_every_look_because_it_is_time_t
         assert await it.poll() == {"main": "refused"}
         assert await it.poll() == {"main": "unchanged"}
         assert it.names() == ["alpha"]
+
+
+async def test_a_failure_that_is_overtaken_by_a_detachment_gives_its_lease_back(tenant: Tenant, tmp_path: Path) -> None:
+    """Detaching asks for another look, which does not wait until the lease of the failed one is over."""
+    repository = Repository.make(tmp_path)
+    repository.push({"a.yaml": manifest("alpha")})
+    async with following(tenant, repository.bare, tmp_path) as it:
+        await it.reconciler.tick()
+        repository.push({"b.yaml": manifest("beta")})
+        source = it.reconciler._subjects["main"].source
+        changes = source.changes
+
+        def broken(*_: object) -> None:
+            it.database.do("UPDATE sources SET observed_seq = observed_seq + 1")  # as detaching does
+            raise SourceError("it is away", reason="Unreachable", permanent=False)
+
+        source.changes = broken  # type: ignore[method-assign, assignment]
+        assert await it.poll() == {"main": "failed"}
+        assert it.source()["lease_until"] is None
+        assert it.runs()[0]["outcome"] == "abandoned"
+        source.changes = changes  # type: ignore[method-assign]
+        assert await it.poll() == {"main": "applied"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -178,7 +177,7 @@ class Ending:
         first = held.conditions.get("Fetched", {}).get("reason") != error.reason
         if first:
             log.warning("source_failed", source=held.name, reason=error.reason, message=error.message)
-        with suppress(Overtaken):
+        try:
             async with self.database.transaction([held.tenant_id]) as conn:
                 now = await self.now(conn)
                 if self.run_row is not None:
@@ -196,6 +195,8 @@ class Ending:
                     looked=False,
                     observed_seq=None if self.run_row is None else self.run_row.observed_seq,
                 )
+        except Overtaken as overtaken:
+            await self.leave(overtaken.message)
         return "failed"
 
     async def fail_unexpectedly(self) -> None:
