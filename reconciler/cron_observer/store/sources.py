@@ -79,7 +79,7 @@ class Lease:
     applied_seq: int
     validator_version: str | None
     observed_seq: int
-    refused: str | None  #: what was judged last and not applied as a whole (`judging.judgement`)
+    refused: str | None  #: what was judged last and not applied as a whole (`Subject.judgement`)
     plan_hash: str | None  #: what an approval would have to say
     checked_at: datetime | None  #: the last comparison with all that is known
     failures: int
