@@ -279,6 +279,9 @@ async def test_the_next_pass_says_who_owns_a_detached_task(tenant: Tenant, tmp_p
         assert (finding["path"], finding["code"], finding["name"]) == ("a.yaml", "CO1501", "alpha")
         assert "cron-observer/adopt" in finding["hint"]
         assert (it.task("alpha")["owner"], it.task("beta")["owner"]) == ("api", "manifest")
+        kept = {row["path"]: row["good_text"] for row in tenant.database.rows("SELECT * FROM manifest_files")}
+        assert kept["a.yaml"] is None  # nothing that is in force comes from it: no last good version is kept
+        assert kept["b.yaml"] is not None
         adopting = manifest("alpha").replace("spec:", '  annotations: {cron-observer/adopt: "true"}\nspec:', 1)
         repository.push({"a.yaml": adopting})
         await it.sync()

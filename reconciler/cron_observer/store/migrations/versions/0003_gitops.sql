@@ -195,8 +195,15 @@ BEGIN
     SELECT t.tenant_id, t.task_uid, t.generation, 'api', 'detach', t.spec, who, now
     FROM tasks AS t WHERE t.tenant_id = tenant AND t.task_uid = task;
     UPDATE task_plan AS t SET owner = 'api' WHERE t.tenant_id = tenant AND t.task_uid = task;
-    UPDATE manifest_files AS f SET state = 'invalid'
-    WHERE f.tenant_id = tenant AND f.source_id = was.source_id AND f.path = was.path AND f.state = 'ok';
+    -- of a file from which nothing is in force any more there is no last good version
+    UPDATE manifest_files AS f SET state = CASE WHEN f.state = 'ok' THEN 'invalid' ELSE f.state END,
+        good_blob = CASE WHEN other.there THEN f.good_blob END, good_text = CASE WHEN other.there THEN f.good_text END,
+        good_commit = CASE WHEN other.there THEN f.good_commit END
+    FROM (SELECT EXISTS (
+        SELECT FROM tasks AS o
+        WHERE o.tenant_id = tenant AND o.source_id = was.source_id AND o.path = was.path
+          AND o.removed_at IS NULL) AS there) AS other
+    WHERE f.tenant_id = tenant AND f.source_id = was.source_id AND f.path = was.path;
     DELETE FROM sync_findings AS f
     WHERE f.tenant_id = tenant AND f.source_id = was.source_id AND f.path = was.path;
     -- what a pass has planned without knowing of this is written no more: observed_seq is part of its fence
