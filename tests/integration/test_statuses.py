@@ -220,7 +220,7 @@ async def test_a_token_or_place_that_is_not_there(
     async with reported(tenant, "github", server.url, url="/srv/tasks.git") as it:
         await it.put()
         await it.reporter.tick()
-        assert "forge_url" in it.row()["error"]
+        assert "set url to that" in it.row()["error"]
         assert it.row()["gave_up_at"] is not None
 
 
