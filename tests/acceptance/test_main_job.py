@@ -105,6 +105,10 @@ def test_push_run_break_remove(product: tuple[Product, Repository]) -> None:
     assert "tasks/export.yaml:8:15" in said.stdout
 
     repository.push("Remove it", {"tasks/export.yaml": None})
+    waiting = until(lambda: (found := server.get("sources/main"))["plan_hash"] and found, "the removal waits")
+    assert [(one["name"], one["reason"]) for one in waiting["held"]] == [("export", "empty_tree")]
+    approval = {"plan_hash": waiting["plan_hash"], "reason": "it was the only one"}
+    assert server.ask("POST", "sources/main/approvals", approval).status == 201
     until(lambda: (server.task("export") or {}).get("status") == "REMOVED", "the removal")
     assert server.get("projects/default/tasks")["items"] == []
     assert server.get("executions?task=export&limit=1")["items"], "history stays"

@@ -106,6 +106,7 @@ def test_a_fetch_that_is_killed_leaves_nothing_in_the_way(tmp_path: Path) -> Non
     repository = Repository.make(tmp_path / "served")
     head = repository.push({"a.yaml": "0"})
     chance = random.Random(7)  # noqa: S311  draws moments
+    reasons: list[str] = []
     with forge(tmp_path / "served") as server:
         source = source_of(server.url(), tmp_path / "cache")
         source.fetch(source.resolve())
@@ -115,15 +116,18 @@ def test_a_fetch_that_is_killed_leaves_nothing_in_the_way(tmp_path: Path) -> Non
             slow(server)
             stop = threading.Event()
             killer = killing(source, chance.uniform(0.001, 0.2), stop)
-            with pytest.raises(SourceError) as refused:
-                source.fetch(target)
-            assert refused.value.reason in {"FetchFailed", "Unreachable"}
+            try:
+                source.fetch(target)  # on a busy machine there may be nothing to kill at the moment that was drawn
+            except SourceError as refused:
+                reasons.append(refused.reason)
             stop.set()
             killer.join()
             server.fails(None)
             sound(source, repository, head, f"{number}")
             assert list((tmp_path / "cache").rglob("tmp_*")) == []
         source.close()
+    assert len(reasons) >= 8
+    assert set(reasons) <= {"FetchFailed", "Unreachable"}
 
 
 def sound(source: Any, repository: Repository, head: str, content: str) -> None:

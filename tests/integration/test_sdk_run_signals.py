@@ -29,11 +29,12 @@ while True:
 
 
 @pytest.fixture(autouse=True)
-def hangups() -> Iterator[None]:
-    """Let SIGHUP mean what it means by default: whoever runs the tests under nohup ignores it, and so would they."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def _defaults() -> Iterator[None]:
+    """Let signals mean what they mean by default: under nohup, or in a shell's background, some are ignored."""
+    before = {one: signal.signal(one, signal.SIG_DFL) for one in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for one, handler in before.items():
+        signal.signal(one, handler)
 
 
 @pytest.fixture
