@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from support import databases
 from support.databases import FreshDatabase, Tenant, make_tenant
+
+# In CI the same commit draws the same examples, so that a failure is the commit's; elsewhere every run draws anew.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 @pytest.hookimpl(tryfirst=True)
