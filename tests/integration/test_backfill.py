@@ -23,10 +23,10 @@ MINUTE = timedelta(minutes=1)
 
 
 def hours(tenant: Tenant, count: int = 6, **spec: Any) -> tuple[UUID, list[datetime]]:
-    """Make an hourly task, and return its last full hours, oldest first."""
+    """Make an hourly task, and return its last full hours, oldest first; the last has been for a minute at least."""
     task, now = make_task(tenant, **spec), database_now(tenant.database)
     begin(tenant, task, {"cron": "0 * * * *"}, now - timedelta(days=30))
-    last = now.replace(minute=0, second=0, microsecond=0)
+    last = (now - MINUTE).replace(minute=0, second=0, microsecond=0)
     return task, [last - n * HOUR for n in reversed(range(count))]
 
 
