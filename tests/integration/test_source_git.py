@@ -55,6 +55,18 @@ def test_a_checked_out_repository_follows_what_is_checked_out(tmp_path: Path) ->
     assert any(path.name == "refs" for path, _ in other.watched())
 
 
+def test_many_objects_are_fetched_at_once_and_stay_unlocked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A push of many files to a local repository takes one command, which leaves no lock in the mirror's packs."""
+    repository = Repository.make(tmp_path)
+    repository.commit({"a.yaml": "one"})
+    source = source_of(repository.work, tmp_path / "cache")
+    fetched(source)
+    repository.commit({f"{number}.yaml": f"{number}" for number in range(150)})
+    monkeypatch.setattr(source._remote, "_fetch", lambda *_: pytest.fail("the objects were fetched twice"))
+    assert len(content(source, fetched(source))) == 151
+    assert not list((source.mirror / "objects" / "pack").glob("*.keep"))
+
+
 @pytest.mark.parametrize("ref", ["v1", "refs/tags/v1", "light", "release/1.0", "refs/heads/release/1.0", "ünï-cödé"])
 def test_a_ref_may_be_a_branch_or_a_tag(tmp_path: Path, ref: str) -> None:
     """Branches, annotated and light tags and full names lead to their commit, and are reported in full."""

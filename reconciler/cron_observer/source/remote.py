@@ -120,15 +120,18 @@ class Remote:
         there = git_dir(self.address.path)
         if there is None or (common_dir(there) / "shallow").exists():
             return False  # of a history that was cut off, parents may be missing
-        pulling = ("fetch-pack", "--quiet", "--no-progress", str(self.address.path), wanted)
+        # Without a lock, Git checks a pack of a hundred objects and breaks down when it should say which it has locked.
+        pulling = ("fetch-pack", "--quiet", "--no-progress", "--lock-pack", str(self.address.path), wanted)
         try:
             said = self._git.remote(f"--git-dir={folder}", *pulling, within=FETCH_SECONDS, watch=watch)
+            commit, _, name = said.decode("utf-8", "replace").rstrip("\n").rpartition("\n")[2].partition(" ")
+            if name != wanted or not is_commit(commit):
+                return False
+            refs.write(folder, into, commit)
         except GitFailed:
             return False  # the fetch says why
-        commit, _, name = said.decode("utf-8", "replace").partition("\n")[0].partition(" ")
-        if name != wanted or not is_commit(commit):
-            return False
-        refs.write(folder, into, commit)
+        finally:
+            unlock(folder)
         return True
 
     def _fetch(self, folder: Path, wanted: str, into: str, watch: Callable[[], None]) -> None:
@@ -175,6 +178,12 @@ class Remote:
             if known is not None:
                 raise known from None
             raise
+
+
+def unlock(folder: Path) -> None:
+    """Let the packs of a mirror be tidied again that a fetch has locked until there is a ref to what came."""
+    for lock in (folder / "objects" / "pack").glob("*.keep"):
+        lock.unlink(missing_ok=True)
 
 
 def size(folder: Path) -> int:
