@@ -193,17 +193,17 @@ async def test_a_run_is_seen_as_it_happens(tenant: Tenant) -> None:
         claim = {"worker": "tester", "max": 1, "tasks": [str(uid)]}
         claimed = await api.call("POST", "/sdk/claims", "report", json=claim)
         (execution,) = claimed.json()["executions"]
-        await expect(page.locator("main .pill").first).to_have_text("Running", timeout=8000)
+        await expect(page.locator("main .pill").first).to_have_text("Running", timeout=30_000)
         for first in (0, 30):
             entries = [{"level": "INFO", "message": f"line {n}"} for n in range(first, first + 30)]
             body = {"fence": execution["fence"], "first_seq": first, "entries": entries}
             sent = await api.call("POST", f"/sdk/executions/{identity}/logs", "report", json=body)
             assert sent.status_code == 202, sent.text
-            await expect(page.locator(f"#L{first + 30}")).to_be_in_viewport(timeout=8000)
+            await expect(page.locator(f"#L{first + 30}")).to_be_in_viewport(timeout=30_000)
         done = {"fence": execution["fence"], "outcome": "finished", "exit_code": 0, "result": {"rows": 42}}
         ended = await api.call("POST", f"/sdk/executions/{identity}/complete", "report", json=done)
         assert ended.status_code == 200, ended.text
-        await expect(page.locator("main .pill").first).to_have_text("Finished", timeout=8000)
+        await expect(page.locator("main .pill").first).to_have_text("Finished", timeout=30_000)
         await expect(page.locator("#L60")).to_have_count(1)
         await expect(page.get_by_text('"rows": 42')).to_be_visible()
         assert await page.locator(".lines li").count() == 60

@@ -28,7 +28,7 @@ def test_quickstart(checkout: Path) -> None:
         assert said is not None
 
         def page(path: str) -> str:
-            with urllib.request.urlopen(f"{said[1]}{path}", timeout=10) as answer:
+            with urllib.request.urlopen(f"{said[1]}{path}", timeout=60) as answer:
                 text: str = answer.read().decode()
                 return text
 

@@ -55,15 +55,15 @@ async def test_a_server_opens_and_closes_its_own_pool(tenant: Tenant, tmp_path: 
     port = bound.getsockname()[1]
     settings = Settings(data_dir=tmp_path, database_url=tenant.database.url)
     serving = asyncio.ensure_future(serve(settings, stop=stop, bound=bound, on_listening=lambda _port: ready.set()))
-    await asyncio.wait_for(ready.wait(), 20)
+    await asyncio.wait_for(ready.wait(), 60)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
         assert (await client.get("/readyz")).status_code == 200
         assert "server" not in (await client.get("/livez")).headers
     stop.set()
-    await asyncio.wait_for(serving, 10)
+    await asyncio.wait_for(serving, 60)
     listen("127.0.0.1", port).close()
     open_ = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'cron_observer_api'"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while tenant.database.value(open_):  # noqa: ASYNC110  nothing tells
             await asyncio.sleep(0.02)
 
@@ -75,10 +75,10 @@ async def test_a_cancelled_server_ends_too(tenant: Tenant, tmp_path: Path) -> No
     bound = listen("127.0.0.1", 0)
     told = serve(app.state.settings, stop=asyncio.Event(), app=app, bound=bound, on_listening=lambda _port: ready.set())
     serving = asyncio.ensure_future(told)
-    await asyncio.wait_for(ready.wait(), 20)
+    await asyncio.wait_for(ready.wait(), 60)
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(serving, 10)
+        await asyncio.wait_for(serving, 60)
     assert app.state.draining.is_set()
 
 
@@ -89,7 +89,7 @@ async def test_a_request_under_way_is_finished(tenant: Tenant, tmp_path: Path) -
     bound = listen("127.0.0.1", 0)
     told = serve(app.state.settings, stop=stop, app=app, bound=bound, on_listening=lambda _port: ready.set())
     serving = asyncio.ensure_future(told)
-    await asyncio.wait_for(ready.wait(), 20)
+    await asyncio.wait_for(ready.wait(), 60)
     base = f"http://127.0.0.1:{bound.getsockname()[1]}"
     waits = (
         "SELECT count(*) FROM pg_locks JOIN pg_class c ON c.oid = relation WHERE relname = 'sources' AND NOT granted"
@@ -98,12 +98,12 @@ async def test_a_request_under_way_is_finished(tenant: Tenant, tmp_path: Path) -
         with connect(tenant.database.url) as other, other.transaction():
             other.execute("LOCK TABLE sources IN ACCESS EXCLUSIVE MODE")
             asked = asyncio.ensure_future(client.get("/api/v1/sources"))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not tenant.database.value(waits):  # noqa: ASYNC110  nothing tells
                     await asyncio.sleep(0.02)
             stop.set()
             await asyncio.sleep(0)
         assert (await asked).status_code == 200
-        await asyncio.wait_for(serving, 10)
+        await asyncio.wait_for(serving, 60)
         with pytest.raises(httpx.ConnectError):
             await client.get("/livez")

@@ -212,7 +212,7 @@ async def test_a_server_stops_at_once_though_streams_and_long_polls_are_open(ten
         took = time.monotonic() - began
         texts = await asyncio.gather(*opened)
         answers = await asyncio.gather(*polls)
-    assert took < 3, took
+    assert took < 15, took  # streams have no end, and the claims would wait for half a minute
     assert all(text.startswith("retry: ") for text in texts)
     assert [answer.json() for answer in answers] == [{"executions": []}] * 5
 
@@ -237,7 +237,7 @@ def waiting_now(it: Api) -> int:
 
 async def until(true: Callable[[], bool]) -> None:
     """Return once something is true."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not true():  # noqa: ASYNC110  nothing tells
             await asyncio.sleep(0.02)
 
@@ -267,7 +267,7 @@ async def test_a_stream_ends_when_its_key_is_revoked(tenant: Tenant, monkeypatch
             lines = answer.aiter_lines()
             assert await anext(lines) == "retry: 2000"
             await it.call("DELETE", f"/keys/{made['id']}", "admin")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 rest = [line async for line in lines]
     assert all(line in ("", ": still here") for line in rest)
 

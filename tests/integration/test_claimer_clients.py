@@ -72,7 +72,7 @@ class Client:
 
 async def settled(condition: Callable[[], bool]) -> None:
     """Wait until `condition` holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110  it has no event for tests
             await asyncio.sleep(0.005)
 
@@ -170,7 +170,7 @@ async def test_a_stop_during_a_round(database: FreshDatabase, tenant: Tenant, mo
         await held.reached.wait()
         claimer.stop()
         held.go.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             given = [await client.ids() for client in clients]
 
     assert given == [[str(slot)], []]

@@ -117,7 +117,7 @@ async def test_sources_are_listed_and_synced(tenant: Tenant, shell: Shell, tmp_p
         listed = await shell("sources", "list", "--format", "json")
         asked = await shell("sources", "sync", "main", "--format", "json", "--data-dir", str(tmp_path / "elsewhere"))
         waiting = asyncio.ensure_future(shell("sources", "sync", "main", "--wait", "--format", "json"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while tenant.database.value("SELECT requested_seq FROM sources") < 2:  # noqa: ASYNC110  nothing tells
                 await asyncio.sleep(0.02)
         assert not waiting.done()

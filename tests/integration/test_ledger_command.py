@@ -54,9 +54,9 @@ def check(tenant: Tenant, capsys: pytest.CaptureFixture[str], tmp_path: Path, mo
 
 
 async def planned(tenant: Tenant, name: str) -> UUID:
-    """Plan a task that has fired every half hour for a day."""
+    """Plan a task that has fired every half hour for a day, and does not fire within the next quarter of an hour."""
     uid, now = make_unplanned(tenant, name), database_now(tenant.database)
-    begin(tenant, uid, {"cron": "*/30 * * * *"}, now - timedelta(days=1))
+    begin(tenant, uid, {"cron": f"{(now.minute + 16) % 30}/30 * * * *"}, now - timedelta(days=1))
     await plan_all(tenant, now)
     return uid
 

@@ -100,7 +100,7 @@ def test_a_signal_before_the_command_starts_gives_the_run_back(server: WireServe
     assert server.only()["status"] == "PENDING"
 
 
-@pytest.mark.parametrize("grace", ["300ms", "10s"])
+@pytest.mark.parametrize("grace", ["300ms", "60s"])
 def test_a_time_limit_ends_the_whole_group(server: WireServer, tmp_path: Path, grace: str) -> None:
     """After --timeout comes SIGTERM, after --grace SIGKILL, for grandchildren as well."""
     pids = tmp_path / "pids"
@@ -109,7 +109,7 @@ def test_a_time_limit_ends_the_whole_group(server: WireServer, tmp_path: Path, g
     script = f"sh -c '{work}' & {work}"
     begun = time.monotonic()
     done = cli(*sh(script, "--timeout", "1s", "--grace", grace), server=server)
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - begun < 30
     assert done.returncode == 128 + (9 if stubborn else 15)
     assert server.only()["status"] == "FAILED"
     assert server.only()["error"] == {"type": "Timeout", "message": "still running after 1 s: ended", "traceback": ""}

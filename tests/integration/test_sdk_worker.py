@@ -252,7 +252,7 @@ def test_a_long_poll_is_ended_and_what_it_brought_is_given_back(server: WireServ
             server.claims[first] = [late["id"]]
             late["fence"] = 5
         begun = time.monotonic()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
     assert [call.body["claim_id"] for call in server.of("claims")] == [first, first]
     assert server.of("release")[0].body == {"fence": 5, "reason": "the worker stops"}
 

@@ -49,7 +49,7 @@ def refusal(source: Any) -> SourceError:
     assert refused.value.hint
     assert list(source.mirror.parent.glob("*.new-*")) == []
     assert list(source.mirror.glob("objects/pack/tmp_*")) == []
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while found := talking(source.address.url):
         assert time.monotonic() < deadline, found
         time.sleep(0.01)
@@ -216,7 +216,7 @@ def test_whoever_is_slow_is_given_up(
     refused = refusal(source)
     assert refused.reason == "Timeout"
     assert not refused.permanent
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 25
     plain.fails(None)
     monkeypatch.undo()
     assert fetched(source) == repository.head()
@@ -232,7 +232,7 @@ def test_a_stall_ends_before_the_wall(
     began = time.monotonic()
     refused = refusal(source)
     assert (refused.reason, refused.permanent) == ("Timeout", False), refused.message
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
 
 
 def test_a_redirect_is_followed_but_takes_no_credentials_along(repository: Repository, tmp_path: Path) -> None:

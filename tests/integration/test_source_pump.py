@@ -52,7 +52,7 @@ def test_a_child_that_does_not_end_is_left(code: str) -> None:
     began = time.monotonic()
     with pytest.raises(TooSlow):
         talk(code, within=0.5)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 def test_endless_output_is_cut() -> None:

@@ -239,7 +239,7 @@ async def test_a_stop_without_a_database_ends(
         raise DatabaseError("the database cannot be reached")
 
     monkeypatch.setattr(Writer, "_write", away)
-    async with asyncio.timeout(5), writing(database) as writer:
+    async with asyncio.timeout(60), writing(database) as writer:
         waiting = [asyncio.create_task(writer.submit(complete(tenant, one))) for one in ids]
         await asyncio.sleep(0)
         writer.stop()

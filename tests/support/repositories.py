@@ -176,7 +176,7 @@ async def following(
             await each.close()
 
 
-async def until(condition: Any, what: str, seconds: float = 20.0) -> Any:
+async def until(condition: Any, what: str, seconds: float = 60.0) -> Any:
     """Return the first true value of `condition`, or fail the test saying that `what` never happened."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds

