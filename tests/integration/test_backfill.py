@@ -170,7 +170,7 @@ async def test_a_repeated_request_makes_one_backfill(tenant: Tenant) -> None:
 async def test_what_the_schedule_leaves_out_is_not_selected(tenant: Tenant) -> None:
     """A local time that a clock change swallows, with ``gap: skip``, is no slot to repeat, not even with `all`."""
     task, now = make_task(tenant), database_now(tenant.database)
-    year = now.year if now > datetime(now.year, 4, 1, tzinfo=UTC) else now.year - 1
+    year = now.year if now > datetime(now.year, 4, 3, tzinfo=UTC) else now.year - 1
     block = {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "dst": {"gap": "skip"}}
     begin(tenant, task, block, now - timedelta(days=390))
     change = max(day for day in (datetime(year, 3, n, tzinfo=UTC) for n in range(25, 32)) if day.isoweekday() == 7)

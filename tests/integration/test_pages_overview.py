@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 from cron_observer.schedule import new_id
 from support.api import api
 from support.databases import Tenant, make_tenant
-from support.pages import links_of, part, site, statements, stocked, text_of
+from support.pages import links_of, older, part, site, statements, stocked, text_of
 from support.rows import database_now, make_task
 
 DUE = "available_at <= now() OR fence > 0 OR trigger NOT IN ('schedule', 'catchup')"
+
+
+async def at_one_moment(ledger: Callable[[], Any], ask: Callable[[], Awaitable[str]]) -> tuple[Any, str]:
+    """Return a reading of the ledger and a page that tell of the same moment: nothing came or went meanwhile."""
+    while True:
+        before, page = ledger(), await ask()
+        if ledger() == before:
+            return before, page
 
 
 async def test_an_empty_house_shows_the_way(tenant: Tenant) -> None:
@@ -38,14 +48,12 @@ async def test_tasks_without_executions_are_shown(tenant: Tenant) -> None:
 
 async def test_the_tiles_say_what_the_ledger_says(tenant: Tenant) -> None:
     """The tiles' figures are those of the database for the last 24 hours."""
+    counts = f"""SELECT count(*) AS total, count(*) FILTER (WHERE status = 'FINISHED') AS finished,
+        count(*) FILTER (WHERE status IN ('FAILED', 'MISSED')) AS ill,
+        (SELECT count(*) FROM executions WHERE status = 'RUNNING') AS running
+        FROM executions WHERE fire_at > now() - interval '24 hours' AND fire_at <= now() AND ({DUE})"""
     async with site(tenant) as it:
-        (row,) = tenant.database.rows(
-            f"""SELECT count(*) AS total, count(*) FILTER (WHERE status = 'FINISHED') AS finished,
-                count(*) FILTER (WHERE status IN ('FAILED', 'MISSED')) AS ill,
-                (SELECT count(*) FROM executions WHERE status = 'RUNNING') AS running
-                FROM executions WHERE fire_at > now() - interval '24 hours' AND fire_at <= now() AND ({DUE})"""
-        )
-        page = await it.get("/")
+        (row,), page = await at_one_moment(lambda: tenant.database.rows(counts), lambda: it.get("/"))
     tiles = re.findall(r'<h2>([^<]+)</h2><p class="big[^"]*">(.*?)</p>', page)
     shown = {label: text_of(value).strip() for label, value in tiles}
     assert shown["Executions, 24 h"] == f"{row['total']:,}"
@@ -104,14 +112,15 @@ async def test_paging_through_a_day_shows_each_execution_once(tenant: Tenant) ->
         while path is not None:
             page = await it.get(path)
             seen += re.findall(r'<th scope="row"><a href="/executions/([0-9a-f-]+)"', part(page, "executions"))
-            path = next((link for link in links_of(page) if "after=" in link), None)
+            path = older(page)
     assert seen == expected
 
 
 async def test_a_day_can_be_narrowed(tenant: Tenant) -> None:
     """The failed ones of a day are the failed ones of the ledger."""
+    newest = "SELECT max((fire_at AT TIME ZONE 'UTC')::date) FROM executions WHERE status = 'FAILED'"
     async with site(tenant) as it:
-        day = it.company.now.date()
+        day = tenant.database.value(newest)  # in the first hours of a day nothing has failed on it
         page = part(await it.get(f"/?date={day}&status=failed"), "executions")
         expected = tenant.database.value(
             "SELECT count(*) FROM executions WHERE status = 'FAILED' AND (fire_at AT TIME ZONE 'UTC')::date = %s", day
@@ -179,10 +188,16 @@ async def test_what_needs_attention_is_listed(tenant: Tenant) -> None:
 
 async def test_the_timeline_has_a_table_behind_it(tenant: Tenant) -> None:
     """The same marks stand in the chart and in the table."""
-    async with site(tenant) as it:
+
+    async def drawn() -> list[str]:
         chart = await it.get("/?range=2h")
+        return re.findall(r'<a href="(/executions/[^"]+)" aria-label="[^"]*" tabindex="-1">', chart)
+
+    async with site(tenant) as it:
+        marks = await drawn()
         table = await it.get("/?range=2h&timeline=table")
-    marks = re.findall(r'<a href="(/executions/[^"]+)" aria-label="[^"]*" tabindex="-1">', chart)
+        while (after := await drawn()) != marks:  # the time line moved on: one left it
+            marks, table = after, await it.get("/?range=2h&timeline=table")
     rows = re.findall(r'<a href="(/executions/[^"]+)"', part(table, "timeline"))
     assert marks
     assert sorted(marks) == sorted(rows)

@@ -102,6 +102,14 @@ def links_of(page: str) -> list[str]:
     return reader.links
 
 
+def older(page: str) -> str | None:
+    """Return where a list goes on behind its last row; None at its end.
+
+    Links to other months, which a page has while its history spans more than one, keep the place in the list.
+    """
+    return next((link for link in links_of(page) if "after=" in link and "month=" not in link), None)
+
+
 def ids_of(page: str) -> list[str]:
     """Return the ids of a page's elements."""
     reader = _Reader()

@@ -14,6 +14,10 @@ from cron_observer.schedule import slot_id
 from support.pages_company import HOUR, SECOND, Company
 from support.pages_manifests import Sample
 
+#: Nothing of the company falls due so shortly before or after the moment that it is made for: what ran last has a
+#: beginning and an end, whatever the clock says, and the ledger stays as it is while a test looks at it.
+QUIET = timedelta(minutes=2)
+
 TRACEBACK = """Traceback (most recent call last):
   File "/srv/jobs/export.py", line 88, in main
     rows = warehouse.read(query, timeout=30)
@@ -35,11 +39,11 @@ class Runs:
         """Add history, what runs now, and the forecasts with the plan behind them."""
         now, sample = self.company.now, self.sample
         schedule = compile_schedule(self.spec)
-        end = now - timedelta(days=3) if sample.removed or sample.suspend else now
-        slots = list(schedule.slots(now - timedelta(days=self.days), end))
+        over = sample.removed or sample.suspend
+        slots = list(schedule.slots(now - timedelta(days=self.days), now - (timedelta(days=3) if over else QUIET)))
         for number, slot in enumerate(slots):
-            self._past(slot, last=number == len(slots) - 1 and end == now, left=len(slots) - number)
-        ahead = [] if end != now else list(schedule.slots(now, now + timedelta(hours=48), limit=30))
+            self._past(slot, last=number == len(slots) - 1 and not over, left=len(slots) - number)
+        ahead = [] if over else list(schedule.slots(now + QUIET, now + timedelta(hours=48), limit=30))
         near = [slot for slot in ahead if slot.fire_at <= now + HOUR] or ahead[:1]
         for slot in near:
             self._add(slot, status="PENDING", available_at=slot.fire_at, generation=None)
@@ -49,7 +53,7 @@ class Runs:
             project_id=self.company.tenant.project_id,
             owner=sample.owner,
             generation=1,
-            active=end == now,
+            active=not over,
             schedule=sample.schedule,
             queue=sample.queue,
             priority=sample.priority,
