@@ -153,10 +153,17 @@ class Action:
     actual: Actual | None = None
     declared: TaskDefinition | Definition | None = None
     commit: Commit | None = None
-    spec_hash: bytes = b""
+    compared: bytes | None = None  #: `spec_hash`, where the step depends on it
     digest: str | None = None
     held: str | None = None
     frees: UUID | None = None  #: a removed task that had the name, and is forgotten for what is created
+
+    @property
+    def spec_hash(self) -> bytes:
+        """Return the hash of what is declared, empty where nothing is. That of what is new is not known before."""
+        if self.compared is not None:
+            return self.compared
+        return b"" if self.declared is None else hash_of(self.declared)
 
     @property
     def raises(self) -> bool:

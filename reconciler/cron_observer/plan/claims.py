@@ -207,7 +207,12 @@ def stay(row: Actual, scene: Scene) -> Action | None:
     """Leave a row as it is: one that its unchanged file declares is in sync, any other is kept."""
     if scene.still_declares(row) and row.path not in scene.read:
         return None
-    return keep(row)
+    return keep_good(row, scene)
+
+
+def keep_good(row: Actual, scene: Scene) -> Action:
+    """Keep a row whose declaration does not count; that its own file has it no more is not forgotten meanwhile."""
+    return unclaimed(row, scene) if row.sync == "HELD" and scene.held(row) else keep(row)
 
 
 def keep(row: Actual) -> Action:
@@ -223,16 +228,14 @@ def unclaimed(row: Actual, scene: Scene) -> Action:
 
 def place(kind: str, declared: TaskDefinition | Definition, commit: Commit, row: Actual | None) -> Action:
     """Put a valid document in force."""
-    whole, frees = hash_of(declared), None
+    whole, frees = None, None
     if row is not None and _is_forgotten(declared, row):
         frees = row.uid
         row = None
     if row is None:
         step = Step.CREATE
-    elif row.removed:
-        step = Step.RESTORE
-    elif whole != row.spec_hash:
-        step = Step.UPDATE
+    elif (whole := hash_of(declared)) != row.spec_hash or row.removed:
+        step = Step.RESTORE if row.removed else Step.UPDATE
     else:
         here = (declared.path, declared.document, declared.line, commit.id, "SYNCED")
         there = (row.path, row.document, row.line, row.commit, row.sync)
@@ -244,7 +247,7 @@ def place(kind: str, declared: TaskDefinition | Definition, commit: Commit, row:
         actual=row,
         declared=declared,
         commit=commit,
-        spec_hash=whole,
+        compared=whole,
         frees=frees,
     )
 

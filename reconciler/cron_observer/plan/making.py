@@ -134,7 +134,7 @@ def _allowed(action: Action | None, known: Known, scene: Scene) -> Action | None
     """Let a task be put in force only if what it refers to is there; else it keeps its last good version."""
     if action is None or not isinstance(action.declared, TaskDefinition):
         return action
-    if known.allows(action.declared, action.spec_hash, action.actual, scene):
+    if known.allows(action.declared, action.compared or b"", action.actual, scene):
         return action
     row = action.actual
     return None if row is None or row.removed or not scene.ours(row) else stay(row, scene)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, S
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -71,7 +72,7 @@ MARGIN_TASKS: Final = 10_000
 INLINE_MAX: Final = 1_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanInput:
     """What a task's author wants of its slots. `active` is False while it is suspended, removed or being deleted."""
 
@@ -86,6 +87,12 @@ class PlanInput:
     start_deadline_seconds: float | None = None
     calendars: Mapping[str, str] = field(default_factory=dict)  #: name -> digest, of the task's project
     group: Mapping[str, Any] | None = None  #: name, uid, timezone and windows of the task's group
+
+    @cached_property
+    def inputs(self) -> _Inputs:
+        """What a new generation is needed for when it changes."""
+        block = normalised(self.schedule, self.seed, self.calendars, self.group)
+        return self.active, block, self.start_deadline_seconds
 
 
 class MarginPassedError(Exception):
@@ -183,17 +190,11 @@ def _changed(
     wanted: Mapping[UUID, PlanInput], known: Mapping[UUID, Plan], stuck: Container[UUID]
 ) -> dict[UUID, _Inputs]:
     """Return the inputs of those tasks that need a new generation. `stuck` are quarantined."""
-    fresh = {uid: _inputs(entry) for uid, entry in wanted.items()}
     return {
-        uid: inputs
-        for uid, inputs in fresh.items()
-        if uid not in known or known[uid].inputs != inputs or (uid in stuck and wanted[uid].active)
+        uid: entry.inputs
+        for uid, entry in wanted.items()
+        if uid not in known or known[uid].inputs != entry.inputs or (uid in stuck and entry.active)
     }
-
-
-def _inputs(entry: PlanInput) -> _Inputs:
-    block = normalised(entry.schedule, entry.seed, entry.calendars, entry.group)
-    return entry.active, block, entry.start_deadline_seconds
 
 
 def _moved(plan: Plan | None, entry: PlanInput) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
@@ -197,13 +198,14 @@ async def insert(
     writes: Sequence[Write],
     now: datetime,
     held: Lease | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> bool:
-    """Add tasks; False when a name was taken, and then the transaction is of no use any more."""
-    async for batch, columns in prepared(_ordered(writes), BATCH, _columns):
-        values = columns | _common(tenant_id, batch[0].owner, now, held) | {"project_id": project_id}
-        if (await conn.execute(_INSERT, values)).rowcount != len(batch):
-            return False
-    return True
+    """Add tasks, of which the `columns` may be made already.
+
+    False when a name was taken, and then the transaction is of no use any more.
+    """
+    values = {**(columns or _columns(writes)), **_common(tenant_id, writes[0].owner, now, held)}
+    return (await conn.execute(_INSERT, values | {"project_id": project_id})).rowcount == len(writes)
 
 
 async def change(
@@ -240,15 +242,16 @@ async def follow_up(
     conn: AsyncConnection, tenant_id: UUID, writes: Sequence[Write], now: datetime, held: Lease | None = None
 ) -> None:
     """Append the revisions of tasks just written, and let the planner know."""
-    async for batch, columns in prepared(_ordered(writes), BATCH, _revised):
-        await conn.execute(_REVISE, columns | _common(tenant_id, batch[0].owner, now, held))
-    await _register(conn, tenant_id, [write.task_uid for write in writes if write.project_id is None], now)
     known = [
         _Planned(write.task_uid, write.project_id, write.owner, write.seed, write.spec, wanted=True)
         for write in writes
         if write.project_id is not None
     ]
-    await _plan(conn, tenant_id, known, now)
+    planning = await _planning(conn, tenant_id, known)  # while revisions are written
+    async for batch, columns in prepared(_ordered(writes), BATCH, _revised):
+        await conn.execute(_REVISE, columns | _common(tenant_id, batch[0].owner, now, held))
+    await _register(conn, tenant_id, [write.task_uid for write in writes if write.project_id is None], now)
+    await plans.register(conn, tenant_id, await planning, now)
 
 
 def _revised(writes: Sequence[Write]) -> dict[str, str]:
@@ -267,15 +270,23 @@ async def _register(conn: AsyncConnection, tenant_id: UUID, uids: Sequence[UUID]
     if not uids:
         return
     values = {"tenant_id": tenant_id, "task_uid": arrays.uuids(uids)}
-    await _plan(conn, tenant_id, [_Planned(*row) for row in await conn.execute(_PLANNED, values)], now)
+    rows = [_Planned(*row) for row in await conn.execute(_PLANNED, values)]
+    await plans.register(conn, tenant_id, await (await _planning(conn, tenant_id, rows)), now)
 
 
-async def _plan(conn: AsyncConnection, tenant_id: UUID, rows: Sequence[_Planned], now: datetime) -> None:
-    if not rows:
-        return
+async def _planning(
+    conn: AsyncConnection, tenant_id: UUID, rows: Sequence[_Planned]
+) -> asyncio.Future[list[PlanInput]]:
+    """Begin to make what tasks are planned from, in a thread that needs no connection."""
     bound = await bindings.of(conn, tenant_id, [(row.project_id, row.spec) for row in rows])
-    inputs = await asyncio.to_thread(lambda: [_plan_input(row, bound) for row in rows])
-    await plans.register(conn, tenant_id, inputs, now)
+
+    def inputs() -> list[PlanInput]:
+        made = [_plan_input(row, bound) for row in rows]
+        for one in made:
+            one.inputs  # noqa: B018  made here, and remembered
+        return made
+
+    return asyncio.get_running_loop().run_in_executor(None, inputs)
 
 
 def _plan_input(row: _Planned, bound: Bindings) -> PlanInput:
@@ -331,18 +342,14 @@ async def apply(conn: AsyncConnection, held: Lease, plan: Plan, now: datetime) -
     refer to one that has changed.
     """
     created = plan.of(Step.CREATE)
-    # in the order of names, as paths mostly are: indexes grow at their ends, which is cheaper than in between
-    uids = sorted((uuid4() for _ in created), key=lambda uid: uid.int)
-    new = [_write(action, held, uid) for action, uid in zip(created, uids, strict=True)]
     renamed = plan.of(Step.RENAME)
     raised = plan.of(Step.UPDATE, Step.RESTORE, Step.TRANSFER)
     changed = [_write(action, held) for action in (*raised, *renamed) if action.raises]
     adopted = [_write(action, held) for action in plan.of(Step.ADOPT)]
     removed = [action.actual.uid for action in plan.of(Step.REMOVE) if action.actual]
-    await _forget(conn, held, [action.frees for action in plan.of(Step.CREATE) if action.frees], now)
+    await _forget(conn, held, [action.frees for action in created if action.frees], now)
     await _rename(conn, held, renamed, now)
-    if not await insert(conn, held.tenant_id, held.project_id, new, now, held):
-        raise Stale("a task of that name was created in the meantime")
+    new = await _create(conn, held, created, now)
     if len(new) >= MANY:
         # what refers to the new rows is checked row by row: without statistics, each by looking through many of them
         await upkeep.analyze(conn)
@@ -373,6 +380,23 @@ async def replan(conn: AsyncConnection, held: Lease, plan: Plan, now: datetime) 
     calendars, groups = plan.replanned(CALENDAR), plan.replanned(GROUP)
     uids = await bindings.referrers(conn, held.tenant_id, held.project_id, calendars, groups)
     await _register(conn, held.tenant_id, uids, now)
+
+
+async def _create(conn: AsyncConnection, held: Lease, actions: Sequence[Action], now: datetime) -> list[Write]:
+    """Add the tasks that are new. What is written of the next ones is made while the server works."""
+    # in the order of names, as paths mostly are: indexes grow at their ends, which is cheaper than in between
+    uids = sorted((uuid4() for _ in actions), key=attrgetter("int"))
+    new: list[Write] = []
+
+    def made(batch: Sequence[tuple[Action, UUID]]) -> tuple[list[Write], dict[str, str]]:
+        writes = [_write(action, held, uid) for action, uid in batch]
+        return writes, _columns(writes)
+
+    async for _, (writes, columns) in prepared(list(zip(actions, uids, strict=True)), BATCH, made):
+        if not await insert(conn, held.tenant_id, held.project_id, writes, now, held, columns):
+            raise Stale("a task of that name was created in the meantime")
+        new += writes
+    return new
 
 
 async def _forget(conn: AsyncConnection, held: Lease, uids: Sequence[UUID], now: datetime) -> None:
