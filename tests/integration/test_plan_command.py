@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from cron_observer.errors import SourceError
 from cron_observer.review.as_json import FORMAT_VERSION
 from support.repositories import Repository, git, manifest
-from support.reviews import document, look, run, task, told
+from support.reviews import NOON, document, look, run, task, told
 
 
 @pytest.fixture
@@ -123,11 +123,11 @@ def test_calendars_and_groups_move_their_tasks(repository: Repository) -> None:
             "tasks/plain.yaml": task("plain"),
         }
     )
-    tomorrow = time.strftime("%Y%m%d", time.gmtime(time.time() + 2 * 86_400))
+    soon = f"{NOON + timedelta(days=2):%Y%m%d}"
     repository.write(
         {
             "shared/days.yaml": document("Calendar", "days", '{entries: [{weekdays: ["mon-wed"]}]}'),
-            "shared/off.ics": event.replace("20200101", tomorrow),
+            "shared/off.ics": event.replace("20200101", soon),
             "shared/group.yaml": document("TaskGroup", "nightly", '{windows: [{from: "20:00", to: "22:00"}]}'),
         }
     )

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -23,7 +22,7 @@ from cron_observer.review.sides import Side
 from cron_observer.source.checkout import Checkout
 from cron_observer.source.trees import Chooser
 from support.repositories import Repository, manifest
-from support.reviews import document, run, task
+from support.reviews import NOON, document, run, task
 
 
 @pytest.fixture
@@ -182,7 +181,7 @@ def test_more_fires_than_are_compared_are_said(repository: Repository) -> None:
     with Checkout(repository.work) as checkout:
         choose = Chooser((), ())
         base = checkout.at(checkout.commit("HEAD"), choose)
-        found = review(base, checkout.here(choose), Asked(now=datetime.now(UTC), most_fires=20))
+        found = review(base, checkout.here(choose), Asked(now=NOON, most_fires=20))
     assert [one.fires is not None for one in found.changes] == [True, True, False]
     assert found.uncompared == 1
     assert "fires of 1 more tasks are not compared" in text.write(found)

@@ -142,7 +142,7 @@ async def test_folders_made_inside_each_other_are_heard(tmp_path: Path) -> None:
 async def test_a_burst_of_changes_is_one_call(tmp_path: Path, deep: bool) -> None:
     """Changes that come close together are told once, when it is quiet; a stream of them is told meanwhile."""
     calls: list[str] = []
-    watcher = Watcher(calls.append, quiet=0.3, at_most=1.0)
+    watcher = Watcher(calls.append, quiet=0.6, at_most=1.2)
     assert watcher.watch("key", [(tmp_path, deep)])
     assert not watcher.watch("key", [(tmp_path, deep)]), "watching the same again is cheap"
     try:
@@ -152,13 +152,14 @@ async def test_a_burst_of_changes_is_one_call(tmp_path: Path, deep: bool) -> Non
         assert calls == ["key"]
         (tmp_path / "0.yaml").read_text()
         os.listdir(tmp_path)  # noqa: PTH208  a listing is what is tried
-        await asyncio.sleep(0.7)
+        await asyncio.sleep(1.0)
         assert calls == ["key"], "reading is no change"
-        stop = asyncio.get_running_loop().time() + 2.2
-        while asyncio.get_running_loop().time() < stop:
+        changes = 0
+        while len(calls) < 2:
             (tmp_path / "0.yaml").write_text("y")
+            changes += 1
             await asyncio.sleep(0.02)
-        assert 2 <= len(calls) <= 5
+        assert changes > 5
     finally:
         watcher.close()
 

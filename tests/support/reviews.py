@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import json
+import sys
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
+import pytest
 from click.testing import CliRunner, Result
 
 from cron_observer.cli.plan import plan
 
+#: When plans are made: a Monday, far from the times of day at which the manifests of tests fire.
+NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+
 HEAD = "apiVersion: cron-observer/v1\n"
 
 
+class _AtNoon(datetime):
+    """What the command takes for the clock: the fires that it compares begin there."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        return NOON.astimezone(tz)
+
+
 def run(*arguments: str) -> Result:
-    """Run the command in this process."""
-    return CliRunner().invoke(plan, list(arguments), catch_exceptions=False)
+    """Run the command in this process, at `NOON`, whatever time it is."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys.modules[plan.callback.__module__], "datetime", _AtNoon)
+        return CliRunner().invoke(plan, list(arguments), catch_exceptions=False)
 
 
 def look(*arguments: str, base: str = "HEAD") -> dict[str, Any]:
