@@ -19,7 +19,8 @@ from support.plans import begin, edit, entry, make_unplanned, plan, plan_of, slo
 from support.rows import database_now
 
 MINUTELY = {"cron": "* * * * *"}
-YEARLY = {"cron": "0 3 1 1 *"}
+#: Of this nothing is planned, whatever day it is.
+FAR = {"cron": "0 3 1 1 *", "startAt": "2200-01-01T00:00:00"}
 GENERATION_GUARD = "AND p.generation = v.generation AND p.planned_until = v.planned_until"
 
 
@@ -71,7 +72,7 @@ async def test_a_planner_with_an_old_generation_inserts_nothing(
     uid, now = make_unplanned(tenant), database_now(database)
     begin(tenant, uid, MINUTELY, now)
     read = await read_due(tenant, now)
-    await edit(tenant, entry(tenant, uid, YEARLY))
+    await edit(tenant, entry(tenant, uid, FAR))
     row = plan_of(database, uid)
     if broken:
         without_guard(monkeypatch)
@@ -203,11 +204,11 @@ async def test_an_edit_that_lands_while_a_slot_falls_due_loses_no_slot(
     await plan(tenant, database_now(database))
     if broken:
         monkeypatch.setattr(plans, "check_margin", _no_check)
-    seen, tries = await slow_edit(tenant, entry(tenant, uid, YEARLY), 1.3)
+    seen, tries = await slow_edit(tenant, entry(tenant, uid, FAR), 1.3)
     lost = seen - {slot["id"] for slot in slots(database, uid)}
     assert seen
     assert bool(lost) == broken
-    assert tries == (1 if broken else 4)
+    assert tries == 1 if broken else tries >= 4  # of 0.2 s, 0.4 s and 0.8 s none is enough
 
 
 async def test_a_commit_that_comes_too_late_is_tried_with_twice_the_margin(
@@ -220,14 +221,14 @@ async def test_a_commit_that_comes_too_late_is_tried_with_twice_the_margin(
 
     async def work(conn: plans.Connection) -> datetime:
         started = database_now(database)
-        at = await plans.register(conn, tenant.tenant_id, [entry(tenant, uid, YEARLY)], started)
+        at = await plans.register(conn, tenant.tenant_id, [entry(tenant, uid, FAR)], started)
         assert at is not None
         margins.append(round((at - started).total_seconds(), 1))
-        await until(lambda: database_now(database) >= started + timedelta(seconds=0.8))
+        await until(lambda: len(margins) == 4 or database_now(database) >= at)
         return at
 
     at = await plans.in_transaction_with_margin(database.api, [tenant.tenant_id], work)
-    assert margins == [0.3, 0.6, 1.2]
+    assert margins == [0.3, 0.6, 1.2, 2.4]
     assert plan_of(database, uid)["effective_from"] == at
     assert plan_of(database, uid)["generation"] == 1
     assert database_now(database) < at
@@ -238,7 +239,7 @@ async def test_an_edit_of_many_tasks_has_a_margin_that_grows_with_them(
 ) -> None:
     """Of three times the tasks that the margin is meant for, the edit takes effect three margins later."""
     monkeypatch.setattr(plans, "MARGIN_TASKS", 2)
-    entries = [entry(tenant, make_unplanned(tenant, f"t{number}"), YEARLY) for number in range(6)]
+    entries = [entry(tenant, make_unplanned(tenant, f"t{number}"), FAR) for number in range(6)]
 
     async def work(conn: plans.Connection) -> tuple[datetime, datetime]:
         started = database_now(database)
@@ -271,7 +272,7 @@ async def test_an_edit_waits_for_the_planner_and_wins(database: FreshDatabase, t
     begin(tenant, uid, MINUTELY, now)
     async with database.scheduler.transaction([tenant.tenant_id]) as conn:
         await plans.plan_batch(conn, tenant.tenant_id, 100, now)
-        change = asyncio.create_task(edit(tenant, entry(tenant, uid, YEARLY)))
+        change = asyncio.create_task(edit(tenant, entry(tenant, uid, FAR)))
         await until_blocked(database)
         committed = database_now(database)
     start = await change

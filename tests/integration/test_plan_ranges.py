@@ -66,8 +66,8 @@ async def test_an_edit_cuts_ranges_exactly(database: FreshDatabase, tenant: Tena
     """After an edit, ranges hold the slots up to its instant, to the second, and none behind it."""
     uid, begins = await started(database, tenant)
     at = begins + minutes * MINUTE + 7 * SECOND
-    yearly = plans.normalised({"cron": "0 3 1 1 *"}, "default/export")
-    await supersede(tenant, uid, at, begins + 40 * MINUTE, schedule=yearly)
+    far = plans.normalised({"cron": "0 3 1 1 *", "startAt": "2200-01-01T00:00:00"}, "default/export")
+    await supersede(tenant, uid, at, begins + 40 * MINUTE, schedule=far)
     found = ranges(database, uid)
     check(found)
     assert sum(one["slots"] for one in found) == (at - begins) // SECOND - 1000
