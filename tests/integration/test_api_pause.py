@@ -25,6 +25,11 @@ async def made(it: Api, **body: Any) -> dict[str, Any]:
     return task
 
 
+def hourly(tenant: Tenant) -> dict[str, str]:
+    """Return a schedule that fires every hour, but not while a test that begins now goes on."""
+    return {"cron": f"{(database_now(tenant.database).minute + 30) % 60} * * * *"}
+
+
 def later(tenant: Tenant, **span: float) -> str:
     """Return a time some way ahead of the database's clock."""
     return (database_now(tenant.database) + timedelta(**span)).isoformat()
@@ -33,7 +38,7 @@ def later(tenant: Tenant, **span: float) -> str:
 async def test_a_pause_shows_and_ends(tenant: Tenant) -> None:
     """A paused task says who paused it, why, until when and how it goes on; a resumed one says nothing of it."""
     async with api(tenant) as it:
-        before = await made(it)
+        before = await made(it, schedule=hourly(tenant))
         until = later(tenant, hours=3)
         paused = await it.call(
             "POST", f"{TASKS}/export/pause", "trigger", json={"reason": "migration", "until": until, "on_resume": "all"}
