@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,22 @@ COMMITS = 40
 
 def children() -> set[int]:
     """Return the ids of this process's children."""
-    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # the thread has ended meanwhile
+            found.update(int(pid) for pid in (task / "children").read_text().split())
+    return found
 
 
 def answering(source: Any) -> set[int]:
     """Return the ids of the children that read the mirror of `source`; other tests may have left some of theirs."""
     mirror = os.fsencode(source.mirror)
-    return {pid for pid in children() if mirror in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    found: set[int] = set()
+    for pid in children():
+        with suppress(OSError):  # the child has gone meanwhile
+            if mirror in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.add(pid)
+    return found
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from cron_observer.source.reader import Reader
 from cron_observer.source.spec import UNREADABLE
 from support.databases import Tenant
 from support.repositories import Repository, following, manifest
+from support.worlds import running, until
 
 
 def parse(one: Reader, text: str | bytes, path: str = "a.yaml", mode: str = "100644") -> ParsedFile:
@@ -156,7 +157,7 @@ def test_closing_ends_the_child_and_what_it_works_on(tmp_path: Path) -> None:
     while (pid := next((child.pid for child in one._children), None)) is None:
         time.sleep(0.01)
     one.close()
-    thread.join(10)
+    thread.join(60)
     assert reasons == ["Stopped"]
     assert not Path(f"/proc/{pid}").exists()
     with pytest.raises(SourceError):
@@ -176,13 +177,7 @@ def test_the_child_goes_with_its_parent() -> None:
         assert Path(f"/proc/{pid}").exists()
         parent.kill()
         parent.wait()
-    deadline = time.monotonic() + 20
-    while Path(f"/proc/{pid}").exists():
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        if state == "Z":
-            break
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: not running(pid), "the parser ends")
 
 
 def test_what_must_not_be_read_never_reaches_the_child() -> None:
