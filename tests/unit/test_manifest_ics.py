@@ -271,7 +271,7 @@ _NUMBERED = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.one_of(_RULES, _NUMBERED), st.dates(date(2020, 1, 1), date(2028, 12, 31)))
 def test_rules_repeat_as_another_program_does(rule: dict[str, Any], start: date) -> None:
     """Over ten years each rule names the days that dateutil names."""
