@@ -8,15 +8,16 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from support import databases
 from support.databases import FreshDatabase, Tenant, make_tenant
 
+# How long an example takes to draw and to try is a matter of the machine's load, so no test fails of that.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # In CI the same commit draws the same examples, so that a failure is the commit's; elsewhere every run draws anew.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+settings.register_profile("ci", settings.get_profile("tests"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "tests")
 
 
 @pytest.hookimpl(tryfirst=True)
