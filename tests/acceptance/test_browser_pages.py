@@ -193,17 +193,17 @@ async def test_a_run_is_seen_as_it_happens(tenant: Tenant) -> None:
         claim = {"worker": "tester", "max": 1, "tasks": [str(uid)]}
         claimed = await api.call("POST", "/sdk/claims", "report", json=claim)
         (execution,) = claimed.json()["executions"]
-        await expect(page.locator("main .pill").first).to_have_text("Running", timeout=30_000)
+        await expect(page.locator("main .pill").first).to_have_text("Running")
         for first in (0, 30):
             entries = [{"level": "INFO", "message": f"line {n}"} for n in range(first, first + 30)]
             body = {"fence": execution["fence"], "first_seq": first, "entries": entries}
             sent = await api.call("POST", f"/sdk/executions/{identity}/logs", "report", json=body)
             assert sent.status_code == 202, sent.text
-            await expect(page.locator(f"#L{first + 30}")).to_be_in_viewport(timeout=30_000)
+            await expect(page.locator(f"#L{first + 30}")).to_be_in_viewport()
         done = {"fence": execution["fence"], "outcome": "finished", "exit_code": 0, "result": {"rows": 42}}
         ended = await api.call("POST", f"/sdk/executions/{identity}/complete", "report", json=done)
         assert ended.status_code == 200, ended.text
-        await expect(page.locator("main .pill").first).to_have_text("Finished", timeout=30_000)
+        await expect(page.locator("main .pill").first).to_have_text("Finished")
         await expect(page.locator("#L60")).to_have_count(1)
         await expect(page.get_by_text('"rows": 42')).to_be_visible()
         assert await page.locator(".lines li").count() == 60
@@ -287,7 +287,7 @@ async def test_the_list_narrows_while_typing(tenant: Tenant) -> None:
         await expect(page.locator("#results tbody tr")).to_have_count(1)
         await expect(page.locator("#q")).to_be_focused()
         await expect(page.locator("#q")).to_have_value("invoice")
-        assert page.url.endswith("/tasks?q=invoice")
+        await expect(page).to_have_url(f"{it.base}/tasks?q=invoice")
 
 
 async def test_lines_of_a_log_can_be_linked(tenant: Tenant) -> None:
@@ -296,7 +296,7 @@ async def test_lines_of_a_log_can_be_linked(tenant: Tenant) -> None:
         page = await it.page(it.execution("failed"))
         await page.locator("#L300 a.no").click()
         await page.locator("#L304 a.no").click(modifiers=["Shift"])
-        assert page.url.endswith("#L300-L304")
+        await page.wait_for_url("**#L300-L304")
         await expect(page.locator(".lines .sel")).to_have_count(5)
         path = it.execution("failed")
         far = await it.page(f"{path}#L7")

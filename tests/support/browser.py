@@ -8,9 +8,14 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
 CHROMIUM = shutil.which("chromium")
+
+#: Milliseconds within which whatever a test expects of a page must have come about.
+PATIENCE = 60_000
+
+expect.set_options(timeout=PATIENCE)
 
 #: Put on every test that opens a browser.
 needs_browser = pytest.mark.skipif(
@@ -54,7 +59,9 @@ async def reader(running: Browser, base: str, mode: Mode = "light", **more: Any)
         "color_scheme": "light" if mode == "light" else "dark",
         "timezone_id": "Europe/Berlin",
     }
-    return await running.new_context(**(chosen | more))
+    context = await running.new_context(**(chosen | more))
+    context.set_default_timeout(PATIENCE)
+    return context
 
 
 class Complaints:
