@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Final
 
 from cron_observer.schedule import Schedule, Slot
@@ -70,7 +71,8 @@ def aim(schedule: Schedule, now: datetime) -> Aim:
     """Say how far `schedule` is to be planned at `now`."""
     next_fire = next(schedule.next_fire_slots(now), None)
     next_fire_at = next_fire.fire_at if next_fire else None
-    near = list(schedule.slots(now, now + AHEAD, AHEAD_SLOTS))
+    firing = (slot for slot in schedule.slots(now, now + AHEAD) if slot.skip is None)
+    near = list(islice(firing, AHEAD_SLOTS))
     if len(near) >= AHEAD_SLOTS:
         # So dense is only what no calendar moves: it fires in the order of its nominal instants.
         due_at = sorted(slot.fire_at for slot in near)[-LEFT_SLOTS - 1]
@@ -79,14 +81,21 @@ def aim(schedule: Schedule, now: datetime) -> Aim:
 
 
 def _beyond(schedule: Schedule, now: datetime) -> tuple[datetime, datetime | None]:
-    """Say how far to plan, and when to look again, where few slots lie within `AHEAD`."""
+    """Say how far to plan, and when to look again, where few slots fire within `AHEAD`."""
     top = schedule.settled(now + AHEAD)
     within = max(top, schedule.settled(now + NEXT_WITHIN))
     coming = list(schedule.slots(top, within, AHEAD_SLOTS))
     fires = [slot.fire_at for slot in coming if slot.skip is None and slot.fire_at <= now + NEXT_WITHIN]
-    if fires or len(coming) >= AHEAD_SLOTS:
-        known = min(fires, default=coming[-1].nominal_at)
-        return schedule.settled(known), known - LEFT
+    if fires:
+        return schedule.settled(min(fires)), min(fires) - LEFT
+    if len(coming) >= AHEAD_SLOTS:
+        # So dense is only what no calendar moves: what fires next does so behind all of these.
+        following = next(schedule.next_fire_slots(top), None)
+        if following is not None and following.fire_at <= now + NEXT_WITHIN:
+            return schedule.settled(following.nominal_at), following.fire_at - LEFT
+        known = coming[-1].nominal_at
+        again = known - LEFT if following is None else min(known - LEFT, following.fire_at - NEXT_WITHIN)
+        return schedule.settled(known), again
     following = schedule.next_slot(within)
     if following is None:
         return within, None

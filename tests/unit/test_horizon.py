@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cron_observer.horizon import (
@@ -58,6 +58,7 @@ MOVED: dict[str, dict[str, Any]] = {
     "moved on, with jitter": {"cron": "0 2,9 * * *", "jitter": "24h", "onExcluded": "next_allowed"} | EXCLUDED,
     "left out": {"cron": "*/10 * * * *"} | EXCLUDED,
     "left out, every second": {"every": "1s"} | EXCLUDED,
+    "only at night, every second": {"every": "1s", "windows": [{"from": "23:00", "to": "03:00"}], "timezone": "UTC"},
     "jitter": {"every": "10m", "jitter": "8m"},
     "jitter of an hour": {"cron": "0 5 * * *", "jitter": "1h"},
     "jitter of seconds": {"every": "1s", "jitter": "900ms"},
@@ -145,6 +146,7 @@ def test_the_promise_holds_whenever_one_looks(name: str, after: float, moments: 
         now = upcoming
 
 
+@example("left out, every second", 78001.0, [4799.0, 4800.0, 9000.0])
 @settings(max_examples=50, deadline=None)
 @given(
     st.sampled_from(sorted(MOVED)),
@@ -180,6 +182,22 @@ def test_what_a_plan_owes_is_what_fires_or_is_nominal_by_its_end(name: str) -> N
     wide = schedule.slots(since, end + (timedelta(days=15) if "onExcluded" in MOVED[name] else HOUR))
     expected = [slot for slot in wide if slot.nominal_at <= end or slot.fire_at <= end]
     assert list(remainder(schedule, since, end)) == expected
+
+
+@pytest.mark.parametrize("seconds", [-600, 0, 1, 47 * 3600, 48 * 3600])
+@pytest.mark.parametrize("block", ["left out, every second", "only at night, every second"])
+def test_the_next_slot_is_planned_through_days_that_leave_out_hundreds_of_thousands(block: str, seconds: int) -> None:
+    """A dense schedule's first slot after a weekend or a day is planned as far ahead as that of any other."""
+    begin = datetime(2026, 3, 20, 22, 0, tzinfo=UTC)
+    planner = Planner(made(MOVED[block]), begin)
+    now, end, visits = begin, datetime(2026, 3, 20, 23, 0, tzinfo=UTC) + timedelta(seconds=seconds), 0
+    while now <= end:
+        planner.plan(now)
+        visits += 1
+        assert planner.due_at is not None
+        now = planner.due_at
+    assert planner.kept(end)
+    assert visits < 300  # a visit for each second would be none that a scheduler could make
 
 
 def test_a_mutant_without_slack_breaks_the_promise() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid5
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cron_observer.model import WEEKDAYS, Commit, Definition, ParsedFile, TaskDefinition
@@ -43,7 +43,7 @@ def trees(documents: st.SearchStrategy[Document]) -> st.SearchStrategy[Tree]:
 
 @dataclass
 class World:
-    """A database in memory, and the passes over it, which read again what a plan leaves without its calendar."""
+    """A database in memory, and the passes over it, which read too what a plan finds fault with or leaves dangling."""
 
     rows: dict[Key, Actual] = field(default_factory=dict)
     specs: dict[UUID, Any] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class World:
             made = self.plan(tree, paths, gone)
             after = replace(self, rows=dict(self.rows), specs=dict(self.specs), contents=dict(self.contents))
             after.apply(made)
-            unread = after.dangling() - paths
+            unread = (after.dangling() | (made.findings.keys() & tree.keys())) - paths
             if not unread:
                 break
             also |= unread
@@ -187,11 +187,27 @@ def test_a_name_that_is_gone_is_not_proposed() -> None:
     assert [one.hint for one in made.findings["p.yaml"]] == [None]
 
 
+#: The calendar z stays at a version whose base changes in the commit that breaks z.
+BROKEN_AS_ITS_BASE_CHANGES: list[Tree] = [
+    {"p.yaml": [(CALENDAR, "x", 0, None, None), (CALENDAR, "z", 0, "x", None)]},
+    {"p.yaml": [], "q.yaml": None},
+    {"p.yaml": None, "q.yaml": [(CALENDAR, "x", 1, None, None), (CALENDAR, "z", 1, "y", None)]},
+]
+#: The calendar x is held, then declared elsewhere in a circle, while its old file cannot be parsed.
+MOVED_INTO_A_CIRCLE: list[Tree] = [
+    {"p.yaml": [(CALENDAR, "x", 0, None, None)]},
+    {"p.yaml": [], "q.yaml": None},
+    {"p.yaml": None, "q.yaml": [(CALENDAR, "x", 0, "y", None), (CALENDAR, "y", 0, "x", None)]},
+]
+
+
 def still(made: Plan) -> bool:
     """Tell whether a plan changes nothing."""
     return not made.refreshed and all(one.step in (Step.NOOP, Step.KEEP, Step.HOLD) for one in made.actions)
 
 
+@example(BROKEN_AS_ITS_BASE_CHANGES)
+@example(MOVED_INTO_A_CIRCLE)
 @settings(max_examples=400, deadline=None)
 @given(st.lists(trees(st.one_of(calendars, tasks)), min_size=1, max_size=5))
 def test_a_plan_leaves_nothing_to_do(history: list[Tree]) -> None:
@@ -235,6 +251,14 @@ def test_references_hold(history: list[Tree]) -> None:
                 assert len(content["parts"]) <= 1 + sum(len(base["parts"]) for base in bases)
 
 
+#: The name a is to go to b and to come from c, while another file that has not changed declares it.
+STILL_DECLARED: list[Tree] = [
+    {"p.yaml": None, "q.yaml": [(TASK, "a", 0, None, None), (TASK, "c", 0, None, None)]},
+    {"p.yaml": [(TASK, "a", 0, None, "c"), (TASK, "b", 0, None, "a")], "q.yaml": [(TASK, "a", 0, None, None)]},
+]
+
+
+@example(STILL_DECLARED)
 @settings(max_examples=600, deadline=None)
 @given(st.lists(trees(heirs), min_size=1, max_size=6))
 def test_renames_lose_nobody(history: list[Tree]) -> None:

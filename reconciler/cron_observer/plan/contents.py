@@ -15,7 +15,7 @@ from cron_observer.manifest.calendar import circle
 from cron_observer.manifest.rules import Rule
 from cron_observer.model import Definition
 from cron_observer.plan.actions import APPLIED, CALENDAR, Action, Actual, Key, Refreshed, Step
-from cron_observer.plan.claims import Scene, keep
+from cron_observer.plan.claims import Scene, keep_good
 
 Content = Mapping[str, Any]
 
@@ -42,8 +42,8 @@ def resolve(actions: list[Action], rows: Mapping[Key, Actual], files: Files, sce
     if not ours:
         return made
     work = _Work(ours, {row.name: row for row in rows.values() if row.kind == CALENDAR}, files, scene)
-    for name in sorted(ours.keys() | work.rows.keys()):
-        content, action, row = work.content(name), work.actions.get(name), work.rows.get(name)
+    for name, content in work.contents().items():
+        action, row = work.actions.get(name), work.rows.get(name)
         if action is None or action.step not in APPLIED:
             if action is not None:
                 made.actions.append(action)
@@ -61,7 +61,7 @@ def resolve(actions: list[Action], rows: Mapping[Key, Actual], files: Files, sce
 
 
 class _Work:
-    """Resolves each calendar once. An action whose calendar does not resolve is replaced by what is done instead."""
+    """Resolves calendars. An action whose calendar does not resolve is replaced by what is done instead."""
 
     def __init__(self, actions: Mapping[str, Action], rows: Mapping[str, Actual], files: Files, scene: Scene) -> None:
         self.actions: dict[str, Action] = dict(actions)
@@ -72,21 +72,32 @@ class _Work:
         self.refused: set[str] = set()
         self._refuse_circles()
 
+    def contents(self) -> dict[str, Content | None]:
+        """Return what each calendar holds from now on; None for one that there is not."""
+        while True:
+            refused = len(self.refused)
+            self.known.clear()
+            made = {name: self.content(name) for name in sorted(self.actions.keys() | self.rows.keys())}
+            if len(self.refused) == refused:
+                return made
+            # What was resolved before something was refused may hold what is not put in force.
+
     def content(self, name: str) -> Content | None:
         """Return what a calendar holds from now on; None when there is no such calendar."""
         if name not in self.known:
-            action, row = self.actions.get(name), self.rows.get(name)
+            row = self.rows.get(name)
             # What comes round to itself is what it was; it must not go on for ever.
             self.known[name] = None if row is None or row.removed else row.content
-            if action is not None and isinstance(action.declared, Definition):
-                content = self._declared(action, action.declared)
-            elif row is None or row.removed or (action is not None and action.step is Step.REMOVE):
-                content = None
-            else:
-                content = self._stored(row)
-            if name not in self.refused:
-                self.known[name] = content
+            self.known[name] = self._resolved(name, row)
         return self.known[name]
+
+    def _resolved(self, name: str, row: Actual | None) -> Content | None:
+        action = self.actions.get(name)
+        if action is not None and isinstance(action.declared, Definition):
+            return self._declared(action, action.declared)
+        if row is None or row.removed or (action is not None and action.step is Step.REMOVE):
+            return None
+        return self._stored(row)
 
     def _declared(self, action: Action, declared: Definition) -> Content | None:
         from cron_observer.schedule.calendars import part_of
@@ -154,15 +165,10 @@ class _Work:
         self.scene.findings.add(declared, Rule(error.rule, "calendar"), message, error.hint, f"/spec{error.pointer}")
         self.refused.add(action.name)
         row = action.actual
-        if row is None or row.removed:
-            del self.actions[action.name]
-            self.known[action.name] = None
-        elif not self.scene.ours(row):
-            del self.actions[action.name]  # it stays what it is to its owner
-            self.known[action.name] = row.content
+        if row is not None and not row.removed and self.scene.ours(row):
+            self.actions[action.name] = keep_good(row, self.scene)
         else:
-            self.actions[action.name] = keep(row)
-            self.known[action.name] = row.content
+            del self.actions[action.name]  # another owner's stays what it is to that one
 
     def _refuse_circles(self) -> None:
         """Refuse what is new about calendars that contain themselves, so that what is in force contains no circle."""

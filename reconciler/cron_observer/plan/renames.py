@@ -14,7 +14,7 @@ from cron_observer.manifest import rules
 from cron_observer.manifest.rules import Rule
 from cron_observer.model import TaskDefinition
 from cron_observer.plan.actions import RENAME_REFUSED, TASK, Action, Actual, Key, Step
-from cron_observer.plan.claims import Claim, Scene, choose, keep, place
+from cron_observer.plan.claims import Claim, Scene, choose, keep, place, stay
 from cron_observer.plan.references import Known
 
 _POINTER = "/metadata/renamedFrom"
@@ -91,9 +91,9 @@ class Renames:
         """Tell whether both names of a task come free when those that are `moving` do."""
         old, new = str(task.renamed_from), task.name
         leaving = {str(one.renamed_from) for one in moving.values()}
-        row = self.rows[TASK, old]
-        declared = (TASK, old) in self.claims or self.scene.still_declares(row)
-        return (not declared or old in moving) and ((TASK, new) not in self.rows or new in leaving)
+        if self.scene.still_declares(self.rows[TASK, old]):
+            return False
+        return ((TASK, old) not in self.claims or old in moving) and ((TASK, new) not in self.rows or new in leaving)
 
     def judge(self, task: TaskDefinition, rivals: Sequence[str]) -> None:
         """Decide about one task by itself; `rivals` say that they were called the same."""
@@ -140,12 +140,20 @@ class Renames:
         """Leave what is in force as it is."""
         key = (TASK, task.name)
         self.done.add(key)
-        if len(self.claims[key]) > 1:
-            choose(self.claims[key], new, self.scene)  # the others wait as well, and are told so
+        # the others wait as well, and are told so, but for the one that has the name
+        chosen = choose(self.claims[key], new, self.scene)
         if new is not None and not new.removed:
-            self.actions.append(keep(new))
+            action = self._at_home(chosen, task, new) or stay(new, self.scene)
+            self.actions += [action] if action is not None else []
         if old is not None and not declared and self.scene.ours(old):
             self.keep(old)
+
+    def _at_home(self, chosen: Claim | None, task: TaskDefinition, new: Actual) -> Action | None:
+        """Put what the owner of a name says about it in force; None when that is what was refused, or invalid."""
+        if chosen is None or chosen.declared is task or not isinstance(chosen.declared, TaskDefinition):
+            return None
+        action = place(TASK, chosen.declared, chosen.desired.commit, new)
+        return action if self.known.allows(chosen.declared, action.spec_hash, new, self.scene) else None
 
     def _take_over(self, task: TaskDefinition, old: Actual) -> None:
         chosen = choose(self.claims[TASK, task.name], None, self.scene)

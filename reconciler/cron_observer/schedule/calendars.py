@@ -98,12 +98,12 @@ class _Part:
 
     def steady_until(self, label: int, instant: int, asking: Zone) -> int:
         """`Calendar.steady_until`."""
-        label = self._label(label, instant, asking)
-        place = (self.zone or asking).day(label // DAY)
-        if not isinstance(place, int):
-            return instant + 1  # the clock changes near by
-        turn = min((label // DAY + 1) * DAY, self.labels.turn(label))
-        return min(turn - place, self.instants.turn(instant))
+        zone, label = self.zone or asking, self._label(label, instant, asking)
+        offset = label - instant
+        turn = min((label // DAY + 1) * DAY, self.labels.turn(label)) - offset
+        if not isinstance(zone.day(label // DAY), int) and (change := zone.next_change(instant, turn)) is not None:
+            turn = change
+        return min(turn, self.instants.turn(instant))
 
     def _label(self, label: int, instant: int, asking: Zone) -> int:
         own = self.zone
