@@ -154,7 +154,7 @@ async def test_tasks_and_sources_are_told_too(tenant: Tenant, monkeypatch: pytes
     row |= {"name": "main", "kind": "git", "url": "https://x.example/r", "poll_seconds": 1}
     tenant.database.insert("sources", [row | {"next_poll_at": now, "created_at": now}])
     async with served(tenant) as it, listening(it, "tasks,sources") as told:
-        body = {"schedule": {"every": "1h"}}
+        body = {"schedule": {"every": "1h", "startAt": "2200-01-01T00:00:00"}}
         task = (await it.call("PUT", "/projects/default/tasks/export", "tasks:write", json=body)).json()
         assert (await next_of(told, "task"))["data"] == task
         await it.call("POST", "/sources/main/sync", "trigger")
