@@ -1,0 +1,1 @@
+-- Logs: where lines begin in a chunk, and what was left out of the middle of a long one.

@@ -1,0 +1,1 @@
+-- Statistics: final outcomes by quarter hours, with histograms of durations and start delays.

@@ -1,0 +1,1 @@
+-- Check-ins: addresses to ping, and what is known of runs that somebody else fires.

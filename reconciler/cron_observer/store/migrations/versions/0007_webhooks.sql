@@ -1,0 +1,1 @@
+-- Webhook executions: what was sent and answered, and how destinations fare.

@@ -1,0 +1,1 @@
+-- Run tokens: keys that sign what one run may say.
