@@ -37,6 +37,20 @@ def parse_duration(text: str) -> timedelta:
     return timedelta(seconds=int(number) * int(_SECONDS[unit]))
 
 
+#: Queues of the platform itself, by the form of `run` whose executions wait there. No worker claims from them.
+RESERVED_QUEUES: Final[Mapping[str, str]] = {"http": "@http", "checkin": "@checkin"}
+
+#: What the names of queues begin with that belong to the platform.
+RESERVED_PREFIX: Final = "@"
+
+
+def effective_queue(spec: Mapping[str, Any]) -> str:
+    """Return the queue in which the executions of a task wait: the platform's own if the platform runs them."""
+    run = spec.get("run") or {}
+    own = next((queue for form, queue in RESERVED_QUEUES.items() if run.get(form) is not None), None)
+    return own or str(spec["queue"])
+
+
 class Severity(StrEnum):
     """How bad a finding is: an ERROR keeps the document from being applied, a WARNING does not."""
 

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.errors import ScheduleError
 from cron_observer.lifecycle import OFFERED_FOR, Event, Trigger
-from cron_observer.model import ScheduleSpec
+from cron_observer.model import ScheduleSpec, effective_queue
 from cron_observer.schedule import Schedule, new_id
 from cron_observer.schedule import compile as compile_schedule
 from cron_observer.schedule.calendars import Calendar
@@ -158,7 +158,7 @@ async def add(
             "zones": [one.timezone for one in part],
             "fires": fires,
             "deadline": at + OFFERED_FOR,
-            "queue": of.spec["queue"],
+            "queue": effective_queue(of.spec),
             "priority": of.spec["priority"],
             "generation": of.generation,
             "backfill": cause if trigger is Trigger.BACKFILL else None,

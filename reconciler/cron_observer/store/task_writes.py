@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cron_observer.model import Commit, TaskDefinition, parse_duration
+from cron_observer.model import Commit, TaskDefinition, effective_queue, parse_duration
 from cron_observer.plan import CALENDAR, GROUP, Action, Actual, Plan, Step
 from cron_observer.store import arrays, bindings, handovers, plans, upkeep
 from cron_observer.store.batches import prepared
@@ -299,7 +299,7 @@ def _plan_input(row: _Planned, bound: Bindings) -> PlanInput:
         active=row.wanted and not row.spec["suspend"] and not (group and group["suspend"]),
         schedule=row.spec["schedule"],
         seed=row.seed,
-        queue=row.spec["queue"],
+        queue=effective_queue(row.spec),
         priority=row.spec["priority"],
         start_deadline_seconds=parse_duration(deadline).total_seconds() if deadline else None,
         calendars=bound.calendars(row.project_id, row.spec),

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.errors import AlreadyClaimed, BadRequest, NotFound
 from cron_observer.lifecycle import OFFERED_FOR, Event, Trigger
-from cron_observer.model import Policy
+from cron_observer.model import Policy, effective_queue
 from cron_observer.schedule import id_ceil, id_floor, new_id
 from cron_observer.store.engine import fetch
 from cron_observer.store.executions.places import Need, Places
@@ -147,7 +147,7 @@ async def create_manual(
             "fire": now,
             "now": now,
             "start_deadline": deadline,
-            "queue": spec["queue"],
+            "queue": effective_queue(spec),
             "priority": spec["priority"],
             "generation": generation,
             "forced": force,
@@ -199,7 +199,7 @@ async def create_running(
             "fire": now,
             "now": now,
             "start_deadline": None,
-            "queue": spec["queue"],
+            "queue": effective_queue(spec),
             "priority": spec["priority"],
             "generation": generation,
             "forced": False,
