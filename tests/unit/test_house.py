@@ -33,6 +33,7 @@ LONG_FILES = {
     "reconciler/cron_observer/store/tables.py": "one table after the other: nothing to tell apart",
     "reconciler/cron_observer/store/migrations/versions/0001_initial.sql": "the first schema, whole",
     "schemas/openapi.json": "made by scripts/openapi",
+    "schemas/defaults.v1.json": "holds what may be said of a task, field by field; made by scripts/schemas",
     "schemas/task.v1.json": "one kind is one file, field by field",
     "schemas/project.v1.json": "holds what may be said of a task, field by field; made by scripts/schemas",
     "docs/reference/manifest.md": "every field of every kind, for those who search the page",

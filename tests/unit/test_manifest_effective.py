@@ -103,6 +103,7 @@ def test_every_field_is_described(kind: str) -> None:
     alternatives = {"/spec/schedule/cron", "/spec/schedule/every", "/spec/schedule/at"}
     entries = ("date", "from", "to", "yearly", "weekdays", "holidays", "ics")
     alternatives |= {f"/spec/entries/{name}" for name in entries} | {"/spec/environments"}
+    alternatives |= {f"/spec/run/{form}" for form in ("external", "http")}
     for pointer, field, required in fields(manifest.schema(kind)):
         assert field["title"], pointer
         assert field["description"], pointer
@@ -112,7 +113,7 @@ def test_every_field_is_described(kind: str) -> None:
         assert not (inside and "default" in field) or "/windows/" in pointer, pointer  # lists are replaced whole
 
 
-OPEN = ("//metadata/labels", "//metadata/annotations", "//spec/environments")
+OPEN = ("//metadata/labels", "//metadata/annotations", "//spec/environments", "//spec/run/http/headers")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -164,7 +165,9 @@ def test_the_schema_is_the_contract_of_this_version() -> None:
         /spec/catchup /spec/catchup/policy /spec/catchup/window /spec/catchup/maxRuns /spec/onResume
         /spec/maxLateness /spec/overlap /spec/maxParallel /spec/startDeadline /spec/timeout /spec/retries
         /spec/retries/max /spec/retries/backoff /spec/retries/initial /spec/retries/cap /spec/late /spec/run
-        /spec/run/external /spec/lifecycle /spec/lifecycle/prune /spec/environments"""
+        /spec/run/external /spec/run/http /spec/run/http/method /spec/run/http/url /spec/run/http/headers
+        /spec/run/http/body /spec/run/http/auth /spec/run/http/auth/secretRef /spec/run/http/auth/header
+        /spec/run/http/signing /spec/run/http/signing/secretRef /spec/run/http/timeout /spec/lifecycle /spec/lifecycle/prune /spec/environments"""
 
     assert [pointer for pointer, _, _ in fields(manifest.schema("Task"))] == expected.split()
 

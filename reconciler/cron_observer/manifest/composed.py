@@ -10,7 +10,7 @@ from typing import Any, Final
 from cron_observer.manifest import rules, semantics, validate
 from cron_observer.manifest.layers import ENVIRONMENT, LAYERS, Composed, bearing, compose, project_of
 from cron_observer.manifest.values import Fault
-from cron_observer.model import Context, Definition
+from cron_observer.model import RESERVED_QUEUES, Context, Definition, effective_queue
 
 _Document = dict[str, Any]
 
@@ -55,7 +55,14 @@ def _in(value: _Document, path: str, context: Context) -> tuple[list[Fault], _Do
     if project is not None:
         faults += ruled(whole, project)
     # Secrets were looked for in the text itself, and those of a layer are its own fault.
-    return [_blamed(fault, made) for fault in faults if fault.rule is not rules.SECRET], whole
+    said = [fault for fault in faults if fault.rule is not rules.SECRET and not _only_shared(fault, made)]
+    return [_blamed(fault, made) for fault in said], whole
+
+
+def _only_shared(fault: Fault, made: Composed) -> bool:
+    """Tell whether a fault says that a queue has no effect that a layer gives to all tasks alike."""
+    unused = fault.rule is rules.NO_EFFECT and fault.path == ("spec", "queue")
+    return unused and made.speaker(("queue",)).kind in LAYERS
 
 
 def ruled(value: Mapping[str, Any], project: Definition) -> Iterator[Fault]:
@@ -67,8 +74,9 @@ def ruled(value: Mapping[str, Any], project: Definition) -> Iterator[Fault]:
             message = f'the label "{key}" is missing, which {place} asks for'
             yield Fault(rules.LABEL_REQUIRED, ("metadata", "labels", key), message, f"add {key}", within=())
     allowed = (project.spec.get("queues") or {}).get("allow") or ()
-    queue = value["spec"].get("queue") or "default"
-    if allowed and not any(fnmatchcase(queue, pattern) for pattern in allowed):
+    queue = effective_queue({"queue": value["spec"].get("queue") or "default", "run": value["spec"].get("run")})
+    ours = queue in RESERVED_QUEUES.values()
+    if allowed and not ours and not any(fnmatchcase(queue, pattern) for pattern in allowed):
         message = f'the queue "{queue}" is not allowed by {place}'
         yield Fault(rules.QUEUE_NOT_ALLOWED, ("spec", "queue"), message, f"allowed: {', '.join(allowed)}", within=())
 

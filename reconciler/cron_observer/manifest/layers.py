@@ -2,7 +2,7 @@
 
 From the bottom: built-in defaults, the Project, Defaults from the root to the directory of the file, the manifest, the
 environment's patch. Each is an RFC 7396 merge patch over what is below it: mappings are merged, lists are replaced,
-null takes away, so that the built-in default is left.
+null takes away, so that the built-in default is left. `run` says one thing: who says another takes the place of it.
 """
 
 from __future__ import annotations
@@ -160,14 +160,23 @@ def compose(spec: Mapping[str, Any], path: str, context: Context, name: str = ""
     parts = [(Origin(one.kind, one.name, one.path, one.line), gives(one)) for one in bearing(context.layers, path)]
     below_own: dict[str, Any] = {}
     for _, said in parts:
-        below_own = merge(below_own, said)
-    merged: dict[str, Any] = merge(below_own, own, literal=True) if parts else own
+        below_own = _over(below_own, said)
+    merged: dict[str, Any] = _over(below_own, own, literal=True) if parts else own
     parts.append((Origin(MANIFEST, name, path), own))
     patch = (spec.get("environments") or {}).get(context.environment) if context.environment else None
     if isinstance(patch, Mapping):
-        merged = merge(merged, patch)
+        merged = _over(merged, patch)
         parts.append((Origin(ENVIRONMENT, str(context.environment), path), patch))
     return Composed(merged, tuple(parts))
+
+
+def _over(below: Mapping[str, Any], said: Mapping[str, Any], *, literal: bool = False) -> dict[str, Any]:
+    """Merge what a layer says over what is below it; of `run` only the forms stay that it names, if it names one."""
+    merged: dict[str, Any] = merge(below, said, literal=literal)
+    run = said.get("run")
+    if isinstance(run, Mapping) and any(form is not None for form in run.values()):
+        merged["run"] = {form: value for form, value in merged["run"].items() if form in run}
+    return merged
 
 
 def merge(target: Any, patch: Any, *, literal: bool = False) -> Any:

@@ -84,6 +84,8 @@ def _remembered(value: dict[str, Any]) -> bool:
     payload = spec.get("payload")
     if "environments" in spec:
         return False
+    if "http" in (spec.get("run") or ()):
+        return _silent(value)
     if (
         not _ORDINARY_METADATA.issuperset(metadata)
         or any(key.startswith(_OURS) for key in metadata.get("annotations", ()))

@@ -12,7 +12,7 @@ from typing import Final
 from cron_observer.model import Severity
 
 #: Raised whenever a rule is added, removed or changed: what was valid yesterday is then looked at again.
-VALIDATOR_VERSION: Final = "3"
+VALIDATOR_VERSION: Final = "4"
 
 #: Findings shown of one file; the rest is counted. More than this is noise, not help.
 MAX_FINDINGS_A_FILE: Final = 50
@@ -112,6 +112,9 @@ IN_THE_PAST: Final = Rule("CO1320", "nothing left to do", Severity.WARNING)
 LABEL_REQUIRED: Final = Rule("CO1321", "label that the Project requires is missing")
 QUEUE_NOT_ALLOWED: Final = Rule("CO1322", "queue that the Project does not allow")
 NEITHER_TRUE_NOR_FALSE: Final = Rule("CO1323", "annotation that means nothing", Severity.WARNING)
+NOT_ONE_RUN: Final = Rule("CO1324", "run does not say exactly one thing")
+BAD_URL: Final = Rule("CO1325", "URL not allowed")
+HEADER_NOT_ALLOWED: Final = Rule("CO1326", "header not allowed")
 
 # Calendars and task groups; those up to CO1409 are raised by `cron_observer.schedule` too
 UNKNOWN_COUNTRY: Final = Rule("CO1401", "unknown country")

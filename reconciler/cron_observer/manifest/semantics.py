@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from cron_observer import errors
-from cron_observer.manifest import calendar, policies, rules
+from cron_observer.manifest import calendar, policies, rules, webhooks
 from cron_observer.manifest.scalars import looks_secret, may_look_secret
 from cron_observer.manifest.values import Fault, Path, walk
 from cron_observer.model import OnExcluded, ScheduleSpec, parse_duration
@@ -30,6 +30,7 @@ _BOUNDS: Final[dict[Path, tuple[timedelta, timedelta, str]]] = {
     ("maxLateness",): (_SECOND, _LONGEST, "3660d"),
     ("startDeadline",): (_SECOND, _LONGEST, "3660d"),
     ("timeout",): (_SECOND, 7 * _DAY, "7d"),
+    ("run", "http", "timeout"): (_SECOND, timedelta(minutes=15), "15m"),
     ("retries", "initial"): (_SECOND, _DAY, "24h"),
     ("retries", "cap"): (_SECOND, _DAY, "24h"),
 }
@@ -66,6 +67,7 @@ def check(document: Mapping[str, Any], faulty: set[Path]) -> Iterator[Fault]:
             if isinstance(spec.get("schedule"), Mapping):
                 yield from _schedule(spec["schedule"], faulty)
             yield from policies.check(document, faulty)
+            yield from (fault for fault in webhooks.check(spec) if not _within(fault.path, faulty))
     yield from secrets(document)
 
 
@@ -82,6 +84,7 @@ def _partial(spec: Mapping[str, Any], at: tuple[str, ...], faulty: set[Path]) ->
         return
     inner = {("spec", *path[len(at) :]) for path in faulty if path[: len(at)] == at}
     found = list(_durations(said, inner))
+    found += [one for one in webhooks.check(said, partial=True) if not _within(one.path, inner)]
     schedule = said.get("schedule")
     if isinstance(schedule, Mapping):
         found += _schedule({name: value for name, value in schedule.items() if value is not None}, inner)
@@ -92,6 +95,11 @@ def _partial(spec: Mapping[str, Any], at: tuple[str, ...], faulty: set[Path]) ->
 def touched(path: Path, faulty: set[Path]) -> bool:
     """Tell whether something at, above or below a path is faulty already."""
     return any(other[: len(path)] == path or path[: len(other)] == other for other in faulty)
+
+
+def _within(path: Path, faulty: set[Path]) -> bool:
+    """Tell whether a value, or something around it but the spec, is faulty already."""
+    return any(path[: len(other)] == other for other in faulty if len(other) > 1)
 
 
 def _durations(spec: Mapping[str, Any], faulty: set[Path]) -> Iterator[Fault]:
@@ -240,17 +248,17 @@ def may_hold_secret(json: bytes, payload: bytes) -> bool:
     return any(word in lower for word in _SECRET_WORDS)
 
 
-#: Where payloads stand: of a task, of an environment, of what layers give to tasks.
-_PAYLOADS: Final[tuple[tuple[str | None, ...], ...]] = (
-    ("spec", "payload"),
-    ("spec", "environments", None, "payload"),
-    *((*at, "payload") for at in _PARTIAL.values()),
+#: Where values stand that are handed on: of a task, of an environment, of what layers give to tasks.
+_PAYLOADS: Final[tuple[tuple[str | None, ...], ...]] = tuple(
+    (*at, *free)
+    for at in (("spec",), ("spec", "environments", None), *_PARTIAL.values())
+    for free in (("payload",), ("run", "http", "body"), ("run", "http", "headers"))
 )
 
 
 def _in_payload(path: Path) -> bool:
-    """Tell whether a value belongs to a payload."""
-    return "payload" in path and any(
+    """Tell whether a value belongs to a payload, or to what a request carries."""
+    return any(part in path for part in ("payload", "http")) and any(
         len(path) >= len(at) and all(part in (None, here) for part, here in zip(at, path, strict=False))
         for at in _PAYLOADS
     )

@@ -246,8 +246,11 @@ def _union(word: str, path: Path, _error: Any) -> Iterator[Fault]:
 
 
 def _one_of(_word: str, path: Path, error: Any) -> Iterator[Fault]:
-    """An entry of a calendar; what its other rules say already is not said again."""
+    """An entry of a calendar, or who runs a task; what its other rules say already is not said again."""
     if not isinstance(error.instance, dict):
+        return
+    if path[-1:] == ("run",):
+        yield from _one_run(path, error)
         return
     known = error.schema["properties"]
     named = [name for name in error.instance if name in known]
@@ -257,6 +260,15 @@ def _one_of(_word: str, path: Path, error: Any) -> Iterator[Fault]:
             f"an entry says exactly one of date, from and to, yearly, weekdays, holidays and ics; this says {said}"
         )
         yield Fault(rules.NOT_ONE_ENTRY, path, message, "write one entry for each")
+
+
+def _one_run(path: Path, error: Any) -> Iterator[Fault]:
+    known = list(error.schema["properties"])
+    named = [name for name in error.instance if name in known]
+    if len(named) != 1 and (named or not error.instance):
+        said = " and ".join(named) if named else "nothing"
+        message = f"run says exactly one of {', '.join(known)}; this says {said}"
+        yield Fault(rules.NOT_ONE_RUN, path, message, "write one of them, or leave run out for external")
 
 
 def _dependent(_word: str, path: Path, error: Any) -> Iterator[Fault]:
