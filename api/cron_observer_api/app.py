@@ -15,6 +15,7 @@ from cron_observer.errors import SettingsError
 from cron_observer.settings import Settings
 from cron_observer.store.engine import Database
 from cron_observer.store.tenants import tenant_id
+from cron_observer.store.tokens import SigningKeys
 from cron_observer_api import (
     api_keys,
     description,
@@ -154,6 +155,7 @@ def _shared(settings: Settings, database: Database, late_roles: Callable[[], Ite
         "tenant_id": tenant,
         "loopback": is_loopback(settings.host),
         "key_ring": KeyRing(database),
+        "signing_keys": SigningKeys(database),
         "limiter": Limiter(),
         "hook_limiter": hooks.limiter(),
         "cursors": Cursors(load_key(settings.data_dir)),

@@ -1,4 +1,4 @@
-"""Who calls, and what they may: API keys, and reading without one on loopback."""
+"""Who calls, and what they may: API keys, tokens of single runs, and reading without any on loopback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
-from cron_observer.errors import DatabaseError, Refused, Unauthenticated
+from cron_observer import run_token
+from cron_observer.errors import DatabaseError, NotFound, Refused, Unauthenticated
+from cron_observer.run_token import Claimed
 from cron_observer.store import keys
 from cron_observer.store.engine import Database, clock
 from cron_observer_api.operation import Operation, operation_of
@@ -40,16 +42,20 @@ _PAGE: Final = Operation(summary="", tag="pages", scopes=("read",))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who calls. `key_id` is None for a reader on loopback who brought no key."""
+    """Who calls. `key_id` is None for a reader on loopback who brought no key, and for a run with its token."""
 
     tenant_id: UUID
     key_id: str | None
     name: str
     scopes: frozenset[str]
+    #: the claim of the run that shows its token, which may do for this one what `Operation.run_token` allows
+    run: Claimed | None = None
 
     @property
     def actor(self) -> str:
         """How events and the audit log call them."""
+        if self.run is not None:
+            return f"run:{self.run.execution_id}"
         return f"key:{self.key_id}" if self.key_id else "anonymous"
 
     def may(self, scopes: tuple[str, ...]) -> bool:
@@ -156,10 +162,20 @@ async def _principal(request: ASGIConnection[Any, Any, Any, Any], declared: Oper
             "an API key is needed for this",
             hint="send Authorization: Bearer co_…; `cron-observer token create` makes one",
         )
+    if token.startswith(run_token.PREFIX):
+        return await _run(request, token)
     key = await state.key_ring.find(token)
     if key is None:
         raise Unauthenticated("the API key is not valid", hint="it may have been revoked; make another one")
     return Principal(tenant_id=key.tenant_id, key_id=key.key_id, name=key.name, scopes=key.scopes)
+
+
+async def _run(request: ASGIConnection[Any, Any, Any, Any], token: str) -> Principal:
+    """Return the run that shows its token; every process knows a genuine one, since nothing is stored of it."""
+    claimed = await request.app.state.signing_keys.genuine(token)
+    if claimed is None:
+        raise Unauthenticated("the run token is not valid", hint="use the run_token of the claim, unchanged")
+    return Principal(tenant_id=claimed.tenant_id, key_id=None, name="run", scopes=frozenset(), run=claimed)
 
 
 async def guard(request: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
@@ -172,7 +188,12 @@ async def guard(request: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteH
         return
     principal = await _principal(request, declared)
     request.scope["user"] = principal
-    request.app.state.limiter.count(request, principal.key_id, time.monotonic())
+    counted = principal.actor if principal.run is not None else principal.key_id
+    request.app.state.limiter.count(request, counted, time.monotonic())
+    if principal.run is not None:
+        if not declared.run_token:
+            raise Refused("a run token is good for reports on its own run only", hint="use an API key for this")
+        return
     if not principal.may(declared.scopes):
         raise Refused(
             "the API key does not have the scope for this",
@@ -189,7 +210,21 @@ def principal_of(request: Request[Any, Any, Any]) -> Principal:
     return found
 
 
+def check_run(principal: Principal, execution_id: UUID, fence: int | None) -> None:
+    """Refuse a run what is not its own; who brings an API key is asked nothing. `fence` None is that of any claim.
+
+    Raises `NotFound` for another execution, as for one that is not there, and `Refused` for another fence.
+    """
+    run = principal.run
+    if run is None:
+        return
+    if execution_id != run.execution_id:
+        raise NotFound("there is no such execution")
+    if fence is not None and fence != run.fence:
+        raise Refused("the run token is of another claim", hint="send the fence of the claim that gave the token")
+
+
 async def still_valid(request: Request[Any, Any, Any]) -> bool:
-    """Say whether the key that opened a long connection is still good."""
+    """Say whether the key that opened a long connection is still good; run tokens open none."""
     token = _credential(request)
     return token is None or await request.app.state.key_ring.find(token) is not None

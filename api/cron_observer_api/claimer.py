@@ -21,6 +21,7 @@ import structlog
 from cron_observer.clock import ClockGuard
 from cron_observer.errors import DatabaseError
 from cron_observer.lifecycle import Run
+from cron_observer.run_token import mint
 from cron_observer.store import reads
 from cron_observer.store.engine import Database, clock, is_transient
 from cron_observer.store.executions import Release, Seat, claim_round, next_due, remember, repeated
@@ -57,14 +58,22 @@ class _Waiter:
 
 
 class Claimer:
-    """Hands out executions. `give_back` releases what a client did not live to receive."""
+    """Hands out executions. `give_back` releases what a client did not live to receive.
+
+    `signing_key` returns the key of a tenant that signs the run tokens of its executions.
+    """
 
     def __init__(
-        self, database: Database, guard: ClockGuard, give_back: Callable[[Release], Awaitable[object]]
+        self,
+        database: Database,
+        guard: ClockGuard,
+        give_back: Callable[[Release], Awaitable[object]],
+        signing_key: Callable[[UUID], Awaitable[bytes]],
     ) -> None:
         self._database = database
         self._guard = guard
         self._give_back = give_back
+        self._signing_key = signing_key
         self._waiting: dict[UUID, list[_Waiter]] = {}
         self._next_at: dict[UUID, float] = {}
         self._expired_at: dict[UUID, float] = {}
@@ -225,6 +234,7 @@ class Claimer:
     async def _round(self, tenant_id: UUID, batch: Sequence[_Waiter]) -> float | None:
         """Serve one round and return when the next thing falls due (monotonic), None if nothing is in sight."""
         self.rounds += 1
+        key = await self._signing_key(tenant_id)
         async with self._database.transaction([tenant_id]) as conn:
             reading = self._guard.observe(await clock(conn))
             now, read_at = reading.now, time.monotonic()
@@ -241,6 +251,8 @@ class Claimer:
             # Whoever still waits is served again at once after a round that gave something.
             resting = seats and not any(seat.got or seat.more for seat in seats)
             upcoming = await next_due(conn, tenant_id, seats, now) if resting else None
+        for identity, one in shown.items():
+            one["run_token"] = mint(key, tenant_id, identity, one["fence"])
         for waiter in batch:
             mine = again.get(waiter.claim_id, []) if waiter.claim_id else []
             mine = mine or [run.id for run in waiter.seat.got]

@@ -38,6 +38,8 @@ class Operation:
     scopes: tuple[str, ...] = ()
     #: writes need a key even on loopback
     write: bool = False
+    #: a run may call it with its token; the handler asks `auth.check_run` about execution and fence
+    run_token: bool = False
     #: the Struct of the JSON body, None for none
     body: Any = None
     body_optional: bool = False

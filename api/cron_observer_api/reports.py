@@ -31,7 +31,7 @@ from cron_observer.store.executions import (
 )
 from cron_observer_api import body as bodies
 from cron_observer_api import paths, wire
-from cron_observer_api.auth import principal_of
+from cron_observer_api.auth import check_run, principal_of
 from cron_observer_api.operation import answer, declare, read
 from cron_observer_api.problems import TooLarge
 from cron_observer_api.writer import Writer, Written
@@ -138,8 +138,11 @@ _LOST: Final = ("not_found", "lease_lost", "already_final")
 
 async def _submit(request: Request[Any, Any, Any], text: str, kind: type[Report], **said: Any) -> Written:
     """Write a report on the execution that a path names and return what became of it, or raise its refusal."""
-    tenant_id = principal_of(request).tenant_id
+    principal = principal_of(request)
+    tenant_id = principal.tenant_id
     identity = paths.uuid(text, "execution")
+    if principal.run is not None:
+        check_run(principal, await _own(request, identity), said["done"].fence if "done" in said else said["fence"])
     writer: Writer = request.app.state.writer
     try:
         return await writer.submit(kind(tenant_id=tenant_id, id=identity, **said))
@@ -148,6 +151,14 @@ async def _submit(request: Request[Any, Any, Any], text: str, kind: type[Report]
         if ours is None:
             raise
     return await writer.submit(kind(tenant_id=tenant_id, id=ours, **said))
+
+
+async def _own(request: Request[Any, Any, Any], identity: UUID) -> UUID:
+    """Return the id of ours of the run that shows its token, if `identity` is what its client called it."""
+    run = principal_of(request).run
+    if run is None or identity == run.execution_id:
+        return identity
+    return await _alias(request, identity) or identity
 
 
 async def _alias(request: Request[Any, Any, Any], identity: UUID) -> UUID | None:
@@ -179,7 +190,7 @@ def _fitting(value: Any) -> Any:
     operation_id="startExecution",
     status_code=200,
     opt=declare(
-        summary="Say that the work begins", tag="worker", scopes=_REPORT, write=True, body=FenceBody,
+        summary="Say that the work begins", tag="worker", scopes=_REPORT, write=True, run_token=True, body=FenceBody,
         answers={200: wire.Execution}, problems=_LOST,
     ),
 )  # fmt: skip
@@ -210,7 +221,7 @@ def _beat(run: Run) -> dict[str, Any]:
     operation_id="heartbeat",
     status_code=200,
     opt=declare(
-        summary="Renew the lease", tag="worker", scopes=_REPORT, write=True, body=HeartbeatBody,
+        summary="Renew the lease", tag="worker", scopes=_REPORT, write=True, run_token=True, body=HeartbeatBody,
         body_limit=COMPLETE_LIMIT, answers={200: Beat}, problems=_LOST,
     ),
 )  # fmt: skip
@@ -235,7 +246,7 @@ async def heartbeat(request: Request[Any, Any, Any], execution_id: FromPath[str]
     operation_id="appendLogs",
     status_code=202,
     opt=declare(
-        summary="Append log lines", tag="worker", scopes=_REPORT, write=True, body=LogsBody,
+        summary="Append log lines", tag="worker", scopes=_REPORT, write=True, run_token=True, body=LogsBody,
         body_limit=bodies.LOGS_LIMIT, gzip=True, answers={202: Appended}, problems=(*_LOST, "log_gap"),
         description="Lines that are stored already are dropped; a gap is refused with expected_seq.",
     ),
@@ -277,7 +288,7 @@ def _completion(asked: CompleteBody) -> Completion:
     operation_id="completeExecution",
     status_code=200,
     opt=declare(
-        summary="Say how it ended", tag="worker", scopes=_REPORT, write=True, body=CompleteBody,
+        summary="Say how it ended", tag="worker", scopes=_REPORT, write=True, run_token=True, body=CompleteBody,
         body_limit=COMPLETE_LIMIT, answers={200: wire.Execution}, problems=(*_LOST, "not_running"),
         description="An identical repeat answers 200 again. A completion after its deadline is accepted as late, "
         "recorded or refused, as the task's `late` says; while a newer claim runs it is kept as evidence.",
@@ -294,7 +305,7 @@ async def complete(request: Request[Any, Any, Any], execution_id: FromPath[str])
     operation_id="releaseExecution",
     status_code=200,
     opt=declare(
-        summary="Give an execution back", tag="worker", scopes=_REPORT, write=True, body=ReleaseBody,
+        summary="Give an execution back", tag="worker", scopes=_REPORT, write=True, run_token=True, body=ReleaseBody,
         answers={200: wire.Execution}, problems=_LOST,
     ),
 )  # fmt: skip

@@ -19,10 +19,13 @@ from msgspec import Meta
 
 from cron_observer.clock import ClockGuard
 from cron_observer.errors import BadRequest, NotFound
+from cron_observer.lifecycle import Status
+from cron_observer.model import RESERVED_PREFIX
+from cron_observer.run_token import mint
 from cron_observer.store import reads, task_reads
 from cron_observer.store.executions import Seat, adopt, create_running, resolve
 from cron_observer_api import paths, reports, wire
-from cron_observer_api.auth import principal_of
+from cron_observer_api.auth import check_run, principal_of
 from cron_observer_api.claimer import Claimer
 from cron_observer_api.operation import answer, declare, query, read
 from cron_observer_api.reports import Lease, Worker, sane
@@ -96,7 +99,9 @@ async def _task_uid(request: Request[Any, Any, Any], conn: Any, reference: str) 
         problems=("not_found",),
         description=(
             "Empty after the wait. The same claim_id within the lease returns the same executions, so that a lost "
-            'reply is harmless. queues defaults to ["default"], and to any queue where tasks names some.'
+            'reply is harmless. queues defaults to ["default"], and to any queue where tasks names some, but never to '
+            "the platform's own, which begin with @. Each execution comes with a run_token: good in place of a key for "
+            "what its run reports, under the fence of this claim."
         ),
     ),
 )
@@ -108,6 +113,13 @@ async def claim(request: Request[Any, Any, Any]) -> Response[bytes]:
     if asked.tasks is not None:
         async with transaction(request) as (conn, _):
             tasks = frozenset([await _task_uid(request, conn, one) for one in asked.tasks])
+    for number, queue in enumerate(asked.queues or ()):
+        if queue.startswith(RESERVED_PREFIX):
+            raise BadRequest(
+                f"queues that begin with {RESERVED_PREFIX} are the platform's own",
+                hint="what waits in them is sent or watched by the server itself; leave the queue out",
+                pointer=f"/queues/{number}",
+            )
     seat = Seat(
         worker=asked.worker,
         queues=asked.queues or ["default"],
@@ -149,6 +161,7 @@ async def begin(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Take note of a run that nobody had to hand out."""
     asked = await read(request, BeginBody)
     tenant_id = principal_of(request).tenant_id
+    signing_key = await request.app.state.signing_keys.own(tenant_id)
     async with transaction(request) as (conn, now):
         task_uid = await _task_uid(request, conn, asked.task)
         identity = await adopt(conn, tenant_id, asked.id, now)
@@ -164,6 +177,8 @@ async def begin(request: Request[Any, Any, Any]) -> Response[bytes]:
             now=now,
         )
         shown = await reads.execution(conn, tenant_id, identity)
+    if shown is not None and shown["status"] == Status.RUNNING:
+        shown["run_token"] = mint(signing_key, tenant_id, identity, shown["fence"])
     return answer(shown, 201 if made else 200)
 
 
@@ -198,6 +213,7 @@ async def pending(request: Request[Any, Any, Any]) -> Response[bytes]:
         tag="worker",
         scopes=("read", "report"),
         write=True,
+        run_token=True,
         answers={200: wire.Execution},
         problems=("not_found",),
     ),
@@ -205,11 +221,13 @@ async def pending(request: Request[Any, Any, Any]) -> Response[bytes]:
 async def get_execution(request: Request[Any, Any, Any], execution_id: FromPath[str]) -> Response[bytes]:
     """Show everything that is known of it, for a worker that has lost its memory."""
     identity = paths.uuid(execution_id, "execution")
-    tenant_id = principal_of(request).tenant_id
+    principal = principal_of(request)
     async with transaction(request) as (conn, _):
-        found = await reads.execution(conn, tenant_id, identity)
-        if found is None and (ours := await resolve(conn, tenant_id, identity)) is not None:
-            found = await reads.execution(conn, tenant_id, ours)
+        found = await reads.execution(conn, principal.tenant_id, identity)
+        if found is None and (ours := await resolve(conn, principal.tenant_id, identity)) is not None:
+            identity = ours
+            found = await reads.execution(conn, principal.tenant_id, ours)
+    check_run(principal, identity, None if found is None else found["fence"])
     if found is None:
         raise NotFound("there is no such execution")
     return answer(found)
@@ -219,7 +237,7 @@ async def get_execution(request: Request[Any, Any, Any], execution_id: FromPath[
 async def running(app: Litestar) -> AsyncIterator[None]:
     """Run the writer and the claimer for as long as the app lives; what was taken is written before it ends."""
     writer = Writer(app.state.database)
-    claimer = Claimer(app.state.database, ClockGuard(), writer.submit)
+    claimer = Claimer(app.state.database, ClockGuard(), writer.submit, app.state.signing_keys.own)
     writer.on_change = claimer.wake
     app.state.writer, app.state.claimer = writer, claimer
     app.state.to_drain.append(claimer.stop)

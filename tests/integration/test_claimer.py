@@ -16,6 +16,7 @@ from cron_observer.clock import ClockGuard
 from cron_observer.errors import DatabaseError
 from cron_observer.store.engine import Database, clock
 from cron_observer.store.executions import Seat, create_manual
+from cron_observer.store.tokens import SigningKeys
 from cron_observer_api import claimer as module
 from cron_observer_api.claimer import Claimer, Given
 from cron_observer_api.writer import Writer
@@ -29,7 +30,7 @@ SECOND = timedelta(seconds=1)
 async def serving(database: FreshDatabase) -> AsyncIterator[Claimer]:
     """Run a writer and a claimer."""
     writer = Writer(database.api)
-    claimer = Claimer(database.api, ClockGuard(), writer.submit)
+    claimer = Claimer(database.api, ClockGuard(), writer.submit, SigningKeys(database.api).own)
     writer.on_change = claimer.wake
     loops = [asyncio.create_task(claimer.run()), asyncio.create_task(writer.run())]
     yield claimer

@@ -15,6 +15,7 @@ from cron_observer.clock import ClockGuard
 from cron_observer.errors import DatabaseError
 from cron_observer.store.engine import Database
 from cron_observer.store.executions import Seat
+from cron_observer.store.tokens import SigningKeys
 from cron_observer_api import claimer as claimer_module
 from cron_observer_api.claimer import Claimer, Given
 from cron_observer_api.writer import Writer
@@ -44,7 +45,7 @@ class Held:
 async def serving(database: Database) -> AsyncIterator[Claimer]:
     """Run a writer and a claimer."""
     writer = Writer(database)
-    claimer = Claimer(database, ClockGuard(), writer.submit)
+    claimer = Claimer(database, ClockGuard(), writer.submit, SigningKeys(database).own)
     writer.on_change = claimer.wake
     loops = [asyncio.create_task(claimer.run()), asyncio.create_task(writer.run())]
     yield claimer

@@ -42,6 +42,7 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "backfills": {"INSERT"},
         "approvals": {"INSERT"},
         "hook_deliveries": {"INSERT"},
+        "signing_keys": {"INSERT"},
     },
     "cron_observer_reconciler": {
         "executions": {"INSERT", "DELETE"},
@@ -75,6 +76,7 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "plan_history": {"INSERT"},
         "slot_ranges": {"INSERT", "UPDATE", "DELETE"},
         "audit_log": {"INSERT"},
+        "signing_keys": {"INSERT"},
     },
 }
 

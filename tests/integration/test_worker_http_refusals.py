@@ -6,6 +6,8 @@ import gzip
 from typing import Any
 from uuid import uuid4
 
+import pytest
+
 from support.databases import Tenant, make_tenant
 from support.rows import make_task
 from support.worker import Worker, refused, working
@@ -177,3 +179,17 @@ async def test_results_are_bounded(tenant: Tenant) -> None:
         path = f"/executions/{given['id']}/complete"
         refused(await worker.call("POST", path, content=b"{}", headers=headers), 415, "unsupported_media_type")
         assert (await worker.report(given, "complete", outcome="finished", result=fits)).json()["result"] == fits
+
+
+@pytest.mark.parametrize("queue", ["@http", "@checkin", "@"])
+async def test_queues_of_the_platform(tenant: Tenant, queue: str) -> None:
+    """Nobody claims from a queue of the platform: not by its name, nor as any queue of a task, nor is it shown."""
+    async with working(tenant) as worker:
+        reply = await worker.call("POST", "/claims", {"worker": "w", "queues": ["default", queue]})
+        refused(reply, 400, "bad_request", "/queues/1")
+        task = make_task(tenant)
+        worker.slot(task, queue=queue)
+        assert await worker.claim(tasks=[str(task)]) == []
+        assert (await worker.call("GET", "/executions/pending")).json()["executions"] == []
+        mine = worker.slot(task, queue="mine")
+        assert [one["id"] for one in await worker.claim(tasks=[str(task)], max=10)] == [str(mine)]

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from cron_observer.model import RESERVED_PREFIX
 from cron_observer.store import shapes
 
 #: The columns that every form of an execution shows, beside those of its definition.
@@ -61,6 +62,7 @@ _ITEMS: Final = text(f"""
 _PENDING: Final = text(f"""
     SELECT e.id FROM executions AS e
     WHERE e.tenant_id = :tenant_id AND e.status = 'PENDING' AND e.available_at <= :now
+      AND NOT starts_with(e.queue, :reserved)
       AND (CAST(:task_uid AS uuid) IS NULL OR e.task_uid = :task_uid) AND NOT {OBSOLETE}
     ORDER BY e.priority DESC, e.available_at, e.id LIMIT :limit""")
 
@@ -104,8 +106,17 @@ async def task_of(conn: AsyncConnection, tenant_id: UUID, execution_id: UUID) ->
 async def pending(
     conn: AsyncConnection, tenant_id: UUID, *, now: datetime, limit: int, task_uid: UUID | None = None
 ) -> list[dict[str, Any]]:
-    """Return what is due and waits for a worker, in the order in which it would be claimed, in full."""
-    values = {"tenant_id": tenant_id, "now": now, "limit": limit, "task_uid": task_uid}
+    """Return what is due and waits for a worker, in the order in which it would be claimed, in full.
+
+    What the platform runs itself waits for no worker.
+    """
+    values = {
+        "tenant_id": tenant_id,
+        "now": now,
+        "limit": limit,
+        "task_uid": task_uid,
+        "reserved": RESERVED_PREFIX,
+    }
     ids: list[UUID] = list((await conn.execute(_PENDING, values)).scalars())
     found = await executions(conn, tenant_id, ids)
     return [found[one] for one in ids if one in found]

@@ -30,10 +30,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from cron_observer.lifecycle import FINAL, Reason, Status, Trigger
-from cron_observer.store import source_tables, time_tables
+from cron_observer.store import source_tables, time_tables, token_tables
 from cron_observer.store.columns import INSTANT, LABEL, column, metadata, tenant, words
 
-__all__ = ["PARTITIONED", "metadata", "source_tables", "time_tables"]
+__all__ = ["PARTITIONED", "metadata", "source_tables", "time_tables", "token_tables"]
 
 tenants = Table(
     "tenants",

@@ -1,1 +1,24 @@
 -- Run tokens: keys that sign what one run may say.
+
+-- One for each tenant, made when the first token is minted, never changed.
+CREATE TABLE signing_keys (
+    tenant_id UUID NOT NULL,
+    secret BYTEA NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    CONSTRAINT a_tenant_signs_with_one_secret PRIMARY KEY (tenant_id),
+    CONSTRAINT a_signing_key_has_a_tenant FOREIGN KEY (tenant_id) REFERENCES tenants (tenant_id)
+);
+
+ALTER TABLE signing_keys ENABLE ROW LEVEL SECURITY;
+ALTER TABLE signing_keys FORCE ROW LEVEL SECURITY;
+CREATE POLICY the_owner_migrates ON signing_keys TO cron_observer_owner USING (true) WITH CHECK (true);
+CREATE POLICY only_own_tenants ON signing_keys AS RESTRICTIVE
+    TO cron_observer_api, cron_observer_reconciler, cron_observer_scheduler
+    USING (tenant_id = ANY (app_tenants())) WITH CHECK (tenant_id = ANY (app_tenants()));
+CREATE POLICY loops_read_and_write ON signing_keys TO cron_observer_reconciler, cron_observer_scheduler
+    USING (true) WITH CHECK (true);
+CREATE POLICY the_api_reads_and_writes ON signing_keys TO cron_observer_api USING (true) WITH CHECK (true);
+
+-- Who hands out executions mints tokens: the API to workers, the scheduler's role to destinations of webhooks.
+GRANT SELECT ON signing_keys TO cron_observer_api, cron_observer_reconciler, cron_observer_scheduler;
+GRANT INSERT ON signing_keys TO cron_observer_api, cron_observer_scheduler;
