@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.lifecycle import REPLACING, Run
-from cron_observer.model import RESERVED_PREFIX, Overlap
+from cron_observer.model import Overlap
 from cron_observer.store.engine import fetch
 from cron_observer.store.executions.bounds import BETWEEN, CURRENT, due_bounds
 from cron_observer.store.executions.places import Need, Places
@@ -36,7 +36,8 @@ CROSS JOIN LATERAL (
     CROSS JOIN LATERAL (
         SELECT {SELECTED} FROM executions e
         WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.queue = q.name
-          AND e.priority = urgency AND e.held_at IS NULL AND e.available_at <= %(now)s AND {BETWEEN} AND {CURRENT}
+          AND e.priority = urgency AND e.held_at IS NULL AND e.available_at <= %(now)s
+          AND e.task_uid <> ALL (%(without)s::uuid[]) AND {BETWEEN} AND {CURRENT}
         ORDER BY e.available_at
         LIMIT %(limit)s
         FOR UPDATE OF e SKIP LOCKED
@@ -45,14 +46,14 @@ CROSS JOIN LATERAL (
 ) AS due
 """
 
-#: A range for each task, so that the backlog of one does not hide another; NULL is any queue but the platform's.
+#: A range for each task, so that the backlog of one does not hide another; NULL is any queue.
 _DUE_OF_TASKS: Final = f"""
 SELECT {", ".join(f"due.{column}" for column in RUN_COLUMNS)}
 FROM unnest(%(uids)s::uuid[], %(queues)s::text[]) AS wanted (task_uid, queue)
 CROSS JOIN LATERAL (
     SELECT {SELECTED} FROM executions e
     WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.task_uid = wanted.task_uid
-      AND (e.queue = wanted.queue OR wanted.queue IS NULL AND NOT starts_with(e.queue, %(reserved)s))
+      AND (wanted.queue IS NULL OR e.queue = wanted.queue)
       AND e.held_at IS NULL AND e.available_at <= %(now)s AND {BETWEEN} AND {CURRENT}
     ORDER BY e.available_at
     LIMIT %(limit)s
@@ -126,7 +127,8 @@ class Seat:
     tasks: frozenset[UUID] | None  #: None = of any task
     wanted: int
     lease: timedelta
-    any_queue: bool = False  #: with `tasks`: of whatever queue they are, but for the platform's own
+    any_queue: bool = False  #: with `tasks`: of whatever queue they are
+    without: frozenset[UUID] = frozenset()  #: tasks of which it takes none
     got: list[Run] = field(default_factory=list)
     more: bool = False  #: the round ended before it had seen everything that is due
 
@@ -137,9 +139,11 @@ class Seat:
 
     def takes(self, run: Run) -> bool:
         """Say whether this worker would take `run`."""
+        if run.task_uid in self.without:
+            return False
         if self.tasks is not None and run.task_uid not in self.tasks:
             return False
-        return run.queue in self.queues or (self.any_queue and not run.queue.startswith(RESERVED_PREFIX))
+        return self.any_queue or run.queue in self.queues
 
     def ranges(self) -> Iterator[tuple[UUID, str | None]]:
         """Yield the tasks that it is bound to, each with a queue or None for any."""
@@ -165,10 +169,11 @@ async def candidates(
     parameters = {"tenant": tenant_id, "now": now, "limit": room, **due_bounds(now)}
     rows = []
     if queues:
-        rows += await fetch(conn, _DUE_IN_QUEUES, {**parameters, "queues": queues})
+        refused = frozenset.intersection(*(seat.without for seat in seats if seat.tasks is None))
+        rows += await fetch(conn, _DUE_IN_QUEUES, {**parameters, "queues": queues, "without": sorted(refused)})
     if ranges:
         pairs = {"uids": [uid for uid, _ in ranges], "queues": [queue for _, queue in ranges]}
-        rows += await fetch(conn, _DUE_OF_TASKS, {**parameters, **pairs, "reserved": RESERVED_PREFIX})
+        rows += await fetch(conn, _DUE_OF_TASKS, {**parameters, **pairs})
     return {run.id: run for run in map(to_run, rows)}
 
 
