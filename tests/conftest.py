@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 from collections.abc import Iterator
+from itertools import count
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -38,6 +39,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     with asyncio.Runner() as runner:
         runner.run(run())
     return True
+
+
+_STATES = count()
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Give each test, and the processes that it starts, a spool of its own, which nothing makes before it is needed."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.getbasetemp() / "states" / str(next(_STATES)))
 
 
 @pytest.fixture(scope="session")

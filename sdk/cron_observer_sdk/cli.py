@@ -1,4 +1,4 @@
-"""The console script ``cron-observer``: ``run``, and whatever other distributions add to it.
+"""The console script ``cron-observer``: ``run``, ``ping``, ``spool``, and whatever other distributions add to it.
 
 A distribution adds commands through the entry-point group ``cron_observer.commands``. Each entry point is a
 function without parameters that returns a mapping: name of the command → `Command`.
@@ -15,7 +15,11 @@ from cron_observer_sdk import __version__
 GROUP = "cron_observer.commands"
 USAGE = 64  #: exit code of a wrong command line
 
-OWN = {"run": "Run a command and report it as an execution of a task"}
+OWN = {
+    "ping": "Send a sign of life by the Healthchecks protocol",
+    "run": "Run a command and report it as an execution of a task",
+    "spool": "Look at what waits for a server that was away, send it, drop it",
+}
 
 
 class Command(Protocol):
@@ -66,13 +70,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"cron-observer {__version__}\n")
         return 0
     try:
-        if word == "run":
-            from cron_observer_sdk.run import main as run
-
-            return run(rest)
-        return _other(word, rest)
+        return _own(word, rest) if word in OWN else _other(word, rest)
     except KeyboardInterrupt:
         return 130
+
+
+def _own(word: str, rest: list[str]) -> int:
+    """Run a command of the SDK itself."""
+    if word == "ping":
+        from cron_observer_sdk.ping import main
+    elif word == "spool":
+        from cron_observer_sdk.spool_command import main
+    else:
+        from cron_observer_sdk.run import main
+    return main(rest)
 
 
 def _other(word: str, rest: list[str]) -> int:

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 
 from cron_observer_sdk.errors import ApiError, NotConfigured
 from cron_observer_sdk.ids import uuid7
+from cron_observer_sdk.redact import PLAIN, Redactor
 from cron_observer_sdk.text import JsonObject, encode
 from cron_observer_sdk.transport import Abort, Endpoint, Request, Transport
 
@@ -30,6 +31,9 @@ class Client:
 
     `url` and `token` default to CRON_OBSERVER_URL and CRON_OBSERVER_TOKEN; nothing else is read.
     `timeout` is the deadline of each call in seconds, retries included (a claim adds its wait).
+    `redact`: regular expressions; what matches them in messages, errors, results and checkpoints becomes ``***``
+    before it leaves the process. `spool`: whether runs reported through this client are kept on the disk while the
+    server is away.
     A client without URL or token can be made, so that tests need no server; its calls raise `NotConfigured`.
     Executions go in and out as the JSON objects of the API. Threads may share a client.
     """
@@ -41,6 +45,8 @@ class Client:
         timeout: float = TIMEOUT_SECONDS,
         *,
         tries: int = TRIES,
+        redact: Iterable[str] = (),
+        spool: bool = True,
     ) -> None:
         url = os.environ.get("CRON_OBSERVER_URL", "") if url is None else url
         token = os.environ.get("CRON_OBSERVER_TOKEN", "") if token is None else token
@@ -49,6 +55,10 @@ class Client:
             raise NotConfigured("CRON_OBSERVER_TOKEN holds characters that no token has")
         self.url = url
         self.timeout = timeout
+        self.spool = spool
+        self.redactor = Redactor(redact) if redact else PLAIN
+        #: the part of the token that is no secret, by which the spool tells the keys of a host apart
+        self.key_id = token[: len("co_") + 8] if token.startswith("co_") else ""
         self._tries = tries
         self._missing = _missing(url, token)
         self._transport = Transport(Endpoint.read(url), token) if url else None
@@ -136,9 +146,9 @@ class Client:
         """
         said = {
             "progress": progress,
-            "message": message,
+            "message": self.redactor.value(message),
             "lease_seconds": lease_seconds,
-            "checkpoint": checkpoint,
+            "checkpoint": self.redactor.value(checkpoint),
         }
         return self._post(_path(execution_id, "heartbeat"), _body(fence=fence, **said), timeout=timeout)
 
@@ -155,7 +165,12 @@ class Client:
 
         Entries that are already stored are dropped by the server. Raise `LogGap` if earlier ones are missing.
         """
-        return self.logs_encoded(execution_id, fence, first_seq, [encode(entry) for entry in entries], timeout=timeout)
+        hide = self.redactor.value
+        encoded = [
+            encode({key: hide(value) if key in {"message", "fields"} else value for key, value in entry.items()})
+            for entry in entries
+        ]
+        return self.logs_encoded(execution_id, fence, first_seq, encoded, timeout=timeout)
 
     def logs_encoded(
         self,
@@ -167,7 +182,7 @@ class Client:
         timeout: float | None = None,
         tries: int | None = None,
     ) -> JsonObject:
-        """Do as `logs` with entries that are JSON already."""
+        """Do as `logs` with entries that are JSON already, with nothing left in them to hide."""
         plain = b'{"fence":%d,"first_seq":%d,"entries":[%s]}' % (fence, first_seq, b",".join(entries))
         path, squeezed = _path(execution_id, "logs"), _gzip(plain)
         if squeezed is not None:
@@ -192,6 +207,7 @@ class Client:
         timeout: float | None = None,
     ) -> JsonObject:
         """End the attempt with `outcome`: ``finished``, ``failed``, ``cancelled`` or ``skipped``."""
+        error, result = self.redactor.value(error), self.redactor.value(result)
         body = _body(fence=fence, outcome=outcome, exit_code=exit_code, error=error, result=result)
         if not retryable:
             body["retryable"] = False
@@ -199,7 +215,9 @@ class Client:
 
     def release(self, execution_id: str, fence: int, reason: str, *, timeout: float | None = None) -> JsonObject:
         """Give the execution back; it is offered again and no attempt is consumed."""
-        return self._post(_path(execution_id, "release"), _body(fence=fence, reason=reason), timeout=timeout)
+        return self._post(
+            _path(execution_id, "release"), _body(fence=fence, reason=self.redactor.text(reason)), timeout=timeout
+        )
 
     def create(
         self,
@@ -246,6 +264,7 @@ class Client:
         worker: str | None = None,
     ) -> JsonObject:
         """Set ``RUNNING``, ``FINISHED`` or ``FAILED``: the simple form, without a lease. Not retried."""
+        error_message, result = self.redactor.value(error_message), self.redactor.value(result)
         body = _body(status=status, error_message=error_message, result=result, worker=worker)
         return self._call(Request("PATCH", _path(execution_id), encode(body), repeatable=False))
 

@@ -36,6 +36,7 @@ class Line(NamedTuple):
     fields: str | None  #: JSON
     size: int  #: bytes in memory, about
     is_note: bool = False  #: by the SDK itself
+    encoded: bytes | None = None  #: as the wire wants it, where that is all that is left of it
 
 
 def level_name(level: str | int) -> str:
@@ -52,6 +53,11 @@ def level_name(level: str | int) -> str:
 def note(message: str) -> Line:
     """Make a line by the SDK itself."""
     return Line(time.time(), "WARN", message, '{"by":"cron-observer-sdk"}', len(message), is_note=True)
+
+
+def ready(encoded: bytes) -> Line:
+    """Make a line of what was encoded before."""
+    return Line(0.0, "", "", None, len(encoded), encoded=encoded)
 
 
 def without_fields(line: Line) -> Line:
@@ -91,6 +97,8 @@ def whole_characters(text: bytes, limit: int) -> int:
 
 def encode_line(line: Line) -> bytes:
     """Encode an entry as the wire wants it."""
+    if line.encoded is not None:
+        return line.encoded
     message = line.message
     if isinstance(message, bytes):
         message = message.decode("utf-8", "replace")

@@ -1,7 +1,8 @@
 """The log of one execution: lines are buffered, numbered when they are sent, and sent in batches by a thread.
 
 The numbers belong to what is sent, so lines dropped from a full buffer leave no gap. Lines that were
-acknowledged lately are kept, for a server that lost them and asks again.
+acknowledged lately are kept, for a server that lost them and asks again. While the server is away they are numbered
+and written to the journal of the run, if it has one, and read back from it when the server has returned.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from cron_observer_sdk.errors import ApiError, LogGap, Unavailable
-from cron_observer_sdk.lines import Line, encode_line, note, without_fields
+from cron_observer_sdk.journal import END_BYTES, Journal
+from cron_observer_sdk.lines import Line, encode_line, note, ready, without_fields
 from cron_observer_sdk.text import JsonObject
 
 #: A batch goes out when one of these is reached.
@@ -43,6 +45,10 @@ class LogStream:
         self._interval = interval
         self._dropped = 0
         self._sent: list[Line] = []  #: sent, but not acknowledged
+        self._sent_is_written = False  #: what is in `_sent` is in the journal as well
+        self._written = 0  #: lines in the journal that come after `_sent`
+        self._journal: Journal | None = None
+        self._away = True  #: nobody takes the lines at present
         self._kept: deque[Line] = deque(maxlen=KEPT_LINES)
         self._next_seq = 0  #: the number of the first line that is not acknowledged
         self._largest = BATCH_LINES  #: halved while the server refuses a batch
@@ -66,17 +72,33 @@ class LogStream:
             if before == 0 or self._full():
                 self._changed.notify_all()
 
+    def keep_in(self, journal: Journal) -> None:
+        """Write the lines to the journal while nobody takes them."""
+        self._journal = journal
+
+    def spill(self) -> None:
+        """Move what waits to the journal, as far as it has room, if nobody takes the lines at present."""
+        if self._away and not self._stopped:
+            self._spill(last=False)
+
+    def next_number(self) -> int:
+        """Return the number that a line would get after those that were sent or written."""
+        with self._changed:
+            return self._next_seq + len(self._sent) + self._written
+
     def open(self, send: Send, heed: Callable[[JsonObject], None], refused: Callable[[ApiError], bool]) -> None:
         """Begin to deliver. `heed` gets each reply; `refused` says whether an error ends the stream."""
         run = threading.Thread(
             target=self._deliver_all, args=(send, heed, refused), name="cron-observer-logs", daemon=True
         )
+        self._away = False
         run.start()
 
     def close(self, *, quiet: float, limit: float) -> bool:
         """Deliver what is left; say whether everything was stored.
 
-        Give up after `quiet` seconds without an acknowledgement, and after `limit` seconds in any case.
+        Give up after `quiet` seconds without an acknowledgement, and after `limit` seconds in any case. What is left
+        then goes into the journal, if there is one.
         """
         begun = time.monotonic()
         with self._changed:
@@ -89,8 +111,16 @@ class LogStream:
                 break
             self._drained.wait(left)
         stored = self._drained.is_set() and not self._stopped
+        if not stored:
+            self.save()
         self.stop()
         return stored
+
+    def save(self) -> None:
+        """Write what is left to the journal, for good, and take no more. Does nothing where there is none."""
+        if self._journal is not None and not self._stopped and self._journal.open():
+            self._spill(last=True)
+            self.stop()
 
     def stop(self) -> None:
         """Forget what is left and take no more."""
@@ -107,8 +137,10 @@ class LogStream:
         while self._collect():
             try:
                 heed(self._deliver(send))
+                self._away = False
                 pause = self._interval
             except ApiError as error:  # noqa: PERF203  a request was made: the try costs nothing beside it
+                self._away = True
                 if refused(error):
                     self.stop()
                     return
@@ -121,13 +153,82 @@ class LogStream:
         """Wait for a batch and put it into `_sent`; False when there will be no more."""
         with self._changed:
             if not self._sent:
-                self._changed.wait_for(lambda: self._pending or self._closing or self._stopped)
-                self._changed.wait_for(lambda: self._full() or self._closing or self._stopped, self._interval)
-            if self._stopped or not (self._sent or self._pending):
+                self._changed.wait_for(lambda: self._pending or self._written or self._closing or self._stopped)
+                self._changed.wait_for(
+                    lambda: self._full() or self._written or self._closing or self._stopped, self._interval
+                )
+            if self._stopped or not (self._sent or self._pending or self._written):
                 return False
-            if not self._sent:
+            if self._sent:
+                return True
+        if self._journal is None:
+            with self._changed:
                 self._take_batch()
             return True
+        with self._journal.lock:  # a spill may have come between; whoever holds this lock orders lines
+            self._refill(self._journal)
+        return True
+
+    def _refill(self, journal: Journal) -> None:
+        """Put the next lines into `_sent`: those of the journal first."""
+        found = journal.read(min(self._largest, self._written), BATCH_BYTES) if self._written else []
+        with self._changed:
+            if self._stopped:
+                return
+            self._sent_is_written = bool(found)
+            if found:
+                self._written -= len(found)
+                self._sent = [ready(entry) for entry in found]
+                return
+            if self._written:  # the journal cannot be read any more
+                self._sent.append(note(f"{self._written} lines were lost here: the spool could not be read back"))
+                self._written = 0
+            self._take_batch()
+
+    def _spill(self, *, last: bool) -> None:
+        """Write to the journal what it has room for; the `last` time, what fits into the room for the end."""
+        journal = self._journal
+        if journal is None or not journal.usable:
+            return
+        with journal.lock:
+            with self._changed:
+                sent = [] if self._sent_is_written else list(self._sent)
+                first, base = self._next_seq, self._next_seq + len(self._sent) + self._written
+                lines = self._take_for(journal.room() + (END_BYTES if last else 0), last=last)
+            if sent:  # what is on its way goes first, or the numbers would not follow each other
+                written = journal.append(first, [encode_line(line) for line in sent], unread=False)
+                self._sent_is_written = written
+            else:
+                written = True
+            written = written and (not lines or journal.append(base, [encode_line(line) for line in lines]))
+            with self._changed:
+                if written:
+                    self._written += len(lines)
+                    self._changed.notify_all()
+                else:
+                    self._pending.extendleft(reversed(lines))
+                    self._pending_bytes += sum(line.size for line in lines)
+
+    def _take_for(self, room: int, *, last: bool) -> list[Line]:
+        """Take what is pending, the oldest first, while there is room; the `last` time, the newest that fit."""
+        taken: list[Line] = []
+        if last:
+            while self._pending and self._pending_bytes > max(0, room):
+                self._pending_bytes -= self._pending.popleft().size
+                self._dropped += 1
+        if self._dropped and (last or room > 0):
+            taken.append(self._word_of_drops())
+        while self._pending and room >= self._pending[0].size:
+            line = self._pending.popleft()
+            room -= line.size
+            self._pending_bytes -= line.size
+            taken.append(line)
+        return taken
+
+    def _word_of_drops(self) -> Line:
+        """Return a line about the lines that were dropped, and forget them."""
+        dropped, self._dropped = self._dropped, 0
+        return note(f"{dropped} lines were dropped here: they came faster than they could be sent")
 
     def _full(self) -> bool:
         """Say whether a whole batch waits."""
@@ -137,10 +238,7 @@ class LogStream:
         """Move the oldest lines to `_sent`, after a word about the ones that were dropped."""
         size = 0
         if self._dropped:
-            self._sent.append(
-                note(f"{self._dropped} lines were dropped here: they came faster than they could be sent")
-            )
-            self._dropped = 0
+            self._sent.append(self._word_of_drops())
         while self._pending and len(self._sent) < self._largest and size < BATCH_BYTES:
             line = self._pending.popleft()
             self._pending_bytes -= line.size
@@ -170,9 +268,10 @@ class LogStream:
 
     def _acknowledge(self, count: int) -> None:
         """Note that the server holds the first `count` lines of `_sent`."""
-        self._kept.extend(self._sent[:count])
-        del self._sent[:count]
-        self._next_seq += count
+        with self._changed:
+            self._kept.extend(self._sent[:count])
+            del self._sent[:count]
+            self._next_seq += count
         self.answered_at = time.monotonic()
 
     def _rewind(self, expected: int) -> None:

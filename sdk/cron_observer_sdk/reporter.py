@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from cron_observer_sdk.client import Client
@@ -23,12 +23,18 @@ from cron_observer_sdk.errors import (
     Unauthenticated,
     Unavailable,
 )
+from cron_observer_sdk.journal import Journal
 from cron_observer_sdk.keeper import Beat, Heart, Keeper
 from cron_observer_sdk.lines import Line, make_lines
 from cron_observer_sdk.logs import LogStream
 from cron_observer_sdk.notice import Notices
 from cron_observer_sdk.outcome import Outcome
 from cron_observer_sdk.text import JsonObject, result_json
+
+#: What became of the end of a run.
+DELIVERED = "delivered"  #: the server has all of it, or knows a better end
+AWAY = "away"  #: nobody took it, or not all of it
+REFUSED = "refused"  #: the server will not take it
 
 
 class Reporter:
@@ -38,8 +44,11 @@ class Reporter:
     worker may take over. Otherwise the work goes on through an outage of the server (a crontab's).
     """
 
-    def __init__(self, client: Client, notices: Notices, *, lease_seconds: float, strict: bool) -> None:
+    def __init__(
+        self, client: Client, notices: Notices, *, lease_seconds: float, strict: bool, journal: Journal | None = None
+    ) -> None:
         self.client = client
+        self.journal = journal  #: where the reports go while the server is away; None: nowhere
         self.notices = notices
         self.lease_seconds = lease_seconds
         self.facts: JsonObject = {}
@@ -53,6 +62,10 @@ class Reporter:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._log = LogStream()
+        if journal is not None:
+            self._log.keep_in(journal)
+        self._hide = client.redactor
+        self._closing: list[Callable[[], None]] = []
         self._keeper = Keeper(lease_seconds)
 
     @property
@@ -70,6 +83,8 @@ class Reporter:
             self.attached = True
         self._heed(facts)
         key, fence = self._key()
+        if self.journal is not None:
+            self.journal.bind(key, fence)
 
         def start(timeout: float) -> JsonObject:
             return self.client.start(key, fence, timeout=timeout)
@@ -94,30 +109,38 @@ class Reporter:
 
     def mute(self) -> None:
         """Report nothing from here on."""
+        self._close_sources()
         self._keeper.stop()
         self._log.stop()
+
+    def at_end(self, close: Callable[[], None]) -> None:
+        """Call this once before the log ends; it may still bring lines."""
+        self._closing.append(close)
 
     def log(self, level: str, message: str | bytes, fields: JsonObject | None, at: float | None = None) -> None:
         """Take a line of the log."""
         if self.ours:
+            if self._hide:
+                message = self._hide.line(message) if isinstance(message, bytes) else self._hide.text(message)
+                fields = self._hide.value(fields)
             self._log.add(make_lines(time.time() if at is None else at, level, message, fields))
 
     def log_lines(self, lines: Iterable[Line]) -> None:
-        """Take lines that are made already."""
+        """Take lines that are made already, with nothing left in them to hide."""
         if self.ours:
             self._log.add(lines)
 
     def progress(self, fraction: float, message: str | None) -> None:
         """Say how far the work is."""
         if self.ours:
-            self._keeper.note_progress(fraction, message)
+            self._keeper.note_progress(fraction, message if message is None else self._hide.text(message))
 
     def checkpoint(self, value: Any) -> None:
         """Save a value for the next attempt."""
         if not self.ours:
             return
         try:
-            self._keeper.note_checkpoint(value)
+            self._keeper.note_checkpoint(self._hide.value(value))
         except (TypeError, ValueError) as error:
             self.notices.say("checkpoint", f"the checkpoint cannot be stored: {error}")
 
@@ -129,13 +152,18 @@ class Reporter:
             self.stop_cause = cause
         self.stop_asked.set()
 
-    def finish(self, outcome: Outcome, *, quiet: float, limit: float, timeout: float) -> bool:
-        """Deliver the log, then the outcome; say whether the server has it.
+    def trouble(self) -> None:
+        """Begin to write to the journal what cannot be sent."""
+        if self.journal is not None and self.ours:
+            self.journal.watch(self._log.spill)
+
+    def finish(self, outcome: Outcome, *, quiet: float, limit: float, timeout: float) -> str:
+        """Deliver the log, then the outcome (as `judged` returns it); return DELIVERED, AWAY or REFUSED.
 
         `quiet`, `limit`: see `LogStream.close`; `timeout`: seconds for the outcome itself.
         """
-        outcome = self._with_result(outcome)
-        if not self._log.close(quiet=quiet, limit=limit):
+        stored = self._log.close(quiet=quiet, limit=limit)
+        if not stored:
             self.notices.say("unavailable", "the end of the log could not be delivered")
         self._keeper.stop()
         key, fence = self._key()
@@ -144,11 +172,33 @@ class Reporter:
         except AlreadyFinal as refusal:
             self.notices.say("final", f"the outcome came too late, another one counts: {refusal}")
         except ApiError as refusal:
-            kind = "unavailable" if isinstance(refusal, Unavailable) else "complete"
-            self.notices.say(kind, f"the outcome could not be reported: {refusal}")
-            return False
+            away = isinstance(refusal, Unavailable) or refusal.status >= 500
+            self.notices.say("unavailable" if away else "complete", f"the outcome could not be reported: {refusal}")
+            return AWAY if away else REFUSED
         self.answered_at = time.monotonic()
-        return True
+        return DELIVERED if stored else AWAY
+
+    def save(self, outcome: Outcome) -> bool:
+        """Write what is left of the log, and the outcome, to the journal; return True when it is safe there."""
+        if self.journal is None:
+            return False
+        self._log.save()
+        self._keeper.stop()
+        return self.journal.end(outcome._asdict(), time.time(), self._log.next_number())
+
+    def judged(self, outcome: Outcome) -> Outcome:
+        """Return the outcome as it may leave the process, after the last lines were taken."""
+        self._close_sources()
+        value, why = result_json(self._hide.value(outcome.result))
+        if why is not None:
+            self.log("ERROR", why, None)
+        return outcome._replace(result=value, error=self._hide.value(outcome.error))
+
+    def _close_sources(self) -> None:
+        """Take the last lines of what is read beside the work."""
+        closing, self._closing = self._closing, []
+        for close in closing:
+            close()
 
     def _complete(self, key: str, fence: int, outcome: Outcome, timeout: float) -> None:
         """Send the outcome; a result that the server does not take must not cost the outcome. Raise `ApiError`."""
@@ -162,6 +212,7 @@ class Reporter:
 
     def release(self, reason: str, *, timeout: float) -> bool:
         """Give the execution back; say whether the server has it."""
+        self._close_sources()
         self._log.close(quiet=timeout / 2, limit=timeout)
         key, fence = self._key()
         try:
@@ -179,13 +230,6 @@ class Reporter:
         """Return what every report carries."""
         return str(self.facts["id"]), int(self.facts["fence"])
 
-    def _with_result(self, outcome: Outcome) -> Outcome:
-        """Return the outcome with a result that the server takes; say in the log if there is none."""
-        value, why = result_json(outcome.result)
-        if why is not None:
-            self.log("ERROR", why, None)
-        return outcome._replace(result=value)
-
     def _heed(self, reply: JsonObject) -> None:
         """Take what a reply says beside its own matter."""
         self.answered_at = time.monotonic()
@@ -198,6 +242,7 @@ class Reporter:
         """Judge an error of a report; say whether it ends this kind of report."""
         if isinstance(error, Unavailable) or error.status >= 500:
             self.notices.say("unavailable", f"{error}; the work goes on, reports are kept and tried again")
+            self.trouble()
             return False
         if isinstance(error, (Unauthenticated, Forbidden)):
             self.notices.say("credential", f"the token is refused: {error}; the work goes on")

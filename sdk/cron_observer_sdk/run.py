@@ -105,7 +105,7 @@ def run(options: RunOptions, command: Sequence[str]) -> int:
     """Run the command; return its exit code, whatever becomes of the reporting."""
     open_standard_streams()
     signals = Signals()
-    notices = Notices(_to_stderr)
+    notices = Notices(_to_stderr, _to_stderr)
     own = _own_run(options, notices)
     try:
         with signals.interrupting():

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from cron_observer_sdk import context, handlers
 from cron_observer_sdk.client import Client
 from cron_observer_sdk.errors import LeaseLost
 from cron_observer_sdk.execution import Execution
+from cron_observer_sdk.journal import Journal
 from cron_observer_sdk.notice import LOGGER, Notices
 from cron_observer_sdk.outcome import Outcome, of_exception
-from cron_observer_sdk.reporter import Reporter
-from cron_observer_sdk.text import JsonObject
+from cron_observer_sdk.own_run import worker_name
+from cron_observer_sdk.reporter import AWAY, Reporter
+from cron_observer_sdk.text import JsonObject, timestamp
 
 #: How long the end of the log may wait without an answer, in all, and the outcome after it. A worker has time:
 #: the server holds the run until its lease ends.
@@ -30,7 +33,9 @@ class Shift:
     def __init__(self, client: Client, handler: handlers.Handler, facts: JsonObject, *, lease_seconds: float) -> None:
         self._handler = handler
         self._facts = facts
-        self._reporter = Reporter(client, Notices(), lease_seconds=lease_seconds, strict=True)
+        notices = Notices()
+        self._journal = Journal(_head(client, facts), notices) if client.spool else None
+        self._reporter = Reporter(client, notices, lease_seconds=lease_seconds, strict=True, journal=self._journal)
         self.execution = Execution("", self._reporter)
         self._lock = threading.Lock()
         self._settled = False
@@ -52,6 +57,8 @@ class Shift:
         """Release the execution, unless its end is being reported already."""
         if self._settle():
             self._reporter.release(reason, timeout=timeout)
+            if self._journal is not None:
+                self._journal.discard()
 
     def _settle(self) -> bool:
         """Say whether the caller is the one to report the end."""
@@ -85,4 +92,25 @@ class Shift:
         elif error is not None and error is self._stopper:
             self._reporter.release("the worker stops", timeout=LOG_QUIET_SECONDS)
         else:
-            self._reporter.finish(outcome, quiet=LOG_QUIET_SECONDS, limit=LOG_SECONDS, timeout=OUTCOME_SECONDS)
+            outcome = self._reporter.judged(outcome)
+            became = self._reporter.finish(outcome, quiet=LOG_QUIET_SECONDS, limit=LOG_SECONDS, timeout=OUTCOME_SECONDS)
+            if became == AWAY and self._reporter.save(outcome) and self._journal is not None:
+                _logger.warning("%r: its end is spooled and will be reported later", self.execution)
+                self._journal.close()
+                return
+        if self._journal is not None:
+            self._journal.discard()
+
+
+def _head(client: Client, facts: JsonObject) -> JsonObject:
+    """Return what the spool needs to know of a run that the server handed out."""
+    task = facts["task"]
+    return {
+        "v": 1,
+        "url": client.url,
+        "key": client.key_id,
+        "task": f"{task['project']}/{task['name']}",
+        "id": str(facts["id"]),
+        "worker": worker_name(),
+        "started_at": timestamp(time.time()),
+    }

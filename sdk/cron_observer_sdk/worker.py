@@ -17,7 +17,8 @@ from cron_observer_sdk.errors import ApiError, Cancelled, NotConfigured, NotFoun
 from cron_observer_sdk.handlers import Handler, Handlers
 from cron_observer_sdk.ids import uuid7
 from cron_observer_sdk.keeper import lasting_clock
-from cron_observer_sdk.notice import LOGGER
+from cron_observer_sdk.leftovers import replay_some
+from cron_observer_sdk.notice import LOGGER, PROCESS
 from cron_observer_sdk.own_run import worker_name
 from cron_observer_sdk.shift import Shift
 from cron_observer_sdk.text import JsonObject
@@ -27,6 +28,8 @@ from cron_observer_sdk.transport import Abort
 LONGEST_PAUSE_SECONDS = 30.0
 #: An empty answer that came sooner than this was no long poll: rest, so that the server is not hammered.
 POLL_SECONDS = 1.0
+#: Seconds of replaying the spool after each claim that brought nothing.
+IDLE_SECONDS = 5.0
 #: Tasks that one claim may name.
 TASKS = 100
 #: How long a worker that stops tries to give back what it just claimed, and each run that it leaves.
@@ -160,6 +163,8 @@ class Worker:
                 break
             for facts in found:
                 self._take(client, handlers, facts, leased_at)
+            if not found and client.spool:
+                replay_some(client, PROCESS, seconds=IDLE_SECONDS)
             if not found and time.monotonic() - asked_at < min(POLL_SECONDS, self._wait_seconds):
                 self._stopping.wait(POLL_SECONDS)
         else:

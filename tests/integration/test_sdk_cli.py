@@ -59,7 +59,7 @@ def test_version_and_help_need_no_server() -> None:
     assert (version.returncode, version.stdout, version.stderr) == (0, "cron-observer 0.1.0\n", "")
     shown = plain("--help")
     assert shown.returncode == 0
-    assert "  run  Run a command and report it as an execution of a task\n" in shown.stdout
+    assert "  run    Run a command and report it as an execution of a task\n" in shown.stdout
     nothing = plain()
     assert (nothing.returncode, nothing.stdout, nothing.stderr) == (64, "", shown.stdout)
 
@@ -74,9 +74,10 @@ def test_commands_of_other_distributions_are_found(plugin: Path) -> None:
 def test_help_lists_them_with_their_summaries(plugin: Path) -> None:
     """One line each, in alphabetical order; a broken distribution is named and takes nobody along."""
     shown = plain("--help", path=plugin)
-    assert shown.stdout.splitlines()[3:6] == [
+    assert shown.stdout.splitlines()[4:8] == [
         "  run    Run a command and report it as an execution of a task",
         "  serve  Serve the API.",
+        "  spool  Look at what waits for a server that was away, send it, drop it",
         "  stop   Stop everything.",
     ]
     assert "'bad'" in shown.stderr

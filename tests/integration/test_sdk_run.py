@@ -199,7 +199,10 @@ def test_output_can_be_kept_private(server: WireServer) -> None:
 
 @pytest.mark.parametrize("where", ["refusing", "hanging", "unset", "broken", "wrong token"])
 def test_the_work_always_wins(server: WireServer, where: str) -> None:
-    """Whatever is wrong with the server: the command runs, exits as it does, and one warning is printed."""
+    """Whatever is wrong with the server: the command runs, exits as it does, and one warning is printed.
+
+    A server that is away is also the reason for a word about where the report is kept.
+    """
     env: dict[str, str] = {}
     target: WireServer | str | None = server
     if where == "refusing":
@@ -215,13 +218,15 @@ def test_the_work_always_wins(server: WireServer, where: str) -> None:
     begun = time.monotonic()
     done = cli(*sh("echo out; echo err >&2; exit 5"), server=target, env=env)
     assert (done.returncode, done.stdout) == (5, b"out\n")
-    assert done.stderr.count(b"cron-observer: ") == 1
-    assert done.stderr.endswith(b"err\n")
+    away = where in {"refusing", "hanging"}
+    assert done.stderr.count(b"cron-observer: ") == 1 + away
+    assert done.stderr.endswith(b"the outcome is spooled and will be reported later\n") == away
+    assert b"err\n" in done.stderr
     assert time.monotonic() - begun < 30
 
 
 def test_a_server_that_dies_meanwhile_changes_nothing(tmp_path: Path) -> None:
-    """The server stops while the command runs: the same output and exit code, and one warning."""
+    """The server stops while the command runs: the same output and exit code, a warning, and a spooled report."""
     flag = tmp_path / "go"
     with serving() as server:
         process = subprocess.Popen(
@@ -232,4 +237,5 @@ def test_a_server_that_dies_meanwhile_changes_nothing(tmp_path: Path) -> None:
     flag.touch()
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (6, b"one\ntwo\n")
-    assert err.count(b"cron-observer: ") == 1
+    assert err.count(b"cron-observer: ") == 2
+    assert err.endswith(b"the outcome is spooled and will be reported later\n")

@@ -65,7 +65,7 @@ def test_a_wrong_address_keeps_no_work_from_running(
 def test_a_dead_server_costs_work_nothing_but_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody listens: the work runs, and both phases together stay below two seconds each."""
+    """Nobody listens: the work runs, and begin and end together cost it two seconds at most."""
     monkeypatch.setenv("CRON_OBSERVER_URL", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("CRON_OBSERVER_TOKEN", TOKEN)
     begun = time.monotonic()
@@ -76,15 +76,15 @@ def test_a_dead_server_costs_work_nothing_but_a_warning(
 
 
 def test_a_silent_server_holds_work_two_seconds_at_most(server: WireServer) -> None:
-    """A server that accepts and never answers delays begin and end by two seconds each, no more."""
+    """A server that accepts and never answers delays begin and end by two seconds together, no more."""
     server.always["claims"] = Fault(hang=60)
     begun = time.monotonic()
     with co.task("a/b") as run:
         began = time.monotonic()
         assert not run.observed
     ended = time.monotonic()
-    assert 1.5 < began - begun < 3.9
-    assert ended - began < 3.9
+    assert 1.0 < began - begun < 1.9
+    assert ended - begun < 2.5
 
 
 def test_a_server_that_falls_silent_in_the_middle_holds_the_end_two_seconds(server: WireServer) -> None:
