@@ -23,6 +23,7 @@ from cron_observer_api import (
     executions,
     health,
     hooks,
+    log_reads,
     metrics,
     pages,
     projects,

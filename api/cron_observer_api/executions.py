@@ -1,20 +1,19 @@
-"""Executions: lists, one with its log and events, cancellation, and the counts of days."""
+"""Executions: lists, one with its events, cancellation, and the counts of days."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 from litestar import Request, Response, get, post
 from litestar.params import FromPath
-from litestar.response import Stream
 
 from cron_observer.errors import BadRequest, NotFound
 from cron_observer.lifecycle import Reason, Status, Trigger
-from cron_observer.store import audit, lists, logs, reads, shapes, task_reads
+from cron_observer.store import audit, lists, reads, shapes, task_reads
 from cron_observer.store.executions import Cancel
 from cron_observer_api import paths, wire
 from cron_observer_api.auth import principal_of
@@ -23,9 +22,6 @@ from cron_observer_api.writes import transaction
 
 #: Days that `days` shows when it is not told which.
 DEFAULT_DAYS: Final = 31
-
-#: Lines that are read at a time for the plain text of a log.
-TEXT_BATCH: Final = 1000
 
 
 def _words(given: str | None, known: Sequence[str], name: str) -> list[str] | None:
@@ -156,88 +152,6 @@ async def list_events(request: Request[Any, Any, Any], execution_id: FromPath[st
     return answer({"items": items[: asked.limit], "next_cursor": cursors.make(request, last)})
 
 
-@get(
-    "/executions/{execution_id:str}/logs",
-    operation_id="readExecutionLogs",
-    opt=declare(
-        summary="Read lines of an execution's log",
-        tag="executions",
-        scopes=("read",),
-        query=wire.LogQuery,
-        answers={200: wire.LogEntries},
-        problems=("not_found",),
-    ),
-)
-async def read_logs(request: Request[Any, Any, Any], execution_id: FromPath[str]) -> Response[bytes]:
-    """Return lines of one attempt, the latest by default."""
-    wanted = paths.uuid(execution_id, "execution")
-    asked = query(request, wire.LogQuery)
-    tenant_id = principal_of(request).tenant_id
-    async with transaction(request) as (conn, _):
-        if await reads.task_of(conn, tenant_id, wanted) is None:
-            raise _missing()
-        items, next_seq = await logs.read(
-            conn,
-            tenant_id,
-            wanted,
-            attempt=asked.attempt,
-            from_seq=asked.from_seq,
-            limit=asked.limit,
-            level=asked.level,
-            q=asked.q,
-        )
-    return answer({"items": items, "next_seq": next_seq})
-
-
-@get(
-    "/executions/{execution_id:str}/logs.txt",
-    operation_id="readExecutionLogText",
-    opt=declare(
-        summary="Read an execution's log as plain text",
-        tag="executions",
-        scopes=("read",),
-        query=wire.LogTextQuery,
-        answers={200: "text/plain"},
-        problems=("not_found",),
-    ),
-)
-async def read_log_text(request: Request[Any, Any, Any], execution_id: FromPath[str]) -> Stream:
-    """Stream the log line by line; no connection of the pool is held between two reads."""
-    wanted = paths.uuid(execution_id, "execution")
-    asked = query(request, wire.LogTextQuery)
-    async with transaction(request) as (conn, _):
-        if await reads.task_of(conn, principal_of(request).tenant_id, wanted) is None:
-            raise _missing()
-    return Stream(
-        _text(request, wanted, asked),
-        media_type="text/plain",
-        headers={"Cache-Control": "no-store", "Content-Disposition": f'inline; filename="{wanted}.log"'},
-    )
-
-
-async def _text(request: Request[Any, Any, Any], execution_id: UUID, asked: wire.LogTextQuery) -> AsyncIterator[str]:
-    tenant_id = principal_of(request).tenant_id
-    attempt, from_seq = asked.attempt, asked.from_seq
-    while True:
-        async with transaction(request) as (conn, _):
-            items, next_seq = await logs.read(
-                conn,
-                tenant_id,
-                execution_id,
-                attempt=attempt,
-                from_seq=from_seq,
-                limit=TEXT_BATCH,
-                level=asked.level,
-                q=asked.q,
-            )
-        if items:
-            attempt = items[0]["attempt"]  # a newer attempt must not continue this text
-            yield "".join(f"{item['ts'] or item['received_at']} {item['level']} {item['message']}\n" for item in items)
-        if next_seq is None:
-            return
-        from_seq = next_seq
-
-
 @post(
     "/executions/{execution_id:str}/cancel",
     operation_id="cancelExecution",
@@ -314,8 +228,6 @@ handlers = [
     list_executions,
     get_execution,
     list_events,
-    read_logs,
-    read_log_text,
     cancel_execution,
     list_days,
 ]

@@ -5,8 +5,9 @@ Each is one report to the process's writer, answered after its commit.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from msgspec import Meta
 
 from cron_observer.errors import BadRequest, NotFound
 from cron_observer.lifecycle import Completion, Run
-from cron_observer.store import logs, shapes
+from cron_observer.store import shapes
 from cron_observer.store.executions import (
     AppendLogs,
     Complete,
@@ -30,8 +31,9 @@ from cron_observer.store.executions import (
     resolve,
 )
 from cron_observer_api import body as bodies
-from cron_observer_api import paths, wire
+from cron_observer_api import log_lines, paths, wire
 from cron_observer_api.auth import check_run, principal_of
+from cron_observer_api.log_lines import LogLine
 from cron_observer_api.operation import answer, declare, read
 from cron_observer_api.problems import TooLarge
 from cron_observer_api.writer import Writer, Written
@@ -43,11 +45,13 @@ RESULT_MAX: Final = 64 * 1024
 #: Bytes of a completion: a result and an error with its traceback.
 COMPLETE_LIMIT: Final = 256 * 1024
 
-#: Times of clients lie between these; what lies outside cannot be stored, or read again.
-EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
-LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
+#: Bytes of log lines from which on a worker thread reads them.
+THREAD_FROM: Final = 256 * 1024
 
-Fence = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+#: Lines of one batch.
+LINES_MAX: Final = 10_000
+
+Fence = wire.Fence
 Lease = Annotated[float, Meta(ge=5, le=3600)]
 Worker = wire.Line
 
@@ -67,20 +71,11 @@ class HeartbeatBody(FenceBody):
     checkpoint: Any = None
 
 
-class LogLine(wire.In):
-    """One line."""
-
-    level: wire.Level
-    message: str
-    ts: wire.GivenInstant | None = None
-    fields: dict[str, Any] | None = None
-
-
 class LogsBody(FenceBody):
     """Lines from number `first_seq` on."""
 
     first_seq: wire.Sequence
-    entries: Annotated[list[LogLine], Meta(min_length=1, max_length=10_000)]
+    entries: Annotated[list[LogLine], Meta(min_length=1, max_length=LINES_MAX)]
 
 
 class ErrorBody(wire.In):
@@ -136,7 +131,7 @@ _REPORT: Final = ("report",)
 _LOST: Final = ("not_found", "lease_lost", "already_final")
 
 
-async def _submit(request: Request[Any, Any, Any], text: str, kind: type[Report], **said: Any) -> Written:
+async def submit(request: Request[Any, Any, Any], text: str, kind: type[Report], **said: Any) -> Written:
     """Write a report on the execution that a path names and return what became of it, or raise its refusal."""
     principal = principal_of(request)
     tenant_id = principal.tenant_id
@@ -167,13 +162,6 @@ async def _alias(request: Request[Any, Any, Any], identity: UUID) -> UUID | None
         return await resolve(conn, principal_of(request).tenant_id, identity)
 
 
-def sane(at: datetime | None, pointer: str) -> datetime | None:
-    """Return a time that a client gave, or raise `BadRequest` where no work of ours can have been."""
-    if at is not None and not EARLIEST <= at < LATEST:
-        raise BadRequest("the time is out of range", hint="send the time of now, in UTC", pointer=pointer)
-    return at
-
-
 def _fitting(value: Any) -> Any:
     """Return a result or checkpoint that fits, or raise `TooLarge`."""
     if value is not None and len(msgspec.json.encode(value)) > RESULT_MAX:
@@ -197,7 +185,7 @@ def _fitting(value: Any) -> Any:
 async def start(request: Request[Any, Any, Any], execution_id: FromPath[str]) -> Response[bytes]:
     """Note the start; the first heartbeat, log line or completion implies it."""
     asked = await read(request, FenceBody)
-    return answer((await _submit(request, execution_id, Start, fence=asked.fence)).execution)
+    return answer((await submit(request, execution_id, Start, fence=asked.fence)).execution)
 
 
 def _run(written: Written) -> Run:
@@ -228,7 +216,7 @@ def _beat(run: Run) -> dict[str, Any]:
 async def heartbeat(request: Request[Any, Any, Any], execution_id: FromPath[str]) -> Response[bytes]:
     """Renew the lease from now on, and learn whether to stop."""
     asked = await read(request, HeartbeatBody)
-    written = await _submit(
+    written = await submit(
         request,
         execution_id,
         Heartbeat,
@@ -253,19 +241,12 @@ async def heartbeat(request: Request[Any, Any, Any], execution_id: FromPath[str]
 )  # fmt: skip
 async def append_logs(request: Request[Any, Any, Any], execution_id: FromPath[str]) -> Response[bytes]:
     """Store lines once."""
-    asked = await read(request, LogsBody)
-    lines = logs.encode(
-        {
-            "ts": shapes.instant(sane(one.ts, f"/entries/{number}/ts")),
-            "level": one.level,
-            "message": one.message,
-            "fields": one.fields,
-        }
-        for number, one in enumerate(asked.entries)
-    )
-    written = await _submit(
-        request, execution_id, AppendLogs, fence=asked.fence, first_seq=asked.first_seq, lines=lines
-    )
+    raw = await bodies.read_bytes(request, bodies.LOGS_LIMIT, gzip=True)
+    if len(raw) < THREAD_FROM:
+        fence, first_seq, lines = log_lines.batch(raw, LogsBody, LINES_MAX)
+    else:
+        fence, first_seq, lines = await asyncio.to_thread(log_lines.batch, raw, LogsBody, LINES_MAX)
+    written = await submit(request, execution_id, AppendLogs, fence=fence, first_seq=first_seq, lines=lines)
     cancelled = _run(written).cancel_requested_at is not None
     return answer({"next_seq": written.answer.next_seq, "cancel_requested": cancelled}, 202)
 
@@ -297,7 +278,7 @@ def _completion(asked: CompleteBody) -> Completion:
 async def complete(request: Request[Any, Any, Any], execution_id: FromPath[str]) -> Response[bytes]:
     """Take the last word."""
     asked = await read(request, CompleteBody)
-    return answer((await _submit(request, execution_id, Complete, done=_completion(asked))).execution)
+    return answer((await submit(request, execution_id, Complete, done=_completion(asked))).execution)
 
 
 @post(
@@ -312,7 +293,7 @@ async def complete(request: Request[Any, Any, Any], execution_id: FromPath[str])
 async def release(request: Request[Any, Any, Any], execution_id: FromPath[str]) -> Response[bytes]:
     """Make it due again; the attempt is not consumed."""
     asked = await read(request, ReleaseBody)
-    written = await _submit(request, execution_id, Release, fence=asked.fence, reason=asked.reason)
+    written = await submit(request, execution_id, Release, fence=asked.fence, reason=asked.reason)
     return answer(written.execution)
 
 
@@ -338,7 +319,7 @@ async def patch_execution(request: Request[Any, Any, Any], execution_id: FromPat
         if asked.error_message is not None or asked.result is not None:
             raise BadRequest("a run that begins has no outcome", hint="send status and worker alone")
         worker = asked.worker or principal_of(request).name
-        written = await _submit(request, execution_id, PatchRunning, worker=worker)
+        written = await submit(request, execution_id, PatchRunning, worker=worker)
     else:
         if asked.status == "FINISHED" and asked.error_message is not None:
             raise BadRequest("a run that FINISHED has no error_message", hint="send status FAILED with it")
@@ -350,7 +331,7 @@ async def patch_execution(request: Request[Any, Any, Any], execution_id: FromPat
             error=None if asked.error_message is None else {"type": None, "message": asked.error_message},
             result=_fitting(asked.result),
         )
-        written = await _submit(request, execution_id, PatchEnd, done=done)
+        written = await submit(request, execution_id, PatchEnd, done=done)
     return answer(written.execution)
 
 

@@ -22,13 +22,15 @@ from cron_observer.errors import BadRequest, NotFound
 from cron_observer.lifecycle import Status
 from cron_observer.model import RESERVED_PREFIX
 from cron_observer.run_token import mint
-from cron_observer.store import reads, task_reads
+from cron_observer.store import logs, reads, task_reads
 from cron_observer.store.executions import Seat, adopt, create_running, resolve
-from cron_observer_api import paths, reports, wire
+from cron_observer_api import log_upload, paths, reports, wire
 from cron_observer_api.auth import check_run, principal_of
 from cron_observer_api.claimer import Claimer
+from cron_observer_api.log_lines import sane
 from cron_observer_api.operation import answer, declare, query, read
-from cron_observer_api.reports import Lease, Worker, sane
+from cron_observer_api.packing import Packer
+from cron_observer_api.reports import Lease, Worker
 from cron_observer_api.writer import Writer
 from cron_observer_api.writes import transaction
 
@@ -235,24 +237,30 @@ async def get_execution(request: Request[Any, Any, Any], execution_id: FromPath[
 
 @asynccontextmanager
 async def running(app: Litestar) -> AsyncIterator[None]:
-    """Run the writer and the claimer for as long as the app lives; what was taken is written before it ends."""
-    writer = Writer(app.state.database)
+    """Run the writer, the claimer and the packer while the app lives; what was taken is written before it ends."""
+    chosen = app.state.settings
+    caps = logs.Caps(chosen.log_cap_mib * 1024 * 1024, chosen.log_cap_lines)
+    writer = Writer(app.state.database, caps=caps)
+    packer = Packer(app.state.database)
     claimer = Claimer(app.state.database, ClockGuard(), writer.submit, app.state.signing_keys.own)
-    writer.on_change = claimer.wake
-    app.state.writer, app.state.claimer = writer, claimer
+    writer.on_change, writer.on_loose = claimer.wake, packer.note
+    app.state.writer, app.state.claimer, app.state.packer = writer, claimer, packer
     app.state.to_drain.append(claimer.stop)
     loops = [asyncio.create_task(claimer.run(), name="claimer"), asyncio.create_task(writer.run(), name="writer")]
+    packing = asyncio.create_task(packer.run(), name="packer")
     try:
         yield
     finally:
+        packing.cancel()
         claimer.stop()
         await loops[0]
         await claimer.settled()
         writer.stop()
         await loops[1]
+        await asyncio.gather(packing, return_exceptions=True)
 
 
 router = Router(
     path="/sdk",
-    route_handlers=[claim, begin, pending, get_execution, *reports.handlers],
+    route_handlers=[claim, begin, pending, get_execution, *reports.handlers, *log_upload.handlers],
 )

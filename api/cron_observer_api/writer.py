@@ -23,7 +23,8 @@ from cron_observer.errors import AlreadyFinal, CronObserverError, DatabaseError
 from cron_observer.lifecycle import Status
 from cron_observer.store import reads
 from cron_observer.store.engine import Database, is_transient
-from cron_observer.store.executions import Answer, AppendLogs, Heartbeat, Report, process
+from cron_observer.store.executions import Answer, AppendLogs, AppendText, Heartbeat, Report, process
+from cron_observer.store.logs import LOOSE_MAX, Caps
 
 log = structlog.get_logger()
 
@@ -63,12 +64,15 @@ class _Waiting:
 
 
 class Writer:
-    """One for each API process. `on_change(tenant)` is called when an execution may have become claimable."""
+    """One for each API process. `on_change(tenant)` is called when an execution may have become claimable, and
+    `on_loose(tenant, execution, fence)` when a log has many small chunks."""
 
-    def __init__(self, database: Database, guard: ClockGuard | None = None) -> None:
+    def __init__(self, database: Database, guard: ClockGuard | None = None, caps: Caps | None = None) -> None:
         self._database = database
         self._guard = guard or ClockGuard()
+        self._caps = caps
         self.on_change: Callable[[UUID], None] = lambda _tenant: None
+        self.on_loose: Callable[[UUID, UUID, int], None] = lambda _tenant, _execution, _fence: None
         self._queue: deque[_Waiting] = deque()
         self._bytes = 0
         self._arrived = asyncio.Event()
@@ -78,7 +82,7 @@ class Writer:
 
     async def submit(self, report: Report) -> Written:
         """Write one report and return what became of it once that is durable; raise its refusal if there is one."""
-        size = sum(len(line.row) for line in report.lines) if isinstance(report, AppendLogs) else 0
+        size = report.lines.size if isinstance(report, AppendLogs | AppendText) else 0
         full = len(self._queue) >= QUEUE_MAX or (self._bytes and self._bytes + size > QUEUE_BYTES)
         if self._stopping or full:
             raise DatabaseError("the server is too busy to take this report", hint="send it again in a moment")
@@ -164,7 +168,7 @@ class Writer:
     async def _write(self, reports: Sequence[Report]) -> list[Written]:
         tenants = {report.tenant_id for report in reports}
         async with self._database.transaction(tenants) as conn:
-            answers = await process(conn, reports, trusted=lambda read: self._guard.observe(read).now)
+            answers = await process(conn, reports, trusted=lambda read: self._guard.observe(read).now, caps=self._caps)
             written = [Written(answer) for answer in answers]
             for tenant_id in sorted(tenants):
                 wanted = [
@@ -190,6 +194,8 @@ class Writer:
             run = one.answer.run
             if one.answer.wakes or (run is not None and run.status is Status.PENDING):
                 claimable.add(waiting.report.tenant_id)
+            if one.answer.loose >= LOOSE_MAX and run is not None:
+                self.on_loose(run.tenant_id, run.id, run.fence)
             if one.answer.again or (one.answer.busy and now < waiting.until):
                 again.append(waiting)
             elif one.answer.busy:
@@ -221,4 +227,4 @@ def _shown(report: Report, answer: Answer) -> bool:
     """Say whether the reply carries the execution: heartbeats and log lines answer with less."""
     if isinstance(answer.refusal, CronObserverError):
         return isinstance(answer.refusal, AlreadyFinal)
-    return not (answer.again or answer.busy) and not isinstance(report, Heartbeat | AppendLogs)
+    return not (answer.again or answer.busy) and not isinstance(report, Heartbeat | AppendLogs | AppendText)

@@ -184,6 +184,6 @@ class LeaseLost(Conflict):
 
 
 class LogGap(Conflict):
-    """Log entries are missing before these; `facts["expected_seq"]` says which."""
+    """Something is missing before these log lines: `facts` has `expected_seq`, or `expected_offset` of a text."""
 
     code = "log_gap"

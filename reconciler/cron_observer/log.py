@@ -50,6 +50,8 @@ EVENTS: Final = {
     "stopping": "The process was told to stop and finishes what it has begun.",
     "stream_failed": "Looking for changes to stream failed; it is tried again.",
     "stream_postponed": "The database was not to be had; streams wait.",
+    "log_packing_failed": "The small pieces of a log could not be packed into larger ones; it can be read all the same.",
+    "log_packing_postponed": "The database was not to be had; small pieces of logs wait to be packed.",
     "task_quarantined": "The slots of one task cannot be written; it is put aside.",
     "tick_part_failed": "One part of a scheduler's tick failed for one tenant; the others went on.",
     "tick_part_postponed": "A part of a tick lost a race for a lock; the next tick does it.",

@@ -154,6 +154,23 @@ _REQUIRED: Final = ("name", "url")
 
 def redacted(url: str) -> str:
     """Return a URL with its secrets, if any, replaced by stars."""
+    statistics_days: Annotated[
+        int,
+        a_whole(7, 3_650),
+        "Days that statistics are kept, 7 to 3650, and never shorter than executions. Default 400: as many days as "
+        "the heat calendar and `GET days` can show.",
+    ] = 400
+    log_cap_mib: Annotated[
+        int,
+        a_whole(1, 65_536),
+        "MiB of log lines that an execution keeps, before compression, all attempts together. Default 256. "
+        "Beyond it the first quarter and the latest lines stay; the middle goes, and a marker says how much.",
+    ] = 256
+    log_cap_lines: Annotated[
+        int,
+        a_whole(1_000, 1_000_000_000),
+        "Lines that one claim of an execution keeps; beyond it the middle goes likewise. Default 10000000.",
+    ] = 10_000_000
     url = re.sub(r"^(https?://)[^/@\s]*@", r"\1***@", url)  # forges take a token as the user
     url = re.sub(r"(?<=://)([^/@\s:]*):[^/@\s]*@", r"\1:***@", url)
     return re.sub(r"(?<=password=)[^&\s]*", "***", url)
@@ -163,7 +180,7 @@ def _show(holder: Settings | SourceSettings, name: str) -> str:
     value = getattr(holder, name)
     if value is None:
         return ""
-    text = ", ".join(value) if isinstance(value, tuple) else str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return redacted(text)
 
 

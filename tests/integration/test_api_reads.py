@@ -175,7 +175,7 @@ async def test_a_log_is_read_as_json_and_as_text(tenant: Tenant) -> None:
         for wrong in ("limit=1001", "limit=0", "from_seq=-1", "level=LOUD", "from_seq=2147483648"):
             assert (await it.call("GET", f"/executions/{slot}/logs?{wrong}")).status_code == 400
         (item,) = (await it.call("GET", f"/executions/{slot}/logs?limit=1")).json()["items"]
-        assert set(item) == {"seq", "attempt", "ts", "received_at", "level", "message", "fields"}
+        assert set(item) == {"seq", "attempt", "ts", "received_at", "level", "message", "fields", "flags"}
         text = await it.call("GET", f"/executions/{slot}/logs.txt")
         errors = await it.call("GET", f"/executions/{slot}/logs.txt?level=ERROR")
     assert text.headers["content-type"].startswith("text/plain")

@@ -27,6 +27,7 @@ from cron_observer.store.executions import (
     rows,
     settling,
 )
+from cron_observer.store.logs import storing
 from cron_observer_api import claimer as claimer_module
 from integration import (
     test_claimer_clients,
@@ -161,7 +162,7 @@ MUTANTS: dict[str, tuple[Break, Check]] = {
         text(apply, "_APPLY", "AND e.event_seq = v.seen_seq AND e.fence = v.seen_fence AND e.status = v.seen_status"),
         a_step_from_an_older_state_has_no_effect,
     ),
-    "lines without their number": (text(logs, "_APPEND", "AND a.log_lines = v.first_seq"), lines_come_once),
+    "lines without their number": (text(storing, "_APPEND", "AND a.log_lines = v.first_seq"), lines_come_once),
     "a round that lets no lease run out": (
         instead(claims, "expire", nothing), check(test_claims.test_a_lapsed_lease_is_offered_again),
     ),

@@ -12,6 +12,7 @@ from cron_observer.errors import AlreadyClaimed
 from cron_observer.lifecycle import Completion
 from cron_observer.schedule import id_floor, new_id
 from cron_observer.store import logs
+from cron_observer.store.logs import reading
 from cron_observer.store.engine import clock
 from cron_observer.store.executions import (
     Answer,
@@ -121,7 +122,7 @@ async def test_a_search_stops_somewhere(
     database: FreshDatabase, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A search through a vast log looks at a part at a time and says where to go on; none of it is lost."""
-    monkeypatch.setattr(logs, "SCAN_MAX", 50)
+    monkeypatch.setattr(reading, "SCAN_MAX", 50)
     slot = await running(tenant)
     for number in range(40):
         await said(database, lines(tenant, slot, f"line {number}", first=number))

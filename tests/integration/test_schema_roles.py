@@ -31,7 +31,7 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "api_keys": {"INSERT", "UPDATE", "DELETE"},
         "claims": {"INSERT", "UPDATE", "DELETE"},
         "idempotency_keys": {"INSERT", "UPDATE", "DELETE"},
-        "log_chunks": {"INSERT"},
+        "log_chunks": {"INSERT", "DELETE"},
         "audit_log": {"INSERT"},
         "tasks": {"INSERT", "UPDATE", "DELETE"},
         "task_revisions": {"INSERT", "UPDATE", "DELETE"},

@@ -195,7 +195,7 @@ async def test_logs(tenant: Tenant) -> None:
         shown = (await worker.api.call("GET", f"{path}?level=ERROR", "read")).json()["items"]
         assert [(one["seq"], one["message"]) for one in shown] == [(10, "é")]
         (line,) = (await worker.api.call("GET", f"{path}?limit=1", "read")).json()["items"]
-        assert line.keys() == {"seq", "attempt", "ts", "received_at", "level", "message", "fields"}
+        assert line.keys() == {"seq", "attempt", "ts", "received_at", "level", "message", "fields", "flags"}
         assert line["ts"] == "2026-03-28T22:30:00.000Z"
         begun = (await worker.call("GET", f"/executions/{given['id']}")).json()
         assert begun["started_at"] is not None

@@ -46,7 +46,8 @@ def add_logs(database: FreshDatabase, company: Company) -> None:
                 chunk = logs.pack(first, written[first : first + 400])
                 cursor.execute(
                     "INSERT INTO log_chunks (tenant_id, execution_id, fence, first_seq, lines, raw_bytes, levels,"
-                    " received_at, codec, data) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 'zlib', %s)",
+                    " received_at, codec, data, debugs, infos, warns, errors)"
+                    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 'lines', %s, %s, %s, %s, %s)",
                     (
                         company.tenant.tenant_id,
                         execution,
@@ -57,6 +58,7 @@ def add_logs(database: FreshDatabase, company: Company) -> None:
                         chunk.levels,
                         company.now,
                         chunk.data,
+                        *chunk.counts,
                     ),
                 )
             cursor.execute(

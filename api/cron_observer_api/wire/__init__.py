@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from cron_observer_api.wire.base import (
     PATCH_TYPES,
+    Fence,
     GivenInstant,
     Id,
     In,
@@ -43,6 +44,8 @@ from cron_observer_api.wire.executions import (
     ItemError,
     LogEntries,
     LogEntry,
+    LogMatches,
+    LogMatchQuery,
     LogQuery,
     LogTextQuery,
     TaskName,
@@ -127,6 +130,7 @@ __all__ = [
     "Executions",
     "Finding",
     "FullError",
+    "Fence",
     "GivenInstant",
     "Held",
     "Id",
@@ -145,6 +149,8 @@ __all__ = [
     "LogGapProblem",
     "LogQuery",
     "LogTextQuery",
+    "LogMatchQuery",
+    "LogMatches",
     "ManifestOwnedProblem",
     "NewKey",
     "NotReady",

@@ -45,6 +45,7 @@ class PageQuery(In):
 
 
 Sequence = Annotated[int, Meta(ge=0, le=2_147_483_647)]
+Fence = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
 #: What `PATCH` takes: a merge patch, also under its own name.
 PATCH_TYPES: Final = ("application/json", "application/merge-patch+json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -166,6 +166,15 @@ class LogEntry(Out):
     level: Level
     message: str
     fields: Any
+    flags: list[Literal["replaced", "continued", "cut"]]
+
+
+class LogCut(Out):
+    """Lines that are not kept: the middle of a log beyond its cap. Their numbers stay theirs."""
+
+    from_seq: int
+    lines: int
+    bytes: int
 
 
 class LogEntries(Out):
@@ -173,6 +182,16 @@ class LogEntries(Out):
 
     items: list[LogEntry]
     next_seq: int | None
+    cuts: list[LogCut]
+
+
+class LogMatches(Out):
+    """Numbers of the lines that match, oldest first; of the `lines` that there are, those before `next_seq` have
+    been looked at, or all."""
+
+    items: list[int]
+    next_seq: int | None
+    lines: int
 
 
 class LogQuery(In):
@@ -185,10 +204,21 @@ class LogQuery(In):
     q: Words | None = None
 
 
+class LogMatchQuery(In):
+    """What is searched for."""
+
+    q: Words
+    attempt: Sequence | None = None
+    from_seq: Sequence = 0
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+    level: Level | None = None
+
+
 class LogTextQuery(In):
-    """Which lines of the plain text."""
+    """Which lines of the whole log; `all_attempts` puts one attempt behind the other."""
 
     attempt: Sequence | None = None
+    all_attempts: bool = False
     from_seq: Sequence = 0
     level: Level | None = None
     q: Words | None = None

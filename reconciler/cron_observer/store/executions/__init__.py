@@ -10,8 +10,10 @@ from cron_observer.store.executions.claims import claim_round
 from cron_observer.store.executions.create import adopt, create_manual, create_running, resolve, usable
 from cron_observer.store.executions.deadlines import expire, settle_waiting
 from cron_observer.store.executions.messages import (
+    Accept,
     Answer,
     AppendLogs,
+    AppendText,
     Cancel,
     Complete,
     Heartbeat,
@@ -25,8 +27,10 @@ from cron_observer.store.executions.repeats import remember, repeated
 from cron_observer.store.executions.reports import process
 
 __all__ = [
+    "Accept",
     "Answer",
     "AppendLogs",
+    "AppendText",
     "Cancel",
     "Complete",
     "Heartbeat",

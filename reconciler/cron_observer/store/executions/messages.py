@@ -10,7 +10,7 @@ from uuid import UUID
 
 from cron_observer.errors import CronObserverError
 from cron_observer.lifecycle import GRACE_DEFAULT, Completion, Run
-from cron_observer.store.logs import Line
+from cron_observer.store.logs import Lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,20 @@ class AppendLogs(Report):
 
     fence: int
     first_seq: int
-    lines: Sequence[Line]
+    lines: Lines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendText(Report):
+    """Plain text that became lines: the next `size` bytes of it, from `offset` on if that is to be made sure.
+
+    Without a fence it is for what the simple form runs.
+    """
+
+    fence: int | None
+    offset: int | None
+    size: int
+    lines: Lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,3 +115,5 @@ class Answer:
     busy: bool = False
     stop: bool = False
     wakes: bool = False
+    stream: int | None = None
+    loose: int = 0

@@ -29,6 +29,7 @@ from cron_observer.store.executions.messages import (
     Answer,
     AppendLogs,
     Cancel,
+    AppendText,
     Complete,
     Heartbeat,
     PatchEnd,
@@ -43,7 +44,15 @@ from cron_observer.store.executions.settling import ask_to_stop, end, hold, sett
 #: Bytes of log lines that are compressed beside the event loop; fewer are done before a thread has woken.
 _THREAD_FROM: Final = 128 * 1024
 
-_Lines = tuple[UUID, UUID, int, int, Sequence[logs.Line]]
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """New lines of one execution, and how many bytes of plain text they were."""
+
+    run: Run
+    first: int
+    lines: logs.Lines
+    stream: int = 0
 
 
 @dataclass(slots=True)
@@ -59,7 +68,11 @@ class _Batch:
 
 
 async def process(
-    conn: AsyncConnection, reports: Sequence[Report], *, trusted: Callable[[datetime], datetime] | None = None
+    conn: AsyncConnection,
+    reports: Sequence[Report],
+    *,
+    trusted: Callable[[datetime], datetime] | None = None,
+    caps: logs.Caps | None = None,
 ) -> list[Answer]:
     """Decide and write `reports` in the caller's transaction; answer each, in order.
 
@@ -90,7 +103,10 @@ async def process(
     if missing:
         raise AssertionError(f"{len(missing)} locked executions changed under their lock")
     await keep_evidence(conn, batch.evidence)
-    await _store(conn, batch)
+    appended = await _store(conn, batch, caps)
+    for report, answer in zip(reports, answers, strict=True):
+        if (one := appended.get((report.tenant_id, report.id))) is not None:
+            answer.loose = one.loose
     return answers
 
 
@@ -120,6 +136,8 @@ async def _decide_all(
         elif isinstance(report, AppendLogs):
             answers.append(_append(run, report, attempt, batch, stops))
         else:
+        elif isinstance(report, AppendText):
+            answers.append(_append_text(run, report, attempt, batch, stops))
             verdict = _judge(run, report, rules[run.id], batch, attempt)
             answers.append(_note(run, report, _pressed(run, verdict, stops, batch.now), batch))
         after = answers[-1].run
@@ -148,7 +166,7 @@ async def _stops(
     uids = {
         run.task_uid
         for report in reports
-        if isinstance(report, Start | Heartbeat | AppendLogs)
+        if isinstance(report, Start | Heartbeat | AppendLogs | AppendText)
         and (run := held.runs.get(report.id)) is not None
         and run.status is Status.RUNNING
         and run.cancel_requested_at is None
@@ -197,6 +215,8 @@ def _attempt_of(report: Report, run: Run | None) -> tuple[UUID, int] | None:
     if isinstance(report, AppendLogs):
         return report.id, report.fence
     if isinstance(report, Complete):
+    if isinstance(report, AppendText) and (report.fence is not None or run is not None):
+        return report.id, run.fence if report.fence is None and run is not None else report.fence or 0
         return report.id, report.done.fence
     if isinstance(report, PatchEnd) and run is not None:
         return report.id, run.fence
@@ -262,44 +282,81 @@ def _append(
     run: Run, report: AppendLogs, stored: logs.Stored | None, batch: _Batch, stops: Mapping[UUID, UUID]
 ) -> Answer:
     """Store the lines that are new; the ones that are stored already are dropped, a gap is refused."""
-    if stored is None or report.fence != run.fence:
-        refusal: CronObserverError | None = lifecycle.start(run, report.fence, batch.now).refusal
-        if refusal is None:
-            raise AssertionError("an attempt has a row")
+    refusal = _closed(run, report.fence, stored, batch.now)
+    if stored is None or refusal is not None:
         return Answer(run=run, refusal=refusal)
-    if run.status is not Status.RUNNING and not _still_open(run, stored, batch.now):
-        return Answer(run=run, refusal=lifecycle.start(run, report.fence, batch.now).refusal)
     have = stored.lines
     if report.first_seq > have:
         gap = LogGap(f"entries {have} to {report.first_seq - 1} are missing", expected_seq=have)
         return Answer(run=run, refusal=gap)
-    fresh = report.lines[have - report.first_seq :]
-    if fresh:
-        batch.lines.append((run.tenant_id, run.id, run.fence, have, fresh))
+    fresh = report.lines.part(have - report.first_seq)
+    return _take(_Lines(run, have, fresh), stored, batch, stops)
+
+
+def _append_text(
+    run: Run, report: AppendText, stored: logs.Stored | None, batch: _Batch, stops: Mapping[UUID, UUID]
+) -> Answer:
+    """Store lines of plain text at the end of the log, if that is where they belong."""
+    if report.fence is None and run.protocol != "patch":
+        hint = "say fence=…, as the claim told it; only what PATCH has taken has none"
+        return Answer(run=run, refusal=NotRunning("no attempt was begun by PATCH", hint=hint))
+    refusal = _closed(run, run.fence if report.fence is None else report.fence, stored, batch.now)
+    if stored is None or refusal is not None:
+        return Answer(run=run, refusal=refusal)
+    if report.offset is not None and report.offset != stored.stream:
+        gap = LogGap(f"the log goes on at byte {stored.stream}", expected_offset=stored.stream)
+        return Answer(run=run, refusal=gap, stream=stored.stream)
+    return _take(_Lines(run, stored.lines, report.lines, report.size), stored, batch, stops)
+
+
+def _closed(run: Run, fence: int, stored: logs.Stored | None, now: datetime) -> CronObserverError | None:
+    """Return why a claim's log takes nothing, None if it does."""
+    lost = stored is None or fence != run.fence
+    if lost or (run.status is not Status.RUNNING and not _still_open(run, stored, now)):
+        refusal: CronObserverError | None = lifecycle.start(run, fence, now).refusal
+        if refusal is None:
+            raise AssertionError("an attempt has a row")
+        return refusal
+    return None
+
+
+def _take(new: _Lines, stored: logs.Stored, batch: _Batch, stops: Mapping[UUID, UUID]) -> Answer:
+    """Note lines that will be stored, and that the execution lives."""
+    run = new.run
+    if len(new.lines):
+        batch.lines.append(new)
     if run.status is Status.RUNNING:
         verdict = _pressed(run, Verdict(run=lifecycle.begun(run, batch.now)), stops, batch.now)
         if verdict.run != run:
             batch.steps.append(Step(run, verdict))
             run = verdict.run
-    return Answer(run=run, next_seq=have + len(fresh))
+    return Answer(run=run, next_seq=stored.lines + len(new.lines), stream=stored.stream + new.stream)
 
 
-def _still_open(run: Run, stored: logs.Stored, now: datetime) -> bool:
+def _still_open(run: Run, stored: logs.Stored | None, now: datetime) -> bool:
     """Say whether a log takes the last lines of an attempt that has ended by its own word, or for good."""
-    ended = run.finished_at if run.finished_at is not None else stored.ended_at if _said(stored) else None
+    ended = run.finished_at
+    if ended is None and stored is not None and _said(stored):
+        ended = stored.ended_at
     return ended is not None and now <= ended + logs.AFTER_END
 
 
-async def _store(conn: AsyncConnection, batch: _Batch) -> None:
+async def _store(
+    conn: AsyncConnection, batch: _Batch, caps: logs.Caps | None
+) -> Mapping[tuple[UUID, UUID], logs.Appended]:
     """Store the lines of a batch."""
 
     def pack() -> list[tuple[UUID, UUID, int, logs.Chunk]]:
         return [
-            (tenant, identity, fence, logs.pack_lines(first, lines))
-            for tenant, identity, fence, first, lines in batch.lines
+            (new.run.tenant_id, new.run.id, new.run.fence, chunk)
+            for new in batch.lines
+            for chunk in logs.pack_lines(new.first, new.lines)
         ]
 
-    size = sum(len(line.row) for *_, lines in batch.lines for line in lines)
+    size = sum(new.lines.size for new in batch.lines)
     chunks = pack() if size < _THREAD_FROM else await asyncio.to_thread(pack)
-    if len(await logs.append(conn, chunks, batch.now)) != len(chunks):
+    streams = {(new.run.tenant_id, new.run.id): new.stream for new in batch.lines if new.stream}
+    done = await logs.append(conn, chunks, batch.now, streams=streams, caps=caps)
+    if len(done) != len(batch.lines):
         raise AssertionError("a log changed under the lock of its execution")
+    return done
