@@ -25,11 +25,15 @@ from cron_observer.run_token import mint
 from cron_observer.store import reads
 from cron_observer.store.engine import Database, clock, is_transient
 from cron_observer.store.executions import Release, Seat, claim_round, next_due, remember, repeated
+from cron_observer.turns import Turns
 
 log = structlog.get_logger()
 
 #: Seconds between looks at what other processes have done.
 PROBE: Final = 1.0
+
+#: How many times as long as a round took that looked behind a backlog the next one waits that does.
+BEYOND: Final = 5
 
 #: Workers that may wait in one process.
 WAITING_MAX: Final = 20_000
@@ -77,6 +81,8 @@ class Claimer:
         self._waiting: dict[UUID, list[_Waiter]] = {}
         self._next_at: dict[UUID, float] = {}
         self._expired_at: dict[UUID, float] = {}
+        self._turns: dict[UUID, Turns] = {}
+        self._beyond_at: dict[UUID, float] = {}
         self._by_claim: dict[tuple[UUID, UUID], _Waiter] = {}
         self._arrived = asyncio.Event()
         self._stopping = False
@@ -242,7 +248,9 @@ class Claimer:
             fresh = [one for one in batch if one.claim_id is None or one.claim_id not in again]
             seats = [one.seat for one in fresh]
             expiring = not reading.frozen and self._expires(tenant_id, batch, read_at)
-            await claim_round(conn, tenant_id, seats, now, expiring=expiring)
+            turns = self._turns.setdefault(tenant_id, Turns())
+            beyond = self._beyond_at.get(tenant_id, 0.0) <= read_at
+            given = await claim_round(conn, tenant_id, seats, now, expiring=expiring, turns=turns, beyond=beyond)
             claims = {one.claim_id: one.seat.got for one in fresh if one.claim_id and one.seat.got}
             if not await remember(conn, tenant_id, claims, now):
                 raise _AnsweredElsewhereError
@@ -251,6 +259,11 @@ class Claimer:
             # Whoever still waits is served again at once after a round that gave something.
             resting = seats and not any(seat.got or seat.more for seat in seats)
             upcoming = await next_due(conn, tenant_id, seats, now) if resting else None
+        turns.served(given)
+        if beyond:
+            # What stands behind a backlog is looked for in a fifth of the time at most.
+            took = time.monotonic() - read_at
+            self._beyond_at[tenant_id] = read_at + BEYOND * took
         for identity, one in shown.items():
             one["run_token"] = mint(key, tenant_id, identity, one["fence"])
         for waiter in batch:

@@ -159,9 +159,13 @@ def _queues(seats: Sequence[Seat]) -> list[str]:
 
 
 async def candidates(
-    conn: AsyncConnection, tenant_id: UUID, seats: Sequence[Seat], now: datetime, look: int
+    conn: AsyncConnection, tenant_id: UUID, seats: Sequence[Seat], now: datetime, look: int, *, beyond: bool = True
 ) -> dict[UUID, Run]:
-    """Lock and return what is due for these workers and does not wait for a place."""
+    """Lock and return what is due for these workers and does not wait for a place.
+
+    With `beyond` also what stands behind all that, of other tasks: a backlog must not hide them. That costs as much
+    as there is in the way.
+    """
     queues = _queues(seats)
     ranges = sorted({one for seat in seats for one in seat.ranges()}, key=str)
     # Twice as many as can be given away: some will turn out to be skipped or to wait for their task's place.
@@ -170,7 +174,11 @@ async def candidates(
     rows = []
     if queues:
         refused = frozenset.intersection(*(seat.without for seat in seats if seat.tasks is None))
-        rows += await fetch(conn, _DUE_IN_QUEUES, {**parameters, "queues": queues, "without": sorted(refused)})
+        chosen = {**parameters, "queues": queues}
+        rows += await fetch(conn, _DUE_IN_QUEUES, {**chosen, "without": sorted(refused)})
+        if beyond and len(rows) >= room:
+            crowd = {to_run(row).task_uid for row in rows}
+            rows += await fetch(conn, _DUE_IN_QUEUES, {**chosen, "without": sorted(refused | crowd)})
     if ranges:
         pairs = {"uids": [uid for uid, _ in ranges], "queues": [queue for _, queue in ranges]}
         rows += await fetch(conn, _DUE_OF_TASKS, {**parameters, **pairs})

@@ -34,6 +34,7 @@ from cron_observer.store.executions.settling import (
     settlements,
     to_hold,
 )
+from cron_observer.turns import Turns
 
 #: Looks of one round. Each sees twice as much as the one before, so that what only stands in the way (slots that
 #: are skipped as soon as they are looked at) hides what can be claimed from nobody.
@@ -41,9 +42,18 @@ _LOOKS: Final = 8
 
 
 async def claim_round(
-    conn: AsyncConnection, tenant_id: UUID, seats: Sequence[Seat], now: datetime, *, expiring: bool = True
+    conn: AsyncConnection,
+    tenant_id: UUID,
+    seats: Sequence[Seat],
+    now: datetime,
+    *,
+    expiring: bool = True,
+    turns: Turns | None = None,
+    beyond: bool = True,
 ) -> list[Run]:
     """Give due executions to waiting workers, in the order of their arrival; fill each seat's `got`.
+
+    `turns` says which tasks have had theirs; `beyond` whether to look behind a backlog for other tasks' executions.
 
     Expires deadlines of the tenant first, so that dead workers are replaced while no scheduler runs (`expiring`
     False while the clock is not to be trusted). Returns all executions that were claimed. Never are more runs of a
@@ -54,7 +64,8 @@ async def claim_round(
         await expire(conn, tenant_id, now, recent=True)
     waiting = [seat for seat in seats if seat.room > 0]
     for look in range(_LOOKS):
-        given, others = await _hand_out(conn, tenant_id, waiting, now, look)
+        locked = await candidates(conn, tenant_id, waiting, now, look, beyond=beyond) if waiting else {}
+        given, others = await _hand_out(conn, tenant_id, waiting, now, locked, turns or Turns())
         for seat in waiting:
             seat.more = others > 0 and seat.room > 0
         # Places are taken once in a transaction, so that no two rounds wait for each other.
@@ -73,12 +84,16 @@ class _Choice:
 
 
 async def _hand_out(
-    conn: AsyncConnection, tenant_id: UUID, seats: Sequence[Seat], now: datetime, look: int
+    conn: AsyncConnection,
+    tenant_id: UUID,
+    seats: Sequence[Seat],
+    now: datetime,
+    locked: dict[UUID, Run],
+    turns: Turns,
 ) -> tuple[list[Run], int]:
-    """Look once at what is due; return what was claimed, and with how many others something was done instead."""
+    """Hand out what is due and `locked`; return what was claimed, and how many others something was done with."""
     if not seats:
         return [], 0
-    locked = await candidates(conn, tenant_id, seats, now, look)
     uids = {run.task_uid for run in locked.values()}
     held = await anything_held(conn, tenant_id, due_bounds(now))
     if held:
@@ -93,8 +108,7 @@ async def _hand_out(
     others += await _give_up(conn, over, settled, now)
     may_run = {identity for one in settled.verdicts.values() for identity in one.run}
     may_run |= {run.id for run in locked.values() if run.fence > 0} - {run.id for run in over}
-    ready = [run for run in locked.values() if run.id in may_run]
-    ready.sort(key=lambda run: (-run.priority, run.available_at, run.id))
+    ready = turns.order(run for run in locked.values() if run.id in may_run)
     rules = await _rules(conn, tenant_id, ready, settled)
     await settled.places.learn(conn, [Need.of(run, rules[run.id]) for run in ready])
     victims = await _victims(conn, tenant_id, settled, locked)
