@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.lifecycle import REPLACING, Run
-from cron_observer.model import Overlap
+from cron_observer.model import RESERVED_PREFIX, Overlap
 from cron_observer.store.engine import fetch
 from cron_observer.store.executions.bounds import BETWEEN, CURRENT, due_bounds
 from cron_observer.store.executions.places import Need, Places
@@ -46,14 +46,14 @@ CROSS JOIN LATERAL (
 ) AS due
 """
 
-#: A range for each task, so that the backlog of one does not hide another; NULL is any queue.
+#: A range for each task, so that the backlog of one does not hide another; NULL is any queue but the platform's.
 _DUE_OF_TASKS: Final = f"""
 SELECT {", ".join(f"due.{column}" for column in RUN_COLUMNS)}
 FROM unnest(%(uids)s::uuid[], %(queues)s::text[]) AS wanted (task_uid, queue)
 CROSS JOIN LATERAL (
     SELECT {SELECTED} FROM executions e
     WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.task_uid = wanted.task_uid
-      AND (wanted.queue IS NULL OR e.queue = wanted.queue)
+      AND (e.queue = wanted.queue OR wanted.queue IS NULL AND NOT starts_with(e.queue, %(reserved)s))
       AND e.held_at IS NULL AND e.available_at <= %(now)s AND {BETWEEN} AND {CURRENT}
     ORDER BY e.available_at
     LIMIT %(limit)s
@@ -127,7 +127,7 @@ class Seat:
     tasks: frozenset[UUID] | None  #: None = of any task
     wanted: int
     lease: timedelta
-    any_queue: bool = False  #: with `tasks`: of whatever queue they are
+    any_queue: bool = False  #: with `tasks`: of whatever queue they are, but for the platform's own
     without: frozenset[UUID] = frozenset()  #: tasks of which it takes none
     got: list[Run] = field(default_factory=list)
     more: bool = False  #: the round ended before it had seen everything that is due
@@ -143,7 +143,7 @@ class Seat:
             return False
         if self.tasks is not None and run.task_uid not in self.tasks:
             return False
-        return self.any_queue or run.queue in self.queues
+        return run.queue in self.queues or (self.any_queue and not run.queue.startswith(RESERVED_PREFIX))
 
     def ranges(self) -> Iterator[tuple[UUID, str | None]]:
         """Yield the tasks that it is bound to, each with a queue or None for any."""
@@ -181,7 +181,7 @@ async def candidates(
             rows += await fetch(conn, _DUE_IN_QUEUES, {**chosen, "without": sorted(refused | crowd)})
     if ranges:
         pairs = {"uids": [uid for uid, _ in ranges], "queues": [queue for _, queue in ranges]}
-        rows += await fetch(conn, _DUE_OF_TASKS, {**parameters, **pairs})
+        rows += await fetch(conn, _DUE_OF_TASKS, {**parameters, **pairs, "reserved": RESERVED_PREFIX})
     return {run.id: run for run in map(to_run, rows)}
 
 
