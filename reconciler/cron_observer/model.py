@@ -234,6 +234,46 @@ class Backoff(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckIn:
+    """The clocks of a task that somebody else fires and we watch, each on its own. None: not looked at."""
+
+    grace: timedelta = timedelta(minutes=10)  #: how long after a slot its first ping may come
+    early_margin: timedelta = timedelta(minutes=1)  #: how long before it
+    min_runtime: timedelta | None = None  #: a success sooner than this after the start is a failure
+    max_runtime: timedelta = timedelta(hours=1)  #: a run that has said nothing of its end by then has failed
+    heartbeat: timedelta | None = None  #: a run that gives no sign for longer has failed
+
+    @classmethod
+    def read(cls, block: Mapping[str, Any]) -> CheckIn:
+        """Read the ``run.checkin`` block of a valid manifest."""
+
+        def clock(name: str) -> timedelta | None:
+            return parse_duration(block[name]) if block.get(name) else None
+
+        return cls(
+            grace=clock("grace") or timedelta(minutes=10),
+            early_margin=parse_duration(block.get("earlyMargin") or "1m"),
+            min_runtime=clock("minRuntime"),
+            max_runtime=clock("maxRuntime") or timedelta(hours=1),
+            heartbeat=clock("heartbeat"),
+        )
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any]) -> CheckIn | None:
+        """Return the clocks of a task by its spec; None when it is no check-in."""
+        block = (spec.get("run") or {}).get("checkin")
+        return None if block is None else cls.read(block)
+
+
+def start_patience(spec: Mapping[str, Any]) -> timedelta | None:
+    """Return how long a slot may wait until it begins, None for any time."""
+    watched, deadline = CheckIn.of(spec), spec.get("startDeadline")
+    if watched is not None:
+        return watched.grace
+    return parse_duration(deadline) if deadline else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """What a task's spec says about its executions. The defaults are those of the manifest contract."""
 
@@ -252,10 +292,15 @@ class Policy:
     backoff_initial: timedelta = timedelta(seconds=10)
     backoff_cap: timedelta = timedelta(minutes=10)
     late: Late = Late.ACCEPT
+    spread: bool = False  #: exponential waits are drawn from all that are no longer (full jitter)
+    checkin: CheckIn | None = None  #: of a task that somebody else fires; it runs whether we like it or not
 
     @classmethod
     def read(cls, spec: Mapping[str, Any]) -> Policy:
         """Read an effective spec (every default filled in, durations as text)."""
+        watched = CheckIn.of(spec)
+        if watched is not None:
+            return cls._watching(watched, Late(spec["late"]))
         retries, catchup = spec["retries"], spec["catchup"]
         deadline, lateness, window = spec.get("startDeadline"), spec.get("maxLateness"), catchup["window"]
         return cls(
@@ -275,6 +320,21 @@ class Policy:
             backoff_initial=parse_duration(retries["initial"]),
             backoff_cap=parse_duration(retries["cap"]),
             late=Late(spec["late"]),
+            # A destination that was away must not meet all its retries at once.
+            spread=effective_queue(spec) == RESERVED_QUEUES["http"],
+        )
+
+    @classmethod
+    def _watching(cls, checkin: CheckIn, late: Late) -> Policy:
+        """Return the policy of a check-in: every slot counts, runs may overlap, and nothing is tried again by us."""
+        return cls(
+            overlap=Overlap.ALLOW_ALL,
+            catchup=Catchup.ALL,
+            catchup_window=None,
+            start_deadline=checkin.grace,
+            timeout=checkin.max_runtime,
+            late=late,
+            checkin=checkin,
         )
 
 

@@ -21,7 +21,7 @@ import structlog
 
 from cron_observer.errors import CronObserverError, SettingsError
 from cron_observer.scheduler import Scheduler
-from cron_observer.settings import ROLES, Settings
+from cron_observer.settings import ROLES, Settings, database_role
 from cron_observer.store.engine import Database
 
 log = structlog.get_logger()
@@ -39,7 +39,7 @@ STUCK_AFTER: Final = 3
 BACKOFF_MAX: Final = 30.0
 
 #: Seconds between two ticks of the loops. Both are woken earlier when there is something to do.
-EVERY: Final = {"reconciler": 1.0, "scheduler": 1.0, "reporter": 1.0}
+EVERY: Final = {"reconciler": 1.0, "scheduler": 1.0, "reporter": 1.0, "dispatcher": 1.0}
 
 #: Intervals after which a role that did not tick makes the process not ready.
 MISSED_TICKS: Final = 3
@@ -225,7 +225,8 @@ def _database(settings: Settings, role: str, pool_size: int | None = None) -> Da
     url = settings.database_of(role)
     if url is None:
         raise SettingsError(f"there is no database for the {role}", hint="set database_url, or use `cron-observer up`")
-    return Database(url, f"cron_observer_{role}", pool_size=pool_size or settings.pool_of(role))
+    acts_as = f"cron_observer_{database_role(role)}"
+    return Database(url, acts_as, pool_size=pool_size or settings.pool_of(role), application=f"cron_observer_{role}")
 
 
 async def run_roles(
@@ -300,6 +301,11 @@ def _loop(settings: Settings, role: str, databases: list[Database]) -> Loop:
     databases.append(database)
     if role == "scheduler":
         return Loop(role=role, tick=Scheduler(database, settings).tick, every=EVERY[role])
+    if role == "dispatcher":
+        from cron_observer.dispatch import Dispatcher
+
+        dispatcher = Dispatcher(database, settings)
+        return Loop(role=role, tick=dispatcher.tick, every=EVERY[role], wake=dispatcher.wake, close=dispatcher.close)
     from cron_observer.reconcile import Reconciler
 
     _collect_seldom()

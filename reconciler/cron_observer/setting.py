@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple, get_origin, get_type_hints
 
@@ -117,6 +118,23 @@ def a_secret(value: Any) -> str:
 def secrets(value: Any) -> tuple[str, ...]:
     """Read where one or several secrets are."""
     return tuple(a_secret(one) for one in several(value))
+
+
+def networks(value: Any) -> tuple[str, ...]:
+    """Read networks such as 10.20.0.0/16."""
+    try:
+        return tuple(str(ip_network(one.strip())) for one in several(value))
+    except ValueError as error:
+        raise WrongValueError("must be networks such as 10.20.0.0/16, without bits behind the mask") from error
+
+
+def ports(value: Any) -> tuple[int, ...]:
+    """Read numbers of TCP ports."""
+    listed = [value] if isinstance(value, int) else [*value] if isinstance(value, list | tuple) else several(value)
+    try:
+        return tuple(dict.fromkeys(a_whole(1, 65_535)(one) for one in listed))
+    except WrongValueError as error:
+        raise WrongValueError("must be whole numbers from 1 to 65535") from error
 
 
 class Setting(NamedTuple):

@@ -25,6 +25,8 @@ from cron_observer.setting import (
     a_url,
     a_whole,
     declared,
+    networks,
+    ports,
     several,
 )
 from cron_observer.source_settings import SourceSettings
@@ -36,12 +38,12 @@ DEFAULT_FILE: Final = Path("cron-observer.toml")
 PREFIX: Final = "CRON_OBSERVER_"
 
 #: Variables with our prefix that are no settings of the server: the SDK's and its jobs', the launcher's, Git's
-#: credentials, the tests'.
+#: credentials, secrets of webhooks, the tests'.
 _OTHERS: Final = frozenset({"URL", "TOKEN", "PG_BIN", "PYTHON", "LISTEN_FD"})
-_OTHERS_PREFIXES: Final = ("EXECUTION_", "GIT_", "TEST_")
+_OTHERS_PREFIXES: Final = ("EXECUTION_", "GIT_", "SECRET_", "TEST_")
 
 #: The loops' roles, as `serve --role` names them.
-ROLES: Final = ("api", "reconciler", "scheduler")
+ROLES: Final = ("api", "reconciler", "scheduler", "dispatcher")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,12 +112,65 @@ class Settings:
         a_whole(1, 50),
         "Connections of a scheduler, 1 to 50. Default 2, its own, so that a busy API cannot starve it.",
     ] = 2
+    pool_size_dispatcher: Annotated[
+        int,
+        a_whole(1, 50),
+        "Connections of a dispatcher, 1 to 50. Default 3: one claims, one reports; requests hold none.",
+    ] = 3
+    webhook_concurrency: Annotated[
+        int,
+        a_whole(1, 2_000),
+        "Requests that a dispatcher has under way at once, 1 to 2000. Default 256, of some 100 KiB each.",
+    ] = 256
+    webhook_per_destination: Annotated[
+        int,
+        a_whole(1, 1_000),
+        "How many of them go to one host and port, 1 to 1000; fewer while most of all are taken. Default 10, so "
+        "that a destination that hangs harms only itself.",
+    ] = 10
+    webhook_networks: Annotated[
+        tuple[str, ...],
+        networks,
+        "Private networks that webhooks may reach, as `10.20.0.0/16`, on any port. Default: none; without one only "
+        "addresses of the open Internet are reached.",
+    ] = ()
+    webhook_ports: Annotated[
+        tuple[int, ...],
+        ports,
+        "Ports that webhooks may reach on the open Internet. Default 80, 443, 8080 and 8443, those of HTTP.",
+    ] = (80, 443, 8080, 8443)
+    webhook_ca_file: Annotated[
+        Path | None, a_path, "Certificates of authorities (PEM) that webhooks trust. Default: those of the system."
+    ] = None
+    secrets_dir: Annotated[
+        Path | None,
+        a_path,
+        "Folder with the secrets that manifests name: `<project>/<name>`, or `<name>` for all projects. Default: "
+        "none; then variables `CRON_OBSERVER_SECRET_<NAME>` alone.",
+    ] = None
     retention_days: Annotated[
         int,
         a_whole(7, 3_650),
         "Days that executions, events and logs are kept, 7 to 3650. Default 90, so that a quarter can be "
         "looked back on. They go in whole weeks, never while one of them is open.",
     ] = 90
+    statistics_days: Annotated[
+        int,
+        a_whole(7, 3_650),
+        "Days that statistics are kept, 7 to 3650, and never shorter than executions. Default 400: as many days as "
+        "the heat calendar and `GET days` can show.",
+    ] = 400
+    log_cap_mib: Annotated[
+        int,
+        a_whole(1, 65_536),
+        "MiB of log lines that an execution keeps, before compression, all attempts together. Default 256. "
+        "Beyond it the first quarter and the latest lines stay; the middle goes, and a marker says how much.",
+    ] = 256
+    log_cap_lines: Annotated[
+        int,
+        a_whole(1_000, 1_000_000_000),
+        "Lines that one claim of an execution keeps; beyond it the middle goes likewise. Default 10000000.",
+    ] = 10_000_000
     tenant: Annotated[str, a_name, "Name of the first tenant, made when it is not there. Default `default`."] = (
         "default"
     )
@@ -126,8 +181,8 @@ class Settings:
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def database_of(self, role: str) -> str | None:
-        """Return the database URL of `role` (api, reconciler, scheduler); None means the embedded server."""
-        own: str | None = getattr(self, f"database_url_{role}")
+        """Return the database URL of `role`; None means the embedded server. A dispatcher acts as a scheduler."""
+        own: str | None = getattr(self, f"database_url_{database_role(role)}")
         return own or self.database_url
 
     def pool_of(self, role: str) -> int:
@@ -147,6 +202,11 @@ class Settings:
         return rows
 
 
+def database_role(role: str) -> str:
+    """Return the part of the product whose rights in the database a role has."""
+    return "scheduler" if role == "dispatcher" else role
+
+
 _SCALARS: Final = declared(Settings)
 _SOURCE_KEYS: Final = declared(SourceSettings)
 _REQUIRED: Final = ("name", "url")
@@ -154,23 +214,6 @@ _REQUIRED: Final = ("name", "url")
 
 def redacted(url: str) -> str:
     """Return a URL with its secrets, if any, replaced by stars."""
-    statistics_days: Annotated[
-        int,
-        a_whole(7, 3_650),
-        "Days that statistics are kept, 7 to 3650, and never shorter than executions. Default 400: as many days as "
-        "the heat calendar and `GET days` can show.",
-    ] = 400
-    log_cap_mib: Annotated[
-        int,
-        a_whole(1, 65_536),
-        "MiB of log lines that an execution keeps, before compression, all attempts together. Default 256. "
-        "Beyond it the first quarter and the latest lines stay; the middle goes, and a marker says how much.",
-    ] = 256
-    log_cap_lines: Annotated[
-        int,
-        a_whole(1_000, 1_000_000_000),
-        "Lines that one claim of an execution keeps; beyond it the middle goes likewise. Default 10000000.",
-    ] = 10_000_000
     url = re.sub(r"^(https?://)[^/@\s]*@", r"\1***@", url)  # forges take a token as the user
     url = re.sub(r"(?<=://)([^/@\s:]*):[^/@\s]*@", r"\1:***@", url)
     return re.sub(r"(?<=password=)[^&\s]*", "***", url)

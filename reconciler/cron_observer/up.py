@@ -233,7 +233,7 @@ def serving(runtime: Path, listening: socket.socket) -> list[Child]:
     command = [sys.executable, "-m", "cron_observer_sdk", "serve", "--config", str(runtime)]
     return [
         Child("api", [*command, "--role", "api"], _environment() | handed, fds=(listening.fileno(),)),
-        Child("loops", [*command, "--role", "reconciler", "--role", "scheduler"], _environment()),
+        Child("loops", [*command, "--role", "reconciler", "--role", "scheduler", "--role", "dispatcher"], _loops()),
     ]
 
 
@@ -246,6 +246,12 @@ def demo_worker(token_file: Path) -> Child:
 def _environment() -> dict[str, str]:
     """Return our environment without our settings: children get theirs from the runtime file alone."""
     return {name: value for name, value in os.environ.items() if not name.startswith("CRON_OBSERVER_")}
+
+
+def _loops() -> dict[str, str]:
+    """Return the environment of the loops: with the secrets that manifests name, which nobody else gets."""
+    secrets = {name: value for name, value in os.environ.items() if name.startswith("CRON_OBSERVER_SECRET_")}
+    return _environment() | secrets
 
 
 def wait_ready(url: str, tree: Tree, stopped: list[int]) -> bool:

@@ -168,9 +168,9 @@ def test_heartbeats_know_who_is_late() -> None:
 
 async def test_unknown_roles_are_refused() -> None:
     """A role that there is not is named, with those that there are."""
-    with pytest.raises(SettingsError, match="unknown role dispatcher") as caught:
-        await run_roles(Settings(), {"dispatcher"}, signals=False)
-    assert caught.value.hint == "known are api, reconciler, scheduler"
+    with pytest.raises(SettingsError, match="unknown role notifier") as caught:
+        await run_roles(Settings(), {"notifier"}, signals=False)
+    assert caught.value.hint == "known are api, reconciler, scheduler, dispatcher"
 
 
 async def test_a_role_without_a_database_is_refused() -> None:

@@ -59,6 +59,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "created": "Created",
     "claimed": "Claimed by a worker",
     "started": "Started",
+    "accepted": "Accepted by the destination",
     "retry_scheduled": "Failed, will be retried",
     "released": "Given back by the worker",
     "lease_expired": "Taken back from a silent worker",

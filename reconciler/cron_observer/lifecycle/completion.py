@@ -68,7 +68,9 @@ def _ending(run: Run, done: Completion) -> Ending:
 def _ended(run: Run, done: Completion, policy: Policy, now: datetime) -> Verdict:
     run, ending = begun(run, now), _ending(run, done)
     if done.outcome == "failed":
-        return replace(failed(run, policy, ending, now, retryable=done.retryable), result=done.result)
+        verdict = failed(run, policy, ending, now, retryable=done.retryable, not_before=done.not_before)
+        data = {**(verdict.data or {}), **(done.told or {})} or None
+        return replace(verdict, result=done.result, data=data)
     event = {
         "finished": Event.FINISHED,
         "cancelled": Event.CANCELLED,
@@ -82,7 +84,12 @@ def _ended(run: Run, done: Completion, policy: Policy, now: datetime) -> Verdict
         exit_code=done.exit_code,
         progress=1.0 if done.outcome == "finished" and run.progress is not None else run.progress,
     )
-    return Verdict(run=ended, event=event, actor=run.worker, ending=ending, result=done.result, error=done.error)
+    return _said(Verdict(run=ended, event=event, ending=ending), done)
+
+
+def _said(verdict: Verdict, done: Completion) -> Verdict:
+    """Add to a verdict what the worker said beside the outcome."""
+    return replace(verdict, actor=verdict.run.worker, data=done.told, result=done.result, error=done.error)
 
 
 def _late(run: Run, done: Completion, policy: Policy, now: datetime, *, recordable: bool) -> Verdict:
@@ -135,4 +142,4 @@ def _taken(run: Run, done: Completion, now: datetime) -> Verdict:
         attempt=run.attempt + 1 if given_back else run.attempt,
         exit_code=done.exit_code,
     )
-    return Verdict(run=ended, event=event, actor=run.worker, ending=ending, result=done.result, error=done.error)
+    return _said(Verdict(run=ended, event=event, ending=ending), done)

@@ -7,6 +7,7 @@ attempt ends, or the refusal. Nothing is written here. `completion` judges a wor
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -61,13 +62,20 @@ def cancelled_for(run: Run) -> Reason:
     return _WHY.get(run.cancel_by, Reason.CANCELLED)
 
 
-def retry_wait(policy: Policy, attempt: int) -> timedelta:
-    """Return how long to wait after the failure of `attempt` (from 1)."""
+def retry_wait(policy: Policy, attempt: int, identity: UUID | None = None) -> timedelta:
+    """Return how long to wait after the failure of `attempt` (from 1) of the execution `identity`.
+
+    A wait that is spread is drawn by the two, so that whoever asks is told the same.
+    """
     if policy.backoff is Backoff.CONSTANT:
         return min(policy.backoff_initial, policy.backoff_cap)
     doublings = min(attempt - 1, 40)  # 2**40 seconds is past every cap
     grown: timedelta = policy.backoff_initial * (1 << doublings)
-    return min(grown, policy.backoff_cap)
+    longest = min(grown, policy.backoff_cap)
+    if not policy.spread or identity is None:
+        return longest
+    drawn = hashlib.sha256(identity.bytes + attempt.to_bytes(4)).digest()
+    return longest * (int.from_bytes(drawn[:6]) / (1 << 48))
 
 
 def claim(
@@ -136,6 +144,18 @@ def start(run: Run, fence: int, now: datetime) -> Verdict:
     return Verdict(run=noted(begun(run, now)), event=Event.STARTED, actor=run.worker)
 
 
+def accept(run: Run, fence: int, now: datetime, *, told: Mapping[str, Any] | None = None) -> Verdict:
+    """Note that somebody else has taken the work over and reports from now on, leased until the run deadline."""
+    refusal = _refuse(run, fence)
+    if refusal is not None:
+        return Verdict(run=run, refusal=refusal)
+    if run.run_deadline is None:
+        raise AssertionError("a running execution has a run deadline")
+    left = max(run.run_deadline - now, timedelta(seconds=1))
+    taken = noted(begun(run, now), lease_until=now + left, lease_seconds=left.total_seconds())
+    return Verdict(run=replace(taken, check_at=_check_at(taken)), event=Event.ACCEPTED, actor=run.worker, data=told)
+
+
 def heartbeat(
     run: Run,
     fence: int,
@@ -172,10 +192,18 @@ def lapse(run: Run, now: datetime) -> Verdict:
     return Verdict(run=replace(run, check_at=_check_at(run)))
 
 
-def failed(run: Run, policy: Policy, ending: Ending, now: datetime, *, retryable: bool) -> Verdict:
-    """End the attempt as failed: wait for the next one, or give up."""
+def failed(
+    run: Run,
+    policy: Policy,
+    ending: Ending,
+    now: datetime,
+    *,
+    retryable: bool,
+    not_before: timedelta | None = None,
+) -> Verdict:
+    """End the attempt as failed: wait for the next one, at least `not_before` from now, or give up."""
     error = ending.error
-    available_at = now + retry_wait(policy, run.attempt)
+    available_at = now + max(retry_wait(policy, run.attempt, run.id), not_before or timedelta(0))
     open_still = available_at < run.fire_at + OFFERED_FOR
     if retryable and run.cancel_requested_at is None and run.attempt <= policy.retries_max and open_still:
         waiting = moved(

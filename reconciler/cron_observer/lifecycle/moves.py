@@ -65,6 +65,7 @@ class Event(StrEnum):
     CREATED = "created"
     CLAIMED = "claimed"
     STARTED = "started"
+    ACCEPTED = "accepted"
     RETRY_SCHEDULED = "retry_scheduled"
     RELEASED = "released"
     LEASE_EXPIRED = "lease_expired"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -79,6 +79,8 @@ class Completion:
     error: Mapping[str, Any] | None = None
     result: Any = None
     retryable: bool = True
+    not_before: timedelta | None = None  #: how long the next attempt has to wait at least
+    told: Mapping[str, Any] | None = None  #: what the event says of how it was run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -290,6 +290,8 @@ task_plan = Table(
     ForeignKeyConstraint(["tenant_id", "task_uid"], ["tasks.tenant_id", "tasks.task_uid"], name="a_plan_has_a_task"),
     # planning: whose slots run out next (plans.due)
     Index("task_plan_due", "tenant_id", "plan_due_at", postgresql_where=text("plan_due_at IS NOT NULL")),
+    # which tenants have webhooks (dispatching.tenants_with_webhooks)
+    Index("task_plan_webhooks", "tenant_id", postgresql_where=text("queue = '@http'")),
     postgresql_with={"fillfactor": "80"},
 )
 
@@ -298,8 +300,6 @@ executions = Table(
     metadata,
     tenant(),
     column("id", UUID),
-    # which tenants have webhooks (dispatching.tenants_with_webhooks)
-    Index("task_plan_webhooks", "tenant_id", postgresql_where=text("queue = '@http'")),
     column("project_id", UUID),
     column("task_uid", UUID),
     column("status", Text),
@@ -442,8 +442,15 @@ attempts = Table(
     column("log_base", Integer, "0"),
     column("log_lines", Integer, "0"),
     column("log_bytes", BigInteger, "0"),
+    column("log_stream", BigInteger, "0"),
+    column("log_loose", Integer, "0"),
+    column("log_packed", Integer, "0"),
+    Column("log_cut_from", Integer),
+    Column("log_cut_to", Integer),
+    column("log_cut_bytes", BigInteger, "0"),
     PrimaryKeyConstraint("tenant_id", "execution_id", "fence", name="an_attempt_is_its_fence"),
     CheckConstraint("(outcome IS NULL) = (ended_at IS NULL)", name="an_attempt_ends_with_an_outcome"),
+    CheckConstraint("(log_cut_from IS NULL) = (log_cut_to IS NULL)", name="a_cut_has_two_ends"),
     postgresql_partition_by="RANGE (execution_id)",
 )
 
@@ -459,15 +466,8 @@ execution_events = Table(
     column("fence", BigInteger),
     column("status", Text),
     Column("reason", Text),
-    column("log_stream", BigInteger, "0"),
-    column("log_loose", Integer, "0"),
-    column("log_packed", Integer, "0"),
-    Column("log_cut_from", Integer),
-    Column("log_cut_to", Integer),
-    column("log_cut_bytes", BigInteger, "0"),
     Column("actor", Text),
     Column("data", JSONB),
-    CheckConstraint("(log_cut_from IS NULL) = (log_cut_to IS NULL)", name="a_cut_has_two_ends"),
     PrimaryKeyConstraint("tenant_id", "execution_id", "seq", name="an_event_is_its_number"),
     # streams: what happened since (views.events_since)
     Index("execution_events_by_time", "tenant_id", "at"),
@@ -487,6 +487,10 @@ log_chunks = Table(
     column("received_at", INSTANT),
     column("codec", Text),
     column("data", LargeBinary),
+    Column("debugs", Integer),
+    Column("infos", Integer),
+    Column("warns", Integer),
+    Column("errors", Integer),
     PrimaryKeyConstraint("tenant_id", "execution_id", "fence", "first_seq", name="a_chunk_is_its_first_line"),
     CheckConstraint("codec IN ('zlib', 'lines')", name="a_codec_is_known"),
     CheckConstraint("lines > 0", name="a_chunk_has_lines"),
@@ -504,10 +508,6 @@ claims = Table(
     column("created_at", INSTANT),
     column("expires_at", INSTANT),
     PrimaryKeyConstraint("tenant_id", "claim_id", name="a_claim_is_answered_once"),
-    Column("debugs", Integer),
-    Column("infos", Integer),
-    Column("warns", Integer),
-    Column("errors", Integer),
     # clean-up of what nobody can repeat any more
     Index("claims_by_expiry", "tenant_id", "expires_at"),
 )

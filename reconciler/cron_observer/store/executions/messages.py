@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -66,6 +66,14 @@ class Complete(Report):
     """The worker's last word."""
 
     done: Completion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accept(Report):
+    """Somebody else has taken the work over, and reports from now on; `told` goes into the event."""
+
+    fence: int
+    told: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,10 +26,11 @@ from cron_observer.store.executions import simple
 from cron_observer.store.executions.apply import Step, keep_evidence, write
 from cron_observer.store.executions.bounds import due_bounds
 from cron_observer.store.executions.messages import (
+    Accept,
     Answer,
     AppendLogs,
-    Cancel,
     AppendText,
+    Cancel,
     Complete,
     Heartbeat,
     PatchEnd,
@@ -135,9 +136,9 @@ async def _decide_all(
             answers.append(_note(run, report, begun[run.id], batch))
         elif isinstance(report, AppendLogs):
             answers.append(_append(run, report, attempt, batch, stops))
-        else:
         elif isinstance(report, AppendText):
             answers.append(_append_text(run, report, attempt, batch, stops))
+        else:
             verdict = _judge(run, report, rules[run.id], batch, attempt)
             answers.append(_note(run, report, _pressed(run, verdict, stops, batch.now), batch))
         after = answers[-1].run
@@ -214,9 +215,9 @@ def _attempt_of(report: Report, run: Run | None) -> tuple[UUID, int] | None:
     """Return the attempt whose row in `attempts` decides about this report."""
     if isinstance(report, AppendLogs):
         return report.id, report.fence
-    if isinstance(report, Complete):
     if isinstance(report, AppendText) and (report.fence is not None or run is not None):
         return report.id, run.fence if report.fence is None and run is not None else report.fence or 0
+    if isinstance(report, Complete):
         return report.id, report.done.fence
     if isinstance(report, PatchEnd) and run is not None:
         return report.id, run.fence
@@ -238,14 +239,21 @@ def _judge(run: Run, report: Report, policy: Policy, batch: _Batch, attempt: log
             return verdict
         case Complete(done=done):
             return _complete(run, done, policy, now, attempt)
-        case Release(fence=fence, reason=reason):
-            return lifecycle.release(run, fence, policy, reason, now)
+        case Release() | Accept():
+            return _handed_on(run, report, policy, now)
         case Cancel(reason=reason, actor=actor, grace=grace):
             return lifecycle.request_cancel(run, reason=reason, grace=grace, actor=actor, now=now)
         case PatchEnd(done=done):
             return _patch_end(run, done, policy, now, attempt)
         case _:
             raise AssertionError(f"nobody decides about {type(report).__name__}")
+
+
+def _handed_on(run: Run, report: Release | Accept, policy: Policy, now: datetime) -> Verdict:
+    """Judge a worker's word that it is somebody else's turn: anybody's, or that of the destination it was sent to."""
+    if isinstance(report, Accept):
+        return lifecycle.accept(run, report.fence, now, told=report.told)
+    return lifecycle.release(run, report.fence, policy, report.reason, now)
 
 
 def _complete(run: Run, done: Completion, policy: Policy, now: datetime, attempt: logs.Stored | None) -> Verdict:

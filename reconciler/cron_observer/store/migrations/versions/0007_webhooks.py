@@ -1,4 +1,4 @@
-"""Webhook executions: what was sent and answered, and how destinations fare."""
+"""Webhook executions: which tenants have any."""
 
 from pathlib import Path
 

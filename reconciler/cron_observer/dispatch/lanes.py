@@ -1,0 +1,65 @@
+"""How many requests may be under way: in all, for a tenant, and to one destination. Pure.
+
+Places are shared so that who waits long harms only himself: a destination may have as many requests under way as
+places are still free, but no more than its own limit; a tenant four times as many. So there is always room left for
+another one, until there are as many destinations that hang as there are places.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable
+from typing import Final, TypeVar
+from uuid import UUID
+
+from cron_observer.dispatch.request import Destination
+
+#: Times as many places a tenant may take as are still free.
+_TENANT: Final = 4
+
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+class Lanes:
+    """What is under way in one dispatcher."""
+
+    def __init__(self, total: int, each: int) -> None:
+        """`total` requests at once, at most `each` of them to one destination of a tenant."""
+        self._total = total
+        self._each = each
+        self._lanes: Counter[Destination] = Counter()
+        self._tenants: Counter[UUID] = Counter()
+        self._busy = 0
+
+    @property
+    def free(self) -> int:
+        """How many more requests may begin, to whatever destinations."""
+        return self._total - self._busy
+
+    def is_open(self, where: Destination) -> bool:
+        """Say whether another request to a destination may begin."""
+        free = self.free
+        if free <= 0 or self._tenants[where.tenant_id] >= _TENANT * free:
+            return False
+        return self._lanes[where] < min(self._each, free)
+
+    def enter(self, where: Destination) -> bool:
+        """Take a place for a request to a destination; False if it has to wait."""
+        if not self.is_open(where):
+            return False
+        self._lanes[where] += 1
+        self._tenants[where.tenant_id] += 1
+        self._busy += 1
+        return True
+
+    def leave(self, where: Destination) -> None:
+        """Give a place back."""
+        _less(self._lanes, where)
+        _less(self._tenants, where.tenant_id)
+        self._busy -= 1
+
+
+def _less(counter: Counter[_Key], key: _Key) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]
