@@ -31,7 +31,10 @@ Listener = Callable[[str, bytes, float], None]
 class Child:
     """Runs one command. `spawn`, then `wait`; `signal` and `end` may come from other threads meanwhile."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], listener: Listener) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], listener: Listener, *, quiet: bool = False
+    ) -> None:
+        self._quiet = quiet  #: what the command writes is for the listener alone
         self._command = list(command)
         self._environment = dict(environment)
         self._listener = listener
@@ -142,7 +145,8 @@ class Child:
         now = time.time()
         going = True
         try:
-            _write_all(target, data)
+            if not self._quiet:
+                _write_all(target, data)
         except BrokenPipeError:
             going = False  # the child learns it as it would without us: by a broken pipe
         except OSError:

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from pathlib import Path
+from typing import Any, Union
 
 from cron_observer_sdk.child import Child, code_of_failure, exit_code, open_standard_streams
 from cron_observer_sdk.client import Client
-from cron_observer_sdk.errors import LeaseLost, NotConfigured
-from cron_observer_sdk.notice import Notices
-from cron_observer_sdk.options import RunOptions
+from cron_observer_sdk.errors import CronObserverError, LeaseLost, NotConfigured
+from cron_observer_sdk.host_lock import BUSY, HostLock
+from cron_observer_sdk.notice import Notices, strict
+from cron_observer_sdk.options import USAGE, RunOptions
 from cron_observer_sdk.outcome import Outcome, fault
-from cron_observer_sdk.output import Output
+from cron_observer_sdk.output import Output, Sink, Tail
 from cron_observer_sdk.own_run import OwnRun
+from cron_observer_sdk.ping_run import PingRun
+from cron_observer_sdk.redact import Redactor
+from cron_observer_sdk.result_file import ResultFile
 from cron_observer_sdk.text import RESULT_BYTES, strict_json
+
+AnyRun = Union[OwnRun, PingRun]
 
 #: Signals that are handed on to the command.
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
@@ -77,7 +86,7 @@ class Signals:
 class Ender:
     """Ends the command when its time is over or its cancellation is asked for."""
 
-    def __init__(self, own: OwnRun, options: RunOptions) -> None:
+    def __init__(self, own: AnyRun, options: RunOptions) -> None:
         self.why: str | None = None  #: ``timeout`` or ``cancelled``, once it has begun to end the command
         self._own_run = own
         self._options = options
@@ -106,15 +115,44 @@ def run(options: RunOptions, command: Sequence[str]) -> int:
     open_standard_streams()
     signals = Signals()
     notices = Notices(_to_stderr, _to_stderr)
-    own = _own_run(options, notices)
+    lock = HostLock(options.task or f"ping {options.ping}") if options.lock else None
+    os.environ.update(options.environment)
+    try:
+        own = _any_run(options, notices)
+        with signals.interrupting():
+            time.sleep(random.uniform(0, options.jitter))  # noqa: S311  it spreads load, and keeps no secret
+    except NotConfigured as error:
+        _to_stderr(str(error))
+        return USAGE
+    except Interrupted as interrupted:
+        return 128 + interrupted.number
+    busy = None if lock is None else _busy(lock, options)
     try:
         with signals.interrupting():
             own.begin()
     except Interrupted as interrupted:
         own.release("stopped before the command started")
         return 128 + interrupted.number
-    output = Output(None if options.no_output else own.reporter)
-    child = Child(command, _environment(own), output.take)
+    except CronObserverError as error:  # only where CRON_OBSERVER_STRICT asks for it
+        _to_stderr(str(error))
+        return USAGE
+    if busy is not None:
+        _to_stderr(f"{busy.error['message'] if busy.error else ''}: the command was not started")
+        code = BUSY
+    else:
+        code, busy = _work(options, command, own, signals)
+    with suppress(Interrupted), signals.interrupting():
+        own.end(busy)
+    return code
+
+
+def _work(options: RunOptions, command: Sequence[str], own: AnyRun, signals: Signals) -> tuple[int, Outcome]:
+    """Run the command to its end; return its exit code and what is to be reported."""
+    sink: Sink = own if isinstance(own, PingRun) else own.reporter
+    tail = None if options.tail_bytes is None else Tail(sink, options.tail_bytes)
+    output = Output(None if options.no_output else tail or sink, Redactor(options.redact))
+    result = None if options.result_file is None else ResultFile(options.result_file)
+    child = Child(command, _environment(own, options), output.take, quiet=options.quiet)
     try:
         child.spawn()
     except OSError as error:
@@ -131,17 +169,26 @@ def run(options: RunOptions, command: Sequence[str]) -> int:
         code = exit_code(status)
         outcome = _outcome(status, ender.why, options, own)
     output.finish()
+    if tail is not None:
+        tail.flush()
     signals.take_back()
-    with suppress(Interrupted), signals.interrupting():
-        own.end(outcome)
-    return code
+    if result is not None:
+        value, why = result.read()
+        outcome = outcome._replace(result=value)
+        if why is not None:
+            (own if isinstance(own, PingRun) else own.reporter).log("WARN", why, None)
+    return code, outcome
 
 
-def _own_run(options: RunOptions, notices: Notices) -> OwnRun:
-    """Make the run; a wrong address does not keep the command from running."""
+def _any_run(options: RunOptions, notices: Notices) -> AnyRun:
+    """Make the run; a wrong address does not keep the command from running. Raise `NotConfigured` if it shall."""
+    if options.ping is not None:
+        return PingRun(options.ping, notices)
     try:
-        client = Client()
+        client = Client(redact=options.redact)
     except NotConfigured as error:
+        if strict():
+            raise
         notices.say("unconfigured", f"{error}: this run is not reported")
         client = Client("", "")
     return OwnRun(
@@ -149,16 +196,27 @@ def _own_run(options: RunOptions, notices: Notices) -> OwnRun:
     )
 
 
-def _outcome(status: int, why: str | None, options: RunOptions, own: OwnRun) -> Outcome:
+def _busy(lock: HostLock, options: RunOptions) -> Outcome | None:
+    """Take the lock; return what is to be reported if that cannot be."""
+    name = options.task or "the check"
+    try:
+        if lock.take():
+            return None
+    except OSError as error:
+        return Outcome("failed", BUSY, fault("NoLock", f"{name} cannot be locked: {error}"))
+    return Outcome("skipped", error=fault("Locked", f"another run of {name} is going on on this host"))
+
+
+def _outcome(status: int, why: str | None, options: RunOptions, own: AnyRun) -> Outcome:
     """Say how the command ended."""
     code = exit_code(status)
     if why == "timeout":
         return Outcome("failed", code, fault("Timeout", f"still running after {options.timeout:g} s: ended"))
-    if why == "cancelled" and not isinstance(own.reporter.stop_cause, LeaseLost):
+    if why == "cancelled" and isinstance(own, OwnRun) and not isinstance(own.reporter.stop_cause, LeaseLost):
         return Outcome("cancelled", code)
     if status < 0:
         return Outcome("failed", code, fault("Signal", f"ended by {_signal_name(-status)}"))
-    return Outcome("finished" if code == 0 else "failed", code)
+    return Outcome("finished" if code in options.success_codes else "failed", code)
 
 
 def _signal_name(number: int) -> str:
@@ -169,15 +227,23 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _environment(own: OwnRun) -> dict[str, str]:
-    """Return our environment, and what the command may want to know about its execution."""
+def _environment(own: AnyRun, options: RunOptions) -> dict[str, str]:
+    """Return our environment without our key, and what the command may want to know about its execution."""
     run, facts = own.execution, own.execution.facts
     environment = dict(os.environ)
+    environment.pop("CRON_OBSERVER_RUN_TOKEN", None)
+    if not options.keep_token:
+        environment.pop("CRON_OBSERVER_TOKEN", None)
+    if options.result_file is not None:
+        environment["CRON_OBSERVER_RESULT_FILE"] = str(Path(options.result_file).absolute())
     if not run.observed:
         return environment
     environment["CRON_OBSERVER_EXECUTION_ID"] = run.id
     environment["CRON_OBSERVER_EXECUTION_TASK"] = run.task
     environment["CRON_OBSERVER_EXECUTION_ATTEMPT"] = str(run.attempt)
+    environment["CRON_OBSERVER_EXECUTION_FENCE"] = str(run.fence)
+    if facts.get("run_token"):
+        environment["CRON_OBSERVER_RUN_TOKEN"] = str(facts["run_token"])
     if facts.get("scheduled_for"):
         environment["CRON_OBSERVER_EXECUTION_SCHEDULED_FOR"] = str(facts["scheduled_for"])
     if facts.get("payload") is not None:

@@ -82,11 +82,17 @@ class Connection(http.client.HTTPConnection):
 
 
 class _TimedSocket:
-    """The part of a socket that `http.client` uses, with the connection's deadline on each wait."""
+    """The part of a socket that `http.client` uses, with the connection's deadline on each wait.
+
+    `http.client` closes the socket of an answer that ends with the connection before that is read: it is closed
+    with the last reader.
+    """
 
     def __init__(self, raw: socket.socket, owner: Connection) -> None:
         self._raw = raw
         self._owner = owner
+        self._readers = 0
+        self._closing = False
 
     def sendall(self, data: Any) -> None:
         """Send everything before the deadline."""
@@ -104,6 +110,7 @@ class _TimedSocket:
         """Return a reader over this socket; closing it leaves the socket open."""
         if mode != "rb":
             raise ValueError(mode)
+        self._readers += 1
         return io.BufferedReader(_Reader(self))
 
     def shutdown(self, how: int) -> None:
@@ -111,8 +118,16 @@ class _TimedSocket:
         self._raw.shutdown(how)
 
     def close(self) -> None:
-        """Close the socket."""
-        self._raw.close()
+        """Close the socket, as soon as nobody reads from it."""
+        self._closing = True
+        if self._readers <= 0:
+            self._raw.close()
+
+    def leave(self) -> None:
+        """One reader is done."""
+        self._readers -= 1
+        if self._closing:
+            self.close()
 
 
 class _Reader(io.RawIOBase):
@@ -124,6 +139,12 @@ class _Reader(io.RawIOBase):
     def readable(self) -> bool:
         """It is."""
         return True
+
+    def close(self) -> None:
+        """Be done with the socket."""
+        if not self.closed:
+            super().close()
+            self._sock.leave()
 
     def readinto(self, buffer: Any) -> int:
         """Read what is there."""

@@ -291,3 +291,11 @@ def test_a_path_prefix_is_kept(server: WireServer) -> None:
     with co.Client(f"{server.url}/cron/", TOKEN) as client:
         client.pending()
     assert server.calls[-1].path.startswith("/cron/api/v1/sdk/executions/pending")
+
+
+def test_an_answer_that_ends_with_its_connection_is_read(server: WireServer) -> None:
+    """A server, or a proxy before it, that closes after each answer is understood like any other."""
+    server.always["pending"] = Fault(status=200, headers={"Connection": "close"}, problem={"executions": [{"id": "x"}]})
+    with co.Client(server.url, TOKEN) as client:
+        assert [client.pending(), client.pending()] == [[{"id": "x"}]] * 2
+    assert server.connections == 2

@@ -180,6 +180,7 @@ def test_the_command_learns_about_its_execution(server: WireServer) -> None:
     done = cli(*sh("env | grep ^CRON_OBSERVER_EXECUTION_ | sort"), server=server)
     assert done.stdout.decode().splitlines() == [
         "CRON_OBSERVER_EXECUTION_ATTEMPT=1",
+        "CRON_OBSERVER_EXECUTION_FENCE=1",
         f"CRON_OBSERVER_EXECUTION_ID={due['id']}",
         'CRON_OBSERVER_EXECUTION_PAYLOAD={"table":"käse"}',
         "CRON_OBSERVER_EXECUTION_SCHEDULED_FOR=2026-03-29T01:30:00.000Z",
