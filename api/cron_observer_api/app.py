@@ -26,8 +26,11 @@ from cron_observer_api import (
     log_reads,
     metrics,
     pages,
+    pinging,
+    pings,
     projects,
     ranges,
+    sentry,
     sources,
     stream,
     tasks,
@@ -83,7 +86,7 @@ def create_app(
     async def running(app: Litestar) -> AsyncIterator[None]:
         touching = asyncio.create_task(app.state.key_ring.run())
         try:
-            async with work.running(app):
+            async with work.running(app), pings.running(app):
                 yield
         finally:
             app.state.draining.set()
@@ -104,7 +107,7 @@ def create_app(
         request_max_body_size=None,
     )
     app.state.description = description.rendered(app)
-    app.edge = Edge(app.routed, Hosts.of(settings.host, settings.base_url, settings.allowed_hosts))
+    app.edge = Edge(app.routed, Hosts.of(settings.host, settings.base_url, settings.allowed_hosts), settings.base_url)
     return app
 
 
@@ -114,6 +117,7 @@ def _routes() -> list[ControllerRouterHandler]:
         *api_keys.handlers,
         *detaching.handlers,
         *executions.handlers,
+        *pinging.handlers,
         *ranges.handlers,
         *sources.handlers,
         *stream.handlers,
@@ -125,6 +129,8 @@ def _routes() -> list[ControllerRouterHandler]:
         Router(path=PREFIX, route_handlers=api),
         *health.handlers,
         *hooks.handlers,
+        *pings.handlers,
+        *sentry.handlers,
         metrics.get_metrics,
         *pages.routers,
     ]

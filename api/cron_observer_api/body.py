@@ -77,14 +77,15 @@ async def read_bytes(
         raise UnsupportedMedia(
             "the Content-Encoding is not read here", hint="send the body as it is" + (" or gzip" * gzip)
         )
-    raw = await _collect(request, limit)
+    raw = await collect(request, limit)
     if not raw and optional:
         return b"{}"
     _check_media_type(request.headers.get("content-type", ""), media_types)
     return _inflate(raw, limit) if coding == "gzip" else raw
 
 
-async def _collect(request: Request[Any, Any, Any], limit: int) -> bytes:
+async def collect(request: Request[Any, Any, Any], limit: int) -> bytes:
+    """Return the body as it was sent, however it is labelled. Raises `TooLarge`, or `BadRequest` if it ends early."""
     announced = request.headers.get("content-length", "")
     if announced.isascii() and announced.isdigit() and int(announced[:20]) > limit:
         raise _too_large(limit)

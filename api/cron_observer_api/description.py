@@ -34,6 +34,7 @@ _TAGS: Final = {
     "sources": "Where manifests come from, and how far they have been applied.",
     "keys": "Credentials.",
     "worker": "What workers call: claim, report, complete.",
+    "pings": "What jobs say that somebody else fires. Whoever knows the address may call.",
     "stream": "What changes, as it changes.",
     "health": "For probes and Prometheus.",
     "documents": "About the API itself.",

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from cron_observer.errors import BadRequest, CronObserverError, NotFound
+from cron_observer.store import addresses
 from cron_observer_api import limits, metrics, problems
 from cron_observer_api.auth import is_loopback
 from cron_observer_api.problems import BadHost, HeadersTooLarge, UriTooLong
@@ -82,9 +83,11 @@ def _name(authority: str) -> str:
 class Edge:
     """Wraps the app; refuses what must not reach it and completes what comes out."""
 
-    def __init__(self, app: App, hosts: Hosts) -> None:
+    def __init__(self, app: App, hosts: Hosts, base_url: str | None = None) -> None:
+        """`base_url` is where clients reach us, None for the address that each of them has used."""
         self._app = app
         self._hosts = hosts
+        self._base_url = None if base_url is None else base_url.rstrip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; lifespan events pass through."""
@@ -99,6 +102,7 @@ class Edge:
         except CronObserverError as error:
             await _refuse(sender, error)
         else:
+            addresses.reached_at.set(self._base_url or _reached(scope))
             if method == "HEAD":
                 await self._head(scope, receive, sender)
             else:
@@ -135,6 +139,12 @@ class Edge:
             raise NotFound("there is no such address", hint="names and ids need no escapes")
         if not scope["query_string"].isascii():
             raise BadRequest("the query string is not ASCII", hint="escape it with %")
+
+
+def _reached(scope: Scope) -> str:
+    """Return the address at which a request has reached us; its Host was checked."""
+    host = next(value for name, value in scope["headers"] if name == b"host")
+    return f"{scope['scheme']}://{host.decode('latin-1')}"
 
 
 async def _refuse(send: Send, error: CronObserverError) -> None:

@@ -41,6 +41,12 @@ WRITER_BATCH: Final = Histogram(
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
 )
 
+_pings: Final = Counter(
+    "cron_observer_pings",
+    "Pings of jobs that somebody else fires, by what became of them: taken, refused, unavailable.",
+    ["result"],
+    registry=PROCESS,
+)
 _hooks: Final = Counter(
     "cron_observer_hook_deliveries",
     "Deliveries of webhooks, by forge and what became of them: woken, ignored, refused.",
@@ -74,6 +80,11 @@ def count_refusal(method: str, route: str) -> None:
 def count_hook(provider: str, result: str) -> None:
     """Count a delivery to a webhook that there is: `result` is woken, ignored or refused."""
     _hooks.labels(provider, result).inc()
+
+
+def count_ping(result: str) -> None:
+    """Count a ping: `result` is taken, refused or unavailable."""
+    _pings.labels(result).inc()
 
 
 class _Live:

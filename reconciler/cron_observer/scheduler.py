@@ -20,7 +20,7 @@ from cron_observer.clock import ClockGuard, Reading
 from cron_observer.errors import DatabaseError
 from cron_observer.horizon import CATCH_UP
 from cron_observer.settings import Settings
-from cron_observer.store import pauses, plans, tenants, upkeep
+from cron_observer.store import checkin_judging, pauses, plans, tenants, upkeep
 from cron_observer.store.engine import Database, clock, is_transient
 from cron_observer.store.executions import expire, settle_waiting
 from cron_observer.store.plans import Connection
@@ -115,6 +115,7 @@ class Scheduler:
             await self._guarded(result, tenant, "expire", self._expire(result, tenant))
             await self._guarded(result, tenant, "pauses", self._follow_pauses(result, tenant))
             await self._guarded(result, tenant, "settle", self._settle(result, tenant))
+            await self._guarded(result, tenant, "checkins", self._judge_checkins(result, tenant))
             await self._guarded(result, tenant, "delete", self._delete(result, tenant))
             await self._guarded(result, tenant, "sweep", self._sweep(result, tenant))
         return result
@@ -282,6 +283,16 @@ class Scheduler:
             memory.after = after
             result.settled += ended
             if after is None or (not ended and time.monotonic() >= end):
+                return
+
+    async def _judge_checkins(self, result: TickResult, tenant: UUID) -> None:
+        for _ in range(ROUNDS):
+            async with self._open(tenant) as (conn, reading):
+                if reading.frozen:
+                    return
+                ended, more = await checkin_judging.judge(conn, tenant, reading.now)
+            result.settled += ended
+            if not more:
                 return
 
     async def _delete(self, result: TickResult, tenant: UUID) -> None:

@@ -24,6 +24,8 @@ NOW = datetime.now(UTC)
 #: Indexes that do not begin with the tenant, and why.
 OTHER_INDEXES = {
     "api_keys_by_secret": "a secret is looked up before its tenant is known",
+    "ping_addresses_by_address": "an address is looked up before its tenant is known",
+    "ping_keys_by_key": "a key is looked up before its tenant is known",
     "tasks_by_label": "a GIN index; the tenant is filtered by the row policy",
 }
 

@@ -42,6 +42,9 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "backfills": {"INSERT"},
         "approvals": {"INSERT"},
         "hook_deliveries": {"INSERT"},
+        "ping_addresses": {"INSERT"},
+        "ping_keys": {"INSERT"},
+        "checkins": {"INSERT", "UPDATE"},
         "signing_keys": {"INSERT"},
     },
     "cron_observer_reconciler": {
@@ -64,6 +67,8 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "commit_statuses": {"INSERT", "UPDATE", "DELETE"},
         "hook_deliveries": {"DELETE"},
         "approvals": {"DELETE"},
+        "ping_addresses": {"INSERT"},
+        "ping_keys": {"INSERT"},
     },
     "cron_observer_scheduler": {
         "executions": {"INSERT", "UPDATE", "DELETE"},
@@ -76,6 +81,8 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "plan_history": {"INSERT"},
         "slot_ranges": {"INSERT", "UPDATE", "DELETE"},
         "audit_log": {"INSERT"},
+        "checkins": {"DELETE"},
+        "outages": {"DELETE"},
         "signing_keys": {"INSERT"},
     },
 }
@@ -89,6 +96,8 @@ COLUMN_GRANTS: dict[str, dict[str, set[str]]] = {
         },
         "calendars": {"updated_at"},
         "task_groups": {"updated_at"},
+        "ping_addresses": {"address", "created_at"},
+        "ping_keys": {"key", "created_at"},
     },
     "cron_observer_reconciler": {
         "executions": {"queue", "priority", "plan_generation"},
@@ -383,6 +392,9 @@ TRUSTED = {
     "drop_partitions": {"cron_observer_scheduler"},
     "detach_task": {"cron_observer_api"},
     "analyze_applied": {"cron_observer_reconciler"},
+    "pinged_task": {"cron_observer_api"},
+    "ping_key_opens": {"cron_observer_api"},
+    "receive_pings": {"cron_observer_api"},
 }
 
 

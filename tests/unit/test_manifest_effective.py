@@ -103,7 +103,7 @@ def test_every_field_is_described(kind: str) -> None:
     alternatives = {"/spec/schedule/cron", "/spec/schedule/every", "/spec/schedule/at"}
     entries = ("date", "from", "to", "yearly", "weekdays", "holidays", "ics")
     alternatives |= {f"/spec/entries/{name}" for name in entries} | {"/spec/environments"}
-    alternatives |= {f"/spec/run/{form}" for form in ("external", "http")}
+    alternatives |= {f"/spec/run/{form}" for form in ("external", "http", "checkin")}
     for pointer, field, required in fields(manifest.schema(kind)):
         assert field["title"], pointer
         assert field["description"], pointer
@@ -167,7 +167,10 @@ def test_the_schema_is_the_contract_of_this_version() -> None:
         /spec/retries/max /spec/retries/backoff /spec/retries/initial /spec/retries/cap /spec/late /spec/run
         /spec/run/external /spec/run/http /spec/run/http/method /spec/run/http/url /spec/run/http/headers
         /spec/run/http/body /spec/run/http/auth /spec/run/http/auth/secretRef /spec/run/http/auth/header
-        /spec/run/http/signing /spec/run/http/signing/secretRef /spec/run/http/timeout /spec/lifecycle /spec/lifecycle/prune /spec/environments"""
+        /spec/run/http/signing /spec/run/http/signing/secretRef /spec/run/http/timeout /spec/run/checkin
+        /spec/run/checkin/grace /spec/run/checkin/earlyMargin /spec/run/checkin/minRuntime
+        /spec/run/checkin/maxRuntime /spec/run/checkin/heartbeat
+        /spec/lifecycle /spec/lifecycle/prune /spec/environments"""
 
     assert [pointer for pointer, _, _ in fields(manifest.schema("Task"))] == expected.split()
 

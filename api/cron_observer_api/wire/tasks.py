@@ -63,6 +63,17 @@ class Task(Out):
     sentry_dsn: str | None
 
 
+class NoBody(In):
+    """Nothing to say."""
+
+
+class PingKey(Out):
+    """The ping key of a project."""
+
+    project: str
+    key: str
+
+
 class Tasks(Out):
     """A page of tasks."""
 

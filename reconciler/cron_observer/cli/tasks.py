@@ -183,3 +183,31 @@ def backfill(
     click.echo(
         f"{runs} would be made{first}" if made["dry_run"] else f"{runs} of backfill {made['backfill_id']}{first}"
     )
+
+
+@tasks.command("new-ping-address")
+@click.argument("task")
+@_project
+@_http.output
+@_http.place
+def new_ping_address(task: str, project: str, data_dir: Path | None, style: str) -> None:
+    """Give TASK another address to ping; the old one is unknown from then on."""
+    where, name = _http.named(task, project)
+    changed = _http.connect(data_dir).call("POST", "projects", where, "tasks", name, "ping-address")
+    if style == "json":
+        _http.show_one(changed, style)
+    else:
+        click.echo(changed["ping_url"])
+
+
+@tasks.command("new-ping-key")
+@click.argument("project")
+@_http.output
+@_http.place
+def new_ping_key(project: str, data_dir: Path | None, style: str) -> None:
+    """Give PROJECT another ping key; the DSNs of its tasks change with it."""
+    changed = _http.connect(data_dir).call("POST", "projects", project, "ping-key")
+    if style == "json":
+        _http.show_one(changed, style)
+    else:
+        click.echo(changed["key"])

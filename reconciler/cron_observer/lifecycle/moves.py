@@ -44,7 +44,7 @@ class Reason(StrEnum):
     COALESCED = "coalesced"  #: fell onto the instant of another slot of the task
     DST_GAP = "dst_gap"
     TASK_DELETED = "task_deleted"  #: its task was removed before anybody claimed it
-    OBSERVER_DOWN = "observer_down"
+    OBSERVER_DOWN = "observer_down"  #: what it did is unknown: pings could not be received when one was expected
     WORKER_SKIPPED = "worker_skipped"  #: the worker looked and decided not to run it
 
 
@@ -80,6 +80,9 @@ class Event(StrEnum):
     LATE_FINISHED = "late_finished"
     LATE_FAILED = "late_failed"
     LATE_RECORDED = "late_recorded"
+    LATE_STARTED = "late_started"
+    RESTARTED = "restarted"
+    UNKNOWN = "unknown"
 
 
 class Move(NamedTuple):
@@ -107,7 +110,10 @@ MOVES: Final[Mapping[Event, Move]] = {
     Event.MISSED: Move(_from(Status.PENDING), Status.MISSED),
     Event.GAVE_UP: Move(_from(Status.PENDING), Status.FAILED),
     # A completion that comes after its deadline, while nobody else has claimed the execution: it takes back the
-    # failure, or the retry that waits. Legal only after timed_out or lease_lost; see `decide.complete`.
-    Event.LATE_FINISHED: Move(_from(Status.PENDING, Status.FAILED), Status.FINISHED),
-    Event.LATE_FAILED: Move(_from(Status.PENDING, Status.FAILED), Status.FAILED),
+    # failure, or the retry that waits. Legal only after timed_out or lease_lost; see `decide.complete`. Of a check-in
+    # it takes back what was concluded from silence too: MISSED, or SKIPPED(observer_down); see `checkins`.
+    Event.LATE_FINISHED: Move(_from(Status.PENDING, Status.FAILED, Status.MISSED, Status.SKIPPED), Status.FINISHED),
+    Event.LATE_FAILED: Move(_from(Status.PENDING, Status.FAILED, Status.MISSED, Status.SKIPPED), Status.FAILED),
+    # Nobody can tell how a check-in fared, because its pings could not be received.
+    Event.UNKNOWN: Move(_from(Status.PENDING, Status.RUNNING), Status.SKIPPED),
 }

@@ -7,7 +7,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from cron_observer.manifest import rules, semantics, validate
+from cron_observer.manifest import rules, semantics, validate, watching
 from cron_observer.manifest.layers import ENVIRONMENT, LAYERS, Composed, bearing, compose, project_of
 from cron_observer.manifest.values import Fault
 from cron_observer.model import RESERVED_QUEUES, Context, Definition, effective_queue
@@ -60,9 +60,9 @@ def _in(value: _Document, path: str, context: Context) -> tuple[list[Fault], _Do
 
 
 def _only_shared(fault: Fault, made: Composed) -> bool:
-    """Tell whether a fault says that a queue has no effect that a layer gives to all tasks alike."""
-    unused = fault.rule is rules.NO_EFFECT and fault.path == ("spec", "queue")
-    return unused and made.speaker(("queue",)).kind in LAYERS
+    """Tell whether a fault says that what a layer gives to all tasks alike has no effect on one that we do not run."""
+    unused = fault.rule is rules.NO_EFFECT and fault.path[1:] and fault.path[1] in watching.OURS
+    return bool(unused) and made.speaker(fault.path[1:]).kind in LAYERS
 
 
 def ruled(value: Mapping[str, Any], project: Definition) -> Iterator[Fault]:

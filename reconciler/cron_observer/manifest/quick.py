@@ -84,7 +84,7 @@ def _remembered(value: dict[str, Any]) -> bool:
     payload = spec.get("payload")
     if "environments" in spec:
         return False
-    if "http" in (spec.get("run") or ()):
+    if not {"http", "checkin"}.isdisjoint(spec.get("run") or ()):
         return _silent(value)
     if (
         not _ORDINARY_METADATA.issuperset(metadata)

@@ -12,7 +12,7 @@ from typing import Final
 from cron_observer.model import Severity
 
 #: Raised whenever a rule is added, removed or changed: what was valid yesterday is then looked at again.
-VALIDATOR_VERSION: Final = "4"
+VALIDATOR_VERSION: Final = "5"
 
 #: Findings shown of one file; the rest is counted. More than this is noise, not help.
 MAX_FINDINGS_A_FILE: Final = 50

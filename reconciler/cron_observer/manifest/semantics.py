@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from cron_observer import errors
-from cron_observer.manifest import calendar, policies, rules, webhooks
+from cron_observer.manifest import calendar, policies, rules, watching, webhooks
 from cron_observer.manifest.scalars import looks_secret, may_look_secret
 from cron_observer.manifest.values import Fault, Path, walk
 from cron_observer.model import OnExcluded, ScheduleSpec, parse_duration
@@ -30,6 +30,11 @@ _BOUNDS: Final[dict[Path, tuple[timedelta, timedelta, str]]] = {
     ("maxLateness",): (_SECOND, _LONGEST, "3660d"),
     ("startDeadline",): (_SECOND, _LONGEST, "3660d"),
     ("timeout",): (_SECOND, 7 * _DAY, "7d"),
+    ("run", "checkin", "grace"): (_SECOND, 6 * _DAY, "6d"),
+    ("run", "checkin", "minRuntime"): (_SECOND, 7 * _DAY, "7d"),
+    ("run", "checkin", "maxRuntime"): (_SECOND, 7 * _DAY, "7d"),
+    ("run", "checkin", "heartbeat"): (_SECOND, 7 * _DAY, "7d"),
+    ("run", "checkin", "earlyMargin"): (timedelta(0), _DAY, "24h"),
     ("run", "http", "timeout"): (_SECOND, timedelta(minutes=15), "15m"),
     ("retries", "initial"): (_SECOND, _DAY, "24h"),
     ("retries", "cap"): (_SECOND, _DAY, "24h"),
@@ -67,7 +72,8 @@ def check(document: Mapping[str, Any], faulty: set[Path]) -> Iterator[Fault]:
             if isinstance(spec.get("schedule"), Mapping):
                 yield from _schedule(spec["schedule"], faulty)
             yield from policies.check(document, faulty)
-            yield from (fault for fault in webhooks.check(spec) if not _within(fault.path, faulty))
+            found = [*webhooks.check(spec), *watching.check(spec)]
+            yield from (fault for fault in found if not _within(fault.path, faulty))
     yield from secrets(document)
 
 
@@ -84,7 +90,8 @@ def _partial(spec: Mapping[str, Any], at: tuple[str, ...], faulty: set[Path]) ->
         return
     inner = {("spec", *path[len(at) :]) for path in faulty if path[: len(at)] == at}
     found = list(_durations(said, inner))
-    found += [one for one in webhooks.check(said, partial=True) if not _within(one.path, inner)]
+    runs = [*webhooks.check(said, partial=True), *watching.check(said, partial=True)]
+    found += [one for one in runs if not _within(one.path, inner)]
     schedule = said.get("schedule")
     if isinstance(schedule, Mapping):
         found += _schedule({name: value for name, value in schedule.items() if value is not None}, inner)
@@ -118,7 +125,7 @@ def _durations(spec: Mapping[str, Any], faulty: set[Path]) -> Iterator[Fault]:
             continue  # the schema has said so
         read[path] = duration
         if not low <= duration <= high:
-            message = f"expected 1s to {most}, got {value}"
+            message = f"expected {low.total_seconds():g}s to {most}, got {value}"
             faulty.add(("spec", *path))
             yield Fault(rules.DURATION_OUT_OF_RANGE, ("spec", *path), message)
     initial, cap = read.get(("retries", "initial")), read.get(("retries", "cap"))

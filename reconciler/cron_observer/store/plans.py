@@ -19,7 +19,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.errors import DatabaseError
-from cron_observer.store import arrays, plan_rows, plan_versions
+from cron_observer.model import RESERVED_QUEUES
+from cron_observer.store import addresses, arrays, plan_rows, plan_versions
 from cron_observer.store.engine import Database, clock, fetch
 from cron_observer.store.plan_blocks import normalised
 from cron_observer.store.plan_rows import Plan, PlanResult, Round, write_plans
@@ -56,6 +57,9 @@ Connection = AsyncConnection
 #: How long after its transaction's locks an edit takes effect. Long enough to commit a large apply, short enough
 #: that nobody waits for it.
 MARGIN: Final = timedelta(seconds=5)
+
+#: Tasks with executions in this queue have an address for the pings of whoever fires them.
+_PINGED: Final = RESERVED_QUEUES["checkin"]
 
 #: What must be left of the margin right before the commit, for the commit itself.
 COMMIT: Final = timedelta(seconds=1)
@@ -169,6 +173,8 @@ async def register(
     wanted = {entry.task_uid: entry for entry in entries}
     if not wanted:
         return None
+    pinged = [(entry.task_uid, entry.project_id) for entry in wanted.values() if entry.queue == _PINGED]
+    await addresses.ensure(conn, tenant_id, pinged, now)
     rows = await fetch(conn, _LOCK, {"tenant": tenant_id, "uids": arrays.uuids(wanted)})
     known = {plan.task_uid: plan for plan in (Plan(*row[:-1]) for row in rows)}
     stuck = {plan.task_uid for plan, row in zip(known.values(), rows, strict=True) if row[-1]}

@@ -30,10 +30,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from cron_observer.lifecycle import FINAL, Reason, Status, Trigger
-from cron_observer.store import source_tables, time_tables, token_tables
+from cron_observer.store import checkin_tables, source_tables, time_tables, token_tables
 from cron_observer.store.columns import INSTANT, LABEL, column, metadata, tenant, words
 
-__all__ = ["PARTITIONED", "metadata", "source_tables", "time_tables", "token_tables"]
+__all__ = ["PARTITIONED", "checkin_tables", "metadata", "source_tables", "time_tables", "token_tables"]
 
 tenants = Table(
     "tenants",
@@ -383,6 +383,13 @@ executions = Table(
         "tenant_id",
         "start_deadline",
         postgresql_where=text("status = 'PENDING' AND fence > 0"),
+    ),
+    # check-ins: the slots that nobody has pinged in time (checkin_judging)
+    Index(
+        "executions_unpinged",
+        "tenant_id",
+        "start_deadline",
+        postgresql_where=text("status = 'PENDING' AND queue = '@checkin'"),
     ),
     # settling and planning: the waiting slots of a task (executions.deadlines, plans)
     Index(

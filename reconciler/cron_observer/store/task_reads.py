@@ -14,10 +14,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.errors import ScheduleError
-from cron_observer.model import TASK_NAME, ScheduleSpec
+from cron_observer.model import TASK_NAME, CheckIn, ScheduleSpec
 from cron_observer.schedule import describe, id_ceil
 from cron_observer.schedule.calendars import Calendar
-from cron_observer.store import plan_facts, reads, shapes
+from cron_observer.store import addresses, plan_facts, reads, shapes
 from cron_observer.store.lists import ID_SLACK
 from cron_observer.store.plan_work import prepared
 from cron_observer.store.task_status import PAUSE_COLUMNS, PAUSE_JOIN, STATUS, conditions
@@ -211,6 +211,8 @@ async def _dressed(
     last = await reads.items(conn, tenant_id, [row["last_id"] for row in around.values() if row["last_id"] is not None])
     fires = {uid: near["next_fire_at"] for uid, near in around.items()}
     fires |= await _after_pauses(conn, tenant_id, [row for row in rows if row["status"] == "PAUSED"], fires)
+    watched = [row["task_uid"] for row in rows if CheckIn.of(row["spec"]) is not None]
+    doors = await addresses.doors(conn, tenant_id, watched)
     dressed = []
     for row in rows:
         near = around.get(row["task_uid"])
@@ -232,8 +234,8 @@ async def _dressed(
                 "pause": shapes.pause(row),
                 "last_execution": last.get(near["last_id"]) if near else None,
                 # of tasks that somebody else fires and we watch
-                "ping_url": None,
-                "sentry_dsn": None,
+                "ping_url": at.ping_url if (at := doors.get(row["task_uid"])) else None,
+                "sentry_dsn": at.sentry_dsn if at else None,
             }
         )
     return dressed

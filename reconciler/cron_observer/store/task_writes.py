@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cron_observer.model import Commit, TaskDefinition, effective_queue, parse_duration
+from cron_observer.model import Commit, TaskDefinition, effective_queue, start_patience
 from cron_observer.plan import CALENDAR, GROUP, Action, Actual, Plan, Step
 from cron_observer.store import arrays, bindings, handovers, plans, upkeep
 from cron_observer.store.batches import prepared
@@ -290,7 +290,7 @@ async def _planning(
 
 
 def _plan_input(row: _Planned, bound: Bindings) -> PlanInput:
-    deadline = row.spec.get("startDeadline")
+    patience = start_patience(row.spec)
     group = bound.group(row.project_id, row.spec)
     return PlanInput(
         task_uid=row.task_uid,
@@ -301,7 +301,7 @@ def _plan_input(row: _Planned, bound: Bindings) -> PlanInput:
         seed=row.seed,
         queue=effective_queue(row.spec),
         priority=row.spec["priority"],
-        start_deadline_seconds=parse_duration(deadline).total_seconds() if deadline else None,
+        start_deadline_seconds=None if patience is None else patience.total_seconds(),
         calendars=bound.calendars(row.project_id, row.spec),
         group={name: group[name] for name in ("name", "uid", "timezone", "windows")} if group else None,
     )

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cron_observer.store import ranges
+from cron_observer.store import checkin_rows, ranges
 from cron_observer.store.engine import fetch
 
 #: What is still running keeps its task; what only waits is settled as task_deleted, before or after.
@@ -77,11 +77,12 @@ async def finish_deletions(conn: AsyncConnection, tenant_id: UUID, now: datetime
 async def sweep(conn: AsyncConnection, tenant_id: UUID, now: datetime, keep_from: datetime, limit: int = 1_000) -> int:
     """Remove what is over; return how many rows, `limit` of each kind at most.
 
-    That is: the remembered replies of claims and requests that have expired, and ranges of slots that ended before
+    That is: the remembered replies of claims and requests that have expired, check-ins and outages, and ranges of slots that ended before
     `keep_from`.
     """
     parameters = {"tenant": tenant_id, "now": now, "limit": limit}
     replies = len(await fetch(conn, _SWEEP_CLAIMS, parameters)) + len(await fetch(conn, _SWEEP_KEYS, parameters))
+    replies += await checkin_rows.sweep(conn, tenant_id, keep_from, limit)
     return replies + await ranges.sweep(conn, tenant_id, keep_from, limit)
 
 

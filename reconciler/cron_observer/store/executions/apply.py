@@ -74,6 +74,9 @@ _INPUT: Final = {
     "frees": "boolean",
 }
 
+#: The events that begin an attempt.
+_BEGINS: Final = frozenset({Event.CLAIMED, Event.LATE_STARTED})
+
 #: Columns that are taken over as they are.
 _PLAIN: Final = tuple(
     column for column in _INPUT if column in Run.__dataclass_fields__ and column not in {"tenant_id", "id", "event_seq"}
@@ -159,7 +162,7 @@ def _input(step: Step, checkpoint: Any, now: datetime) -> dict[str, Any]:
         "ending_code": ending and ending.exit_code,
         "ending_error": to_json(ending and ending.error),
         "digest": ending and ending.digest,
-        "begins": verdict.event is Event.CLAIMED,
+        "begins": verdict.event in _BEGINS,
         "frees": run.status in FINAL and (seen.fence > 0 or seen.status is Status.RUNNING),
     }
     return values

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.errors import AlreadyClaimed, BadRequest, NotFound
-from cron_observer.lifecycle import OFFERED_FOR, Event, Trigger
+from cron_observer.lifecycle import OFFERED_FOR, Event, Run, Trigger
 from cron_observer.model import Policy, effective_queue
 from cron_observer.schedule import id_ceil, id_floor, new_id
 from cron_observer.store.engine import fetch
@@ -226,6 +226,41 @@ async def create_running(
     if owner and tuple(owner[0]) == (task_uid, Trigger.API.value):
         return False
     raise AlreadyClaimed("this id belongs to another execution", hint="mint a new id for each execution")
+
+
+async def create_begun(conn: AsyncConnection, run: Run, now: datetime) -> None:
+    """Take note of a run that has begun without any slot: it holds no place, and nobody has claimed it."""
+    parameters = {
+        "tenant": run.tenant_id,
+        "id": run.id,
+        "project": run.project_id,
+        "uid": run.task_uid,
+        "status": run.status.value,
+        "trigger": run.trigger.value,
+        "nominal": None,
+        "fire": run.fire_at,
+        "now": now,
+        "start_deadline": None,
+        "queue": run.queue,
+        "priority": run.priority,
+        "generation": run.generation,
+        "forced": False,
+        "attempt": run.attempt,
+        "fence": run.fence,
+        "worker": run.worker,
+        "protocol": run.protocol,
+        "claimed": run.claimed_at,
+        "started": run.started_at,
+        "lease_until": run.lease_until,
+        "lease_seconds": run.lease_seconds,
+        "run_deadline": run.run_deadline,
+        "check_at": run.check_at,
+        "payload": None,
+        "event": Event.CLAIMED.value,
+        "actor": run.worker,
+        "data": None,
+    }
+    await fetch(conn, _INSERT, parameters)
 
 
 async def _occupy(conn: AsyncConnection, tenant_id: UUID, identity: UUID, need: Need, now: datetime) -> None:

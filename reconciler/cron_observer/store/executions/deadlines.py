@@ -22,9 +22,11 @@ from cron_observer.store.executions.bounds import BETWEEN, CURRENT, EVERYWHERE, 
 from cron_observer.store.executions.rows import SELECTED, policies, to_run
 from cron_observer.store.executions.settling import ask_to_stop, end, hold, settlements, to_hold
 
+#: The silence of check-ins is judged elsewhere (checkin_judging): it may have been us who did not hear.
 _TO_CHECK: Final = f"""
 SELECT {SELECTED} FROM executions e
-WHERE e.tenant_id = %(tenant)s AND e.status = 'RUNNING' AND e.check_at <= %(now)s AND {BETWEEN}
+WHERE e.tenant_id = %(tenant)s AND e.status = 'RUNNING' AND e.check_at <= %(now)s AND e.queue <> '@checkin'
+  AND {BETWEEN}
 ORDER BY e.check_at
 LIMIT %(limit)s
 FOR UPDATE SKIP LOCKED
@@ -80,7 +82,7 @@ CROSS JOIN LATERAL (
     SELECT e.task_uid FROM executions e
     WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.held_at IS NULL AND e.queue = q.name
       AND e.priority = urgency AND e.available_at <= %(now)s AND e.fence = 0 AND e.task_uid > %(after)s
-      AND {BETWEEN} AND {CURRENT}
+      AND q.name <> '@checkin' AND {BETWEEN} AND {CURRENT}
 ) AS due
 UNION
 SELECT h.uid FROM held h WHERE h.uid IS NOT NULL
@@ -105,14 +107,14 @@ WITH RECURSIVE tasks (uid, n) AS (
     (
         SELECT e.task_uid, 1 FROM executions e
         WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.available_at <= %(now)s AND e.fence = 0
-          AND e.task_uid > %(after)s AND {BETWEEN}
+          AND e.queue <> '@checkin' AND e.task_uid > %(after)s AND {BETWEEN}
         ORDER BY e.task_uid LIMIT 1
     )
     UNION ALL
     SELECT (
         SELECT e.task_uid FROM executions e
         WHERE e.tenant_id = %(tenant)s AND e.status = 'PENDING' AND e.available_at <= %(now)s AND e.fence = 0
-          AND e.task_uid > t.uid AND {BETWEEN}
+          AND e.queue <> '@checkin' AND e.task_uid > t.uid AND {BETWEEN}
         ORDER BY e.task_uid LIMIT 1
     ), t.n + 1
     FROM tasks t WHERE t.uid IS NOT NULL AND t.n < %(limit)s
