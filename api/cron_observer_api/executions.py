@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from litestar import Request, Response, get, post
@@ -15,13 +15,10 @@ from cron_observer.errors import BadRequest, NotFound
 from cron_observer.lifecycle import Reason, Status, Trigger
 from cron_observer.store import audit, lists, reads, shapes, task_reads
 from cron_observer.store.executions import Cancel
-from cron_observer_api import paths, wire
+from cron_observer_api import paths, statistics, wire
 from cron_observer_api.auth import principal_of
 from cron_observer_api.operation import answer, declare, query, read
 from cron_observer_api.writes import transaction
-
-#: Days that `days` shows when it is not told which.
-DEFAULT_DAYS: Final = 31
 
 
 def _words(given: str | None, known: Sequence[str], name: str) -> list[str] | None:
@@ -208,15 +205,9 @@ async def cancel_execution(request: Request[Any, Any, Any], execution_id: FromPa
 async def list_days(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the days with something on them, oldest first."""
     asked = query(request, wire.DaysQuery)
-    zone = shapes.zone(asked.timezone)
     tenant_id = principal_of(request).tenant_id
-    span = timedelta(days=DEFAULT_DAYS - 1)
     async with transaction(request) as (conn, now):
-        try:
-            last = asked.to or (asked.from_ + span if asked.from_ else now.astimezone(zone).date())
-            first = asked.from_ or last - span
-        except OverflowError as error:
-            raise BadRequest("the date is out of range", pointer="/from") from error
+        first, last = statistics.window(asked, now)
         chosen = await _chosen(conn, tenant_id, lists.ExecutionFilter(), asked.project, asked.task)
         if chosen is None:
             return answer({"items": []})

@@ -119,6 +119,11 @@ class _Live:
             "cron_observer_executions_due_oldest_seconds", "How long the oldest of them has been due.", oldest
         )
         yield _single("cron_observer_executions_running", "Executions that run; counted up to 100,000.", counts.running)
+        yield _single(
+            "cron_observer_statistics_quarters_waiting",
+            "Closed quarters that have changed and wait to be counted.",
+            counts.quarters_waiting,
+        )
         yield from metrics_sources.gauges(counts.sources, self._now)
 
 

@@ -20,7 +20,7 @@ from cron_observer.clock import ClockGuard, Reading
 from cron_observer.errors import DatabaseError
 from cron_observer.horizon import CATCH_UP
 from cron_observer.settings import Settings
-from cron_observer.store import checkin_judging, pauses, plans, tenants, upkeep
+from cron_observer.store import checkin_judging, pauses, plans, statistics, tenants, upkeep
 from cron_observer.store.engine import Database, clock, is_transient
 from cron_observer.store.executions import expire, settle_waiting
 from cron_observer.store.plans import Connection
@@ -52,6 +52,13 @@ PARTITIONS_EVERY: Final = 3600.0
 #: day, and a scheduler may be away for two weeks.
 PARTITIONS_AHEAD: Final = timedelta(days=38)
 
+#: Rows of old statistics that one round of house-keeping removes.
+SWEPT: Final = 10_000
+
+#: Seconds between two rounds of counting closed quarters, and what one may take of a tick when there are many.
+COUNT_EVERY: Final = 30.0
+COUNTING_SECONDS: Final = 1.0
+
 #: Slots that newer data moves and that the log names; the audit log names more.
 MOVED_SHOWN: Final = 20
 
@@ -72,6 +79,7 @@ class TickResult:
     settled: int = 0
     deleted: int = 0
     swept: int = 0
+    counted: int = 0  #: quarters of statistics
     frozen: bool = False
     failures: int = 0
 
@@ -82,6 +90,7 @@ class _Memory:
 
     after: UUID | None = None  #: where settling goes on
     swept_at: float | None = None
+    counted_at: float | None = None  #: when no quarter was left to count
     zones_at: float | None = None
     leases_due: bool = False  #: the clock has thawed, and leases are to be extended before anything expires
 
@@ -93,6 +102,7 @@ class Scheduler:
         """`database` acts as the scheduler's role."""
         self._database = database
         self._retention = timedelta(days=settings.retention_days)
+        self._statistics_kept = timedelta(days=max(settings.statistics_days, settings.retention_days))
         self._guard = guard or ClockGuard()
         self._memory: dict[UUID, _Memory] = {}
         self._partitions_at: float | None = None
@@ -117,6 +127,7 @@ class Scheduler:
             await self._guarded(result, tenant, "settle", self._settle(result, tenant))
             await self._guarded(result, tenant, "checkins", self._judge_checkins(result, tenant))
             await self._guarded(result, tenant, "delete", self._delete(result, tenant))
+            await self._guarded(result, tenant, "count", self._count_quarters(result, tenant))
             await self._guarded(result, tenant, "sweep", self._sweep(result, tenant))
         return result
 
@@ -158,6 +169,9 @@ class Scheduler:
             return
         dropped = 0
         if not reading.frozen:
+            for tenant in self._memory:
+                async with self._open(tenant) as (conn, now):
+                    await statistics.freeze(conn, tenant, now.now - self._retention, now.now)
             async with self._database.transaction([]) as conn:
                 dropped = await upkeep.drop_partitions(conn, reading.now - self._retention)
         # Who has just come may have to write what an absence has left open, further back than anything is kept.
@@ -299,6 +313,21 @@ class Scheduler:
         async with self._open(tenant) as (conn, reading):
             result.deleted += await upkeep.finish_deletions(conn, tenant, reading.now)
 
+    async def _count_quarters(self, result: TickResult, tenant: UUID) -> None:
+        memory = self._memory[tenant]
+        if not _due(memory.counted_at, COUNT_EVERY):
+            return
+        end = time.monotonic() + COUNTING_SECONDS
+        while True:
+            async with self._open(tenant) as (conn, reading):
+                done = await statistics.roll_up(conn, tenant, reading.now)
+            result.counted += done
+            if done < statistics.STEP:
+                memory.counted_at = time.monotonic()
+                return
+            if time.monotonic() >= end:
+                return  # the next tick goes on
+
     async def _sweep(self, result: TickResult, tenant: UUID) -> None:
         memory = self._memory[tenant]
         if not _due(memory.swept_at, SWEEP_EVERY):
@@ -307,6 +336,7 @@ class Scheduler:
             if reading.frozen:
                 return
             result.swept += await upkeep.sweep(conn, tenant, reading.now, reading.now - self._retention)
+            result.swept += await statistics.sweep(conn, tenant, reading.now - self._statistics_kept, SWEPT)
         memory.swept_at = time.monotonic()
 
 

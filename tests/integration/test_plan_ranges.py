@@ -83,9 +83,12 @@ async def test_an_edit_before_a_range_removes_it(database: FreshDatabase, tenant
 
 
 async def test_old_ranges_are_swept(database: FreshDatabase, tenant: Tenant) -> None:
-    """Ranges go when their last slot is older than what is kept."""
+    """Ranges go when their last slot is older than what is kept, and not before they are counted for good."""
     uid, begins = await started(database, tenant)
     midnight = midnight_of(begins) + timedelta(days=1)
+    async with database.scheduler.transaction([tenant.tenant_id]) as conn:
+        assert await upkeep.sweep(conn, tenant.tenant_id, begins, midnight) == 0
+    database.do("INSERT INTO stats_state VALUES (%s, %s)", tenant.tenant_id, midnight)
     async with database.scheduler.transaction([tenant.tenant_id]) as conn:
         assert await upkeep.sweep(conn, tenant.tenant_id, begins, midnight) == 1
     (left,) = ranges(database, uid)

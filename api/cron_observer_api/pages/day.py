@@ -7,15 +7,20 @@ from datetime import date, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+from cron_observer.statistics import ERROR
 from cron_observer.store import shapes, views, views_executions
+from cron_observer.store.statistics_reads import EVERYTHING, Reason
 from cron_observer.store.views import Row
 from cron_observer_api.pages import moments, svg, words
 from cron_observer_api.pages.render import link
 from cron_observer_api.pages.shell import Day, Opened
-from cron_observer_api.pages.tiles import BUSIEST, chart, pieces, rate_of, tile, with_units
+from cron_observer_api.pages.tiles import BUSIEST, Pieces, chart, measured, rate_of, tile, with_units
 
 #: Executions of a day on one page.
 PAGE: Final = 50
+
+#: What a point of the small charts stands for.
+SLICE: Final = timedelta(hours=2)
 
 
 #: How the executions of a day can be narrowed: name in the address, word, statuses.
@@ -36,7 +41,7 @@ async def one_day(shown: Opened, chosen: date) -> dict[str, Any]:
     conn, tenant, when = shown.conn, shown.tenant_id, shown.when
     since, until = shapes.day_bounds(chosen, when.zone)
     kind = next((one for one in KINDS if one[0] == shown.query.get("status", "")), KINDS[0])
-    slices = await views.numbers(conn, tenant, since, until, when.now, slice_seconds=7200, half_seconds=1_000_000)
+    slices = await measured(shown, [*_every(since, until, SLICE), until], half=13)
     marks = await views.timeline(conn, tenant, since, until, when.now, tasks=BUSIEST)
     rows = await views_executions.day(
         conn,
@@ -50,7 +55,7 @@ async def one_day(shown: Opened, chosen: date) -> dict[str, Any]:
         after=read_position(shown.query.get("after")),
     )
     day = shown.days.get(chosen) or Day(chosen)
-    whys = await views.reasons(conn, tenant, since, until, when.now) if _idle(day) else []
+    whys = await shown.reading.reasons(EVERYTHING, since, until) if _idle(day) else []
     near = {when.today: "Today, ", when.today - timedelta(days=1): "Yesterday, "}.get(chosen, "")
     base = {"date": chosen.isoformat()}
     return {
@@ -75,7 +80,7 @@ async def one_day(shown: Opened, chosen: date) -> dict[str, Any]:
         ],
         "executions": [execution_line(row) for row in rows[:PAGE]],
         "kind": kind[1],
-        "whys": [_why(row) for row in whys],
+        "whys": [_why(one) for one in whys if one.status in ("SKIPPED", "MISSED")],
         # What is told as ranges has no rows.
         "together": not rows and not shown.query.get("after") and bool(_counted(day, kind[0], kind[2])),
         "first": link("/", **base, status=kind[0]) if shown.query.get("after") else None,
@@ -96,18 +101,22 @@ def _idle(day: Day) -> int:
     return day.counts.get("SKIPPED", 0) + day.counts.get("MISSED", 0)
 
 
-def _why(row: Row) -> str:
+def _every(since: datetime, until: datetime, step: timedelta) -> list[datetime]:
+    """Return where the steps of a window begin."""
+    return [since + number * step for number in range(-(-(until - since) // step))]
+
+
+def _why(one: Reason) -> str:
     """Say how many slots did not run for one reason."""
-    word = "missed" if row["status"] == "MISSED" else "skipped"
-    return f"{words.count(row['n'])} {word}" + (f" ({words.reason(row['reason'])})" if row["reason"] else "")
+    word = "missed" if one.status == "MISSED" else "skipped"
+    return f"{words.count(one.n)} {word} ({words.reason(one.reason)})"
 
 
-def _day_kpis(day: Day, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    slices, _, whole = pieces(rows)
+def _day_kpis(day: Day, shown: Pieces) -> list[dict[str, Any]]:
+    slices, _, whole = shown
     recent = [slices.get(n) for n in range(12)]
     rate = rate_of(whole)
     failed, missed = day.counts.get("FAILED", 0), day.counts.get("MISSED", 0)
-    usual = whole or {}
     return [
         tile(
             "Success rate",
@@ -119,33 +128,33 @@ def _day_kpis(day: Day, rows: Sequence[Row]) -> list[dict[str, Any]]:
             "Executions",
             words.count(day.total),
             f"{words.count(day.counts.get('SKIPPED', 0))} skipped",
-            svg.spark([row["total"] if row else 0 for row in recent], floor=0),
+            svg.spark([row.total if row else 0 for row in recent], floor=0),
         ),
         tile(
             "Failed",
             words.count(failed),
             f"{words.count(day.counts.get('CANCELLED', 0))} cancelled",
-            svg.spark([row["failed"] if row else 0 for row in recent], floor=0),
+            svg.spark([row.failed if row else 0 for row in recent], floor=0),
             "fail" if failed else "",
         ),
         tile(
             "Late or missed",
             words.count(day.late + missed),
             f"{words.count(missed)} missed",
-            svg.spark([row["late"] + row["missed"] if row else 0 for row in recent], floor=0),
+            svg.spark([row.late + row.missed if row else 0 for row in recent], floor=0),
             "late" if day.late + missed else "",
         ),
         tile(
             "p95 duration",
-            with_units(words.duration(usual.get("p95"))),
-            "of runs that ended",
-            svg.spark([row["p95"] if row else None for row in recent], floor=0),
+            with_units(words.duration(whole.p95 if whole else None)),
+            f"of runs that ended, ± {100 * ERROR:.0f} %",
+            svg.spark([row.p95 if row else None for row in recent], floor=0),
         ),
         tile(
             "Median start delay",
-            with_units(words.duration(usual.get("delay"))),
-            "from fire time to claim",
-            svg.spark([row["delay"] if row else None for row in recent], floor=0),
+            with_units(words.duration(whole.delay if whole else None)),
+            f"from fire time to claim, ± {100 * ERROR:.0f} %",
+            svg.spark([row.delay if row else None for row in recent], floor=0),
         ),
     ]
 

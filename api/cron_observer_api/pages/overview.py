@@ -9,18 +9,24 @@ from typing import Any, Final
 from litestar import Request, Response, get
 from markupsafe import Markup
 
+from cron_observer.statistics import ERROR, quarter_of
 from cron_observer.store import views, views_tasks
 from cron_observer.store.views import Row
 from cron_observer_api.pages import moments, svg, words
 from cron_observer_api.pages.anchors import anchor
-from cron_observer_api.pages.day import one_day
+from cron_observer_api.pages.day import SLICE, one_day
 from cron_observer_api.pages.render import base_url, link, page
 from cron_observer_api.pages.shell import Day, Opened, opened
 from cron_observer_api.pages.tasks import task_line
-from cron_observer_api.pages.tiles import BUSIEST, arrow, chart, pieces, rate_of, tile, with_units
+from cron_observer_api.pages.tiles import BUSIEST, Pieces, arrow, chart, measured, rate_of, tile, with_units
 
 #: Hours that the timeline can show; a third of them lies ahead.
 RANGES: Final = {"2h": 2.0, "8h": 8.0, "24h": 24.0}
+
+#: Slices of two hours that the tiles look back: a day, and the day before it.
+SLICES: Final = 24
+
+_NEXT: Final = timedelta(seconds=1)
 
 #: A due slot that nobody claims needs a person after this long.
 PATIENCE: Final = timedelta(minutes=2)
@@ -53,9 +59,7 @@ def _start(request: Request[Any, Any, Any]) -> dict[str, Any]:
 async def _present(shown: Opened) -> dict[str, Any]:
     conn, tenant, when = shown.conn, shown.tenant_id, shown.when
     now = when.now
-    slices = await views.numbers(
-        conn, tenant, now - timedelta(days=2), now, now, slice_seconds=7200, half_seconds=86_400
-    )
+    slices = await measured(shown, _slices(now), half=SLICES // 2)
     present = await views.present(conn, tenant, now)
     hours = RANGES.get(shown.query.get("range", "")) or _range(slices)
     since, until = now - timedelta(hours=hours * 0.7), now + timedelta(hours=hours * 0.3)
@@ -86,22 +90,29 @@ async def _present(shown: Opened) -> dict[str, Any]:
     }
 
 
-def _range(rows: Sequence[Row]) -> float:
+def _slices(now: datetime) -> list[datetime]:
+    """Return where the slices begin: the two days where they do, to the instant, the others where a quarter does."""
+    begins = [now + (number - SLICES) * SLICE for number in range(SLICES)]
+    whole = [at if number % (SLICES // 2) == 0 else quarter_of(at) for number, at in enumerate(begins)]
+    return [*whole, now + _NEXT]
+
+
+def _range(shown: Pieces) -> float:
     """The hours that the timeline shows by itself: few while there is no older history, so that it is never a void."""
-    older = any(row["slice"] is not None and row["slice"] < 23 for row in rows)
+    older = any(place < SLICES - 1 for place in shown.slices)
     return 8.0 if older else 2.0
 
 
-def _kpis(shown: Opened, rows: Sequence[Row], present: Row) -> list[dict[str, Any]]:
-    slices, halves, _ = pieces(rows)
+def _kpis(shown: Opened, measures: Pieces, present: Row) -> list[dict[str, Any]]:
+    slices, halves, _ = measures
     last, before = halves.get(1), halves.get(0)
     recent = [slices.get(n) for n in range(12, 24)]
     rate, rate_before = rate_of(last), rate_of(before)
     change = None if rate is None or rate_before is None else rate - rate_before
     today = shown.days.get(shown.when.today)
-    ill = (last["late"] + last["missed"]) if last else 0
+    ill = last.late + last.missed if last else 0
     running, oldest = present["running"]
-    quick, quick_before = (last or {}).get("p95"), (before or {}).get("p95")
+    quick, quick_before = last and last.p95, before and before.p95
     trend = None if not quick or not quick_before else 100 * (quick - quick_before) / quick_before
     return [
         tile(
@@ -112,28 +123,28 @@ def _kpis(shown: Opened, rows: Sequence[Row], present: Row) -> list[dict[str, An
         ),
         tile(
             "Executions, 24 h",
-            words.count(last["total"] if last else 0),
+            words.count(last.total if last else 0),
             f"{words.count(today.total if today else 0)} today",
-            svg.spark([row["total"] if row else 0 for row in recent], floor=0),
+            svg.spark([row.total if row else 0 for row in recent], floor=0),
         ),
         tile(
             "Running now",
             words.count(running),
             Markup("oldest since {}").format(shown.when.clock(datetime.fromisoformat(oldest))) if oldest else "idle",
-            svg.spark([row["busy"] / 7200 if row else 0 for row in recent], floor=0),
+            svg.spark([row.busy / 7200 if row else 0 for row in recent], floor=0),
         ),
         tile(
             "Late or missed, 24 h",
             words.count(ill),
-            f"{words.count(last['missed'] if last else 0)} missed, {words.count(last['failed'] if last else 0)} failed",
-            svg.spark([row["late"] + row["missed"] if row else 0 for row in recent], floor=0),
+            f"{words.count(last.missed if last else 0)} missed, {words.count(last.failed if last else 0)} failed",
+            svg.spark([row.late + row.missed if row else 0 for row in recent], floor=0),
             "late" if ill else "",
         ),
         tile(
             "p95 duration, 24 h",
             with_units(words.duration(quick)),
             _compared(quick, trend and f"{arrow(trend)} {abs(trend):.0f} % vs. the day before"),
-            svg.spark([row["p95"] if row else None for row in recent], floor=0),
+            svg.spark([row.p95 if row else None for row in recent], floor=0),
         ),
         _next_tile(shown, present["next"] or []),
     ]
@@ -227,15 +238,14 @@ def _streak(days: dict[date, Day]) -> int:
     return best
 
 
-def _history(shown: Opened, rows: Sequence[Row]) -> dict[str, Any]:
+def _history(shown: Opened, measures: Pieces) -> dict[str, Any]:
     days = dict(shown.days)
     today = shown.when.today
     weeks = max(12, min(53, (today - min(days, default=today)).days // 7 + 2))
     total = sum(day.total for day in days.values())
     failed = sum(day.counts.get("FAILED", 0) for day in days.values())
     missed = sum(day.counts.get("MISSED", 0) for day in days.values())
-    _, halves, _ = pieces(rows)
-    late = halves[1]["delay"] if 1 in halves else None
+    late = measures.halves[1].delay if 1 in measures.halves else None
     cells = {day: (_heat_class(one), one.said()) for day, one in days.items()}
     return {
         "weeks": weeks,
@@ -245,7 +255,7 @@ def _history(shown: Opened, rows: Sequence[Row]) -> dict[str, Any]:
             ("Executions", words.count(total), f"in {words.many(len(days), 'day')}"),
             ("Failed", words.count(failed), f"{100 * failed / total:.1f} %" if total else ""),
             ("Missed", words.count(missed), f"{100 * missed / total:.1f} %" if total else ""),
-            ("Median start delay", words.duration(late), "last 24 h"),
+            ("Median start delay", words.duration(late), f"last 24 h, ± {100 * ERROR:.0f} %"),
             ("Log volume", words.size(shown.log_bytes), "before compression"),
         ],
     }

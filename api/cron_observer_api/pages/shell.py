@@ -14,7 +14,9 @@ from zoneinfo import ZoneInfo
 
 from litestar import Request
 
+from cron_observer.statistics import days_of
 from cron_observer.store import shapes, views
+from cron_observer.store.statistics_reads import EVERYTHING, Reading
 from cron_observer.store.views import Conn, Row
 from cron_observer_api.auth import principal_of
 from cron_observer_api.pages import moments, svg, waiting, words
@@ -87,31 +89,29 @@ class DayBook:
     def __init__(self) -> None:
         self._known: dict[tuple[UUID, str, date], tuple[float, dict[date, Day], int]] = {}
 
-    async def read(self, conn: Conn, tenant_id: UUID, when: When) -> tuple[dict[date, Day], int]:
+    async def read(self, reading: Reading, when: When) -> tuple[dict[date, Day], int]:
         """Return every day with due executions of the last `HISTORY` days, and the bytes of their logs."""
         first, last = when.today - timedelta(days=HISTORY - 1), when.today - timedelta(days=2)
+        conn, tenant_id = reading.conn, reading.tenant_id
         key = (tenant_id, when.zone_name, when.today)
         known = self._known.get(key)
         if known is None or known[0] < time.monotonic():
-            closed = await _count(conn, tenant_id, first, last, when)
+            closed = await _count(reading, first, last, when)
             size = await views.log_bytes(conn, tenant_id, shapes.day_start(first, when.zone), when.now)
             if len(self._known) >= _MOST_REMEMBERED:
                 self._known.clear()
             known = self._known[key] = (time.monotonic() + REMEMBERED_FOR, closed, size)
-        live = await _count(conn, tenant_id, when.today - timedelta(days=1), when.today, when)
+        live = await _count(reading, when.today - timedelta(days=1), when.today, when)
         return known[1] | live, known[2]
 
 
-async def _count(conn: Conn, tenant_id: UUID, first: date, last: date, when: When) -> dict[date, Day]:
-    every = [first + timedelta(days=n) for n in range((last - first).days + 1)]
-    starts = [shapes.day_start(day, when.zone) for day in every]
-    end = shapes.day_bounds(last, when.zone)[1]
-    days: dict[date, Day] = {}
-    for row in await views.days(conn, tenant_id, starts, end, when.now):
-        day = days.setdefault(every[row["day"] - 1], Day(every[row["day"] - 1]))
-        day.counts[row["status"]] = day.counts.get(row["status"], 0) + row["n"]
-        day.late += row["n"] if row["late"] and row["status"] == "FINISHED" else 0
-    return days
+async def _count(reading: Reading, first: date, last: date, when: When) -> dict[date, Day]:
+    every, starts = days_of(first, last, when.zone)
+    counted = await reading.count(EVERYTHING, starts)
+    return {
+        every[place]: Day(every[place], {status.upper(): n for status, n in one.totals.counts.items()}, one.totals.late)
+        for place, one in sorted(counted.items())
+    }
 
 
 def _book(request: Request[Any, Any, Any]) -> DayBook:
@@ -157,6 +157,7 @@ class Opened:
     tenant_id: UUID
     when: When
     sources: Sequence[Row]
+    reading: Reading  #: statistics as of this page
     days: Mapping[date, Day]
     log_bytes: int
     chosen: date | None
@@ -198,20 +199,22 @@ def _month(text: str | None, otherwise: date) -> date:
 
 @asynccontextmanager
 async def opened(request: Request[Any, Any, Any]) -> AsyncIterator[Opened]:
-    """Open a transaction for a page and read what its frame shows: three statements, mostly two."""
+    """Open a transaction for a page and read what its frame shows: a handful of statements."""
     preferences = Preferences.of(request)
     tenant = principal_of(request).tenant_id
     query = dict(request.query_params.items())
     async with request.app.state.database.transaction([tenant]) as conn:
         now, sources = await views.shell(conn, tenant)
         when = When(now, moments.zone(preferences.zone))
-        days, size = await _book(request).read(conn, tenant, when)
+        reading = await Reading.begin(conn, tenant, now)
+        days, size = await _book(request).read(reading, when)
         chosen = read_date(query.get("date"))
         yield Opened(
             conn=conn,
             tenant_id=tenant,
             when=when,
             sources=sources,
+            reading=reading,
             days=days,
             log_bytes=size,
             chosen=chosen,

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from markupsafe import Markup
 
+from cron_observer.statistics import Totals
+from cron_observer.store.statistics_reads import EVERYTHING, Ended
 from cron_observer.store.views import Row
 from cron_observer_api.pages import svg, words
 from cron_observer_api.pages.shell import Opened
@@ -18,19 +20,69 @@ from cron_observer_api.pages.shell import Opened
 BUSIEST: Final = 8
 
 
-def pieces(rows: Sequence[Row]) -> tuple[dict[int, Row], dict[int, Row], Row | None]:
-    """Take apart what `views.numbers` answers: by slice, by half, and the whole."""
-    slices = {row["slice"]: row for row in rows if row["slice"] is not None}
-    halves = {row["half"]: row for row in rows if row["slice"] is None and row["half"] is not None}
-    whole = next((row for row in rows if row["slice"] is None and row["half"] is None), None)
-    return slices, halves, whole
+class Pieces(NamedTuple):
+    """Figures of a window: of its slices, of its larger pieces, and of the whole; what is empty is left out."""
+
+    slices: dict[int, Figures]
+    halves: dict[int, Figures]
+    whole: Figures | None
 
 
-def rate_of(row: Row | None) -> float | None:
+class Figures(NamedTuple):
+    """How a stretch of time went. Durations in seconds, within `statistics.ERROR`."""
+
+    total: int
+    finished: int
+    failed: int
+    missed: int
+    skipped: int
+    late: int
+    busy: float  #: seconds for which anything ran
+    p95: float | None
+    delay: float | None  #: the median
+
+    @classmethod
+    def of(cls, totals: Totals, running: float) -> Figures:
+        """Return those of what was counted, of which what runs has been `running`."""
+        named = totals.counts.get
+        return cls(
+            total=totals.total,
+            finished=named("finished", 0),
+            failed=named("failed", 0),
+            missed=named("missed", 0),
+            skipped=named("skipped", 0),
+            late=totals.late,
+            busy=totals.durations.sum / 1_000_000 + running,
+            p95=totals.durations.quantile(0.95),
+            delay=totals.delays.quantile(0.5),
+        )
+
+
+async def measured(shown: Opened, starts: Sequence[datetime], *, half: int) -> Pieces:
+    """Count the slices that begin at `starts`, the last of which is their end; `half` of them are a larger piece."""
+    found = await shown.reading.count(EVERYTHING, starts, timed=True)
+    halves: dict[int, list[Ended]] = {}
+    for place, one in sorted(found.items()):
+        halves.setdefault(place // half, []).append(one)
+    return Pieces(
+        {place: Figures.of(one.totals, one.busy) for place, one in found.items()},
+        {place: _together(several) for place, several in halves.items()},
+        _together(list(found.values())) if found else None,
+    )
+
+
+def _together(several: Sequence[Ended]) -> Figures:
+    totals = Totals()
+    for one in several:
+        totals.merge(one.totals)
+    return Figures.of(totals, sum(one.busy for one in several))
+
+
+def rate_of(row: Figures | None) -> float | None:
     if row is None:
         return None
-    ended: int = row["finished"] + row["failed"] + row["missed"]
-    return 100 * row["finished"] / ended if ended else None
+    ended: int = row.finished + row.failed + row.missed
+    return 100 * row.finished / ended if ended else None
 
 
 def tile(label: str, value: Markup | str, note: Markup | str, spark: Markup, tone: str = "") -> dict[str, Any]:

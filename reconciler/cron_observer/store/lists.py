@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from cron_observer.errors import BadRequest
 from cron_observer.lifecycle import Status
 from cron_observer.schedule import id_ceil, id_floor
-from cron_observer.store import shapes
-from cron_observer.store.range_reads import QUARTERS
+from cron_observer.statistics import days_of
+from cron_observer.store import shapes, statistics_reads
 from cron_observer.store.reads import DEFINITION_COLUMNS, DUE, ITEM_COLUMNS, JOINS, OBSOLETE
 
 #: How far the time inside an id may be from `fire_at` (calendars, jitter, gaps, foreign clocks): bounds the partitions.
@@ -52,19 +52,6 @@ _PAGE: Final = text(f"""
     {JOINS}
     WHERE e.tenant_id = :tenant_id
     ORDER BY e.fire_at DESC, e.id DESC""")
-
-_DAYS: Final = text(f"""
-    SELECT day, status, sum(n)::bigint AS n FROM (
-        SELECT width_bucket(e.fire_at, CAST(:starts AS timestamptz[])) AS day, e.status, count(*) AS n
-        FROM executions AS e WHERE {_FILTERS}
-        GROUP BY 1, 2
-        UNION ALL
-        SELECT width_bucket(many.at, CAST(:starts AS timestamptz[])), many.status, many.n
-        FROM ({QUARTERS}) AS many
-        WHERE (CAST(:project_id AS uuid) IS NULL OR many.project_id = :project_id)
-          AND (CAST(:one_task AS uuid) IS NULL OR many.task_uid = :one_task)
-          AND (CAST(:tasks AS uuid[]) IS NULL OR many.task_uid = ANY (CAST(:tasks AS uuid[])))) AS counted
-    GROUP BY 1, 2 ORDER BY 1""")
 
 
 class Position(NamedTuple):
@@ -173,22 +160,23 @@ async def days(
 
     Empty days are left out. Of `chosen`, project and tasks count. Raises `BadRequest` for more than 400 days.
     """
+    every, starts = day_starts(first, last, timezone)
+    scope = statistics_reads.Scope(project_id=chosen.project_id, tasks=chosen.tasks)
+    counted = await statistics_reads.count(conn, tenant_id, scope, starts, now)
+    return [
+        {"date": every[place].isoformat(), "total": one.totals.total}
+        | {status.lower(): one.totals.counts.get(status.lower(), 0) for status in Status}
+        for place, one in sorted(counted.items())
+    ]
+
+
+def day_starts(first: date, last: date, timezone: str) -> tuple[list[date], list[datetime]]:
+    """Return the dates that a call asks for and where they begin. Raises `BadRequest` if it asks for too many."""
     if last < first:
         raise BadRequest("`from` is after `to`", pointer="/from")
     if (last - first).days >= MAX_DAYS:
         raise BadRequest(f"at most {MAX_DAYS} days can be asked for at once", pointer="/from")
-    place = shapes.zone(timezone)
-    every = [first + timedelta(days=n) for n in range((last - first).days + 1)]
-    starts = [shapes.day_start(day, place) for day in every]
-    end = shapes.day_bounds(last, place)[1]
-    window = ExecutionFilter(project_id=chosen.project_id, tasks=chosen.tasks, since=starts[0], until=end)
-    values = _values(window, now) | {"tenant_id": tenant_id, "starts": starts}
-    counted: dict[date, dict[str, int]] = {}
-    for row in (await conn.execute(_DAYS, values)).mappings():
-        day = counted.setdefault(every[row["day"] - 1], {str(status): 0 for status in Status})
-        day[row["status"]] += row["n"]
-    return [
-        {"date": day.isoformat(), "total": sum(counts.values())}
-        | {status.lower(): count for status, count in counts.items()}
-        for day, counts in counted.items()
-    ]
+    try:
+        return days_of(first, last, shapes.zone(timezone))
+    except OverflowError as error:
+        raise BadRequest("the date is out of range") from error

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.schedule import id_ceil, id_floor
+from cron_observer.statistics import quarter_of
 from cron_observer.store.lists import ID_SLACK
 from cron_observer.store.range_reads import QUARTERS
 from cron_observer.store.reads import OBSOLETE
@@ -57,6 +58,12 @@ _RUNNING: Final = text("""
     SELECT count(*) FROM (
         SELECT FROM executions AS e WHERE e.tenant_id = :tenant_id AND e.status = 'RUNNING' LIMIT :cap) AS looked_at""")
 
+#: Closed quarters whose statistics have to be counted again.
+_QUARTERS_WAITING: Final = text("""
+    SELECT count(*) FROM (
+        SELECT m.at FROM stats_marks AS m WHERE m.tenant_id = :tenant_id AND m.at < :closed
+        GROUP BY m.at) AS waiting""")
+
 #: With the last run of each that has ended. What a source counts is what its last pass found.
 _SOURCES: Final = text("""
     SELECT s.name, s.observed_at, s.conditions, s.counts, s.failures, s.lease_epoch, s.fetched_bytes,
@@ -98,6 +105,7 @@ class Counts:
     due: int
     oldest_due: datetime | None
     running: int
+    quarters_waiting: int
     sources: Sequence[SourceCounts]
 
 
@@ -113,6 +121,9 @@ async def counts(conn: AsyncConnection, tenant_id: UUID, now: datetime) -> Count
     by_outcome = await _by_outcome(conn, values, now)
     due = (await conn.execute(_DUE, values)).one()
     running: int = (await conn.execute(_RUNNING, values)).scalar_one()
+    waiting: int = (
+        await conn.execute(_QUARTERS_WAITING, {"tenant_id": tenant_id, "closed": quarter_of(now)})
+    ).scalar_one()
     sources = (await conn.execute(_SOURCES, {"tenant_id": tenant_id})).mappings().all()
     return Counts(
         by_status=by_status,
@@ -120,6 +131,7 @@ async def counts(conn: AsyncConnection, tenant_id: UUID, now: datetime) -> Count
         due=due.n,
         oldest_due=due.oldest,
         running=running,
+        quarters_waiting=waiting,
         sources=[SourceCounts(**row) for row in sources],
     )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from cron_observer import statistics
 from cron_observer.errors import BadRequest
 from cron_observer.store.links import line_link
 
@@ -42,13 +43,12 @@ def zone(name: str) -> ZoneInfo:
 
 
 def day_start(day: date, timezone: ZoneInfo) -> datetime:
-    """Return the instant at which the local date `day` begins, in UTC.
+    """Return the instant at which the local date `day` begins, in UTC: `statistics.day_start`.
 
-    Where midnight does not exist the day begins with the gap's end. A day's end is the start of the next, so
-    every instant belongs to exactly one day. Raises `BadRequest` at the ends of the calendar.
+    Raises `BadRequest` at the ends of the calendar.
     """
     try:
-        return datetime.combine(day, time.min, tzinfo=timezone).astimezone(UTC)
+        return statistics.day_start(day, timezone)
     except OverflowError as error:
         raise BadRequest("the date is out of range") from error
 

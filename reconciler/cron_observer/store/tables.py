@@ -30,10 +30,18 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from cron_observer.lifecycle import FINAL, Reason, Status, Trigger
-from cron_observer.store import checkin_tables, source_tables, time_tables, token_tables
+from cron_observer.store import checkin_tables, source_tables, statistics_tables, time_tables, token_tables
 from cron_observer.store.columns import INSTANT, LABEL, column, metadata, tenant, words
 
-__all__ = ["PARTITIONED", "checkin_tables", "metadata", "source_tables", "time_tables", "token_tables"]
+__all__ = [
+    "PARTITIONED",
+    "checkin_tables",
+    "metadata",
+    "source_tables",
+    "statistics_tables",
+    "time_tables",
+    "token_tables",
+]
 
 tenants = Table(
     "tenants",
@@ -411,6 +419,8 @@ executions = Table(
         "nominal_at",
         postgresql_where=text("repeats IS NOT NULL"),
     ),
+    # statistics: what is open, by fire time (statistics_reads._COUNTS)
+    Index("executions_open", "tenant_id", "fire_at", postgresql_where=text("finished_at IS NULL")),
     # lists and days: newest first (views)
     Index("executions_by_fire_time", "tenant_id", text("fire_at DESC"), text("id DESC")),
     postgresql_partition_by="RANGE (id)",

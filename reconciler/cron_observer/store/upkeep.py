@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cron_observer.store import checkin_rows, ranges
+from cron_observer.store import checkin_rows, ranges, statistics
 from cron_observer.store.engine import fetch
 
 #: What is still running keeps its task; what only waits is settled as task_deleted, before or after.
@@ -77,13 +77,14 @@ async def finish_deletions(conn: AsyncConnection, tenant_id: UUID, now: datetime
 async def sweep(conn: AsyncConnection, tenant_id: UUID, now: datetime, keep_from: datetime, limit: int = 1_000) -> int:
     """Remove what is over; return how many rows, `limit` of each kind at most.
 
-    That is: the remembered replies of claims and requests that have expired, check-ins and outages, and ranges of slots that ended before
-    `keep_from`.
+    That is: the remembered replies of claims and requests that have expired, check-ins and outages, and ranges of
+    slots that ended before `keep_from` and whose statistics are final.
     """
     parameters = {"tenant": tenant_id, "now": now, "limit": limit}
     replies = len(await fetch(conn, _SWEEP_CLAIMS, parameters)) + len(await fetch(conn, _SWEEP_KEYS, parameters))
+    counted = min(keep_from, await statistics.frozen_before(conn, tenant_id))
     replies += await checkin_rows.sweep(conn, tenant_id, keep_from, limit)
-    return replies + await ranges.sweep(conn, tenant_id, keep_from, limit)
+    return replies + await ranges.sweep(conn, tenant_id, counted, limit)
 
 
 async def extend_leases(conn: AsyncConnection, tenant_id: UUID, now: datetime) -> int:

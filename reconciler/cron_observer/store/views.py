@@ -15,8 +15,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.schedule import id_ceil, id_floor
-from cron_observer.store.range_reads import QUARTERS
-from cron_observer.store.reads import DUE, OBSOLETE
+from cron_observer.store.reads import OBSOLETE
 
 Row = Mapping[str, Any]
 
@@ -56,54 +55,9 @@ _SHELL: Final = text("""
         ON f.source_id = s.source_id
     ORDER BY s.name""")
 
-_DAYS: Final = text(f"""
-    SELECT day, status, late, sum(n)::bigint AS n FROM (
-        SELECT width_bucket(e.fire_at, CAST(:starts AS timestamptz[])) AS day, e.status, e.late, count(*) AS n
-        FROM executions AS e
-        WHERE e.tenant_id = :tenant_id AND e.id BETWEEN :low AND :high
-          AND e.fire_at >= :since AND e.fire_at < :until AND e.fire_at <= :now AND {DUE} AND NOT {OBSOLETE}
-        GROUP BY 1, 2, 3
-        UNION ALL
-        SELECT width_bucket(many.at, CAST(:starts AS timestamptz[])), many.status, false, many.n
-        FROM ({QUARTERS}) AS many) AS counted
-    GROUP BY 1, 2, 3""")
-
-_REASONS: Final = text(f"""
-    SELECT status, reason, sum(n)::bigint AS n FROM (
-        SELECT e.status, e.reason, count(*) AS n FROM executions AS e
-        WHERE e.tenant_id = :tenant_id AND e.id BETWEEN :low AND :high AND e.status IN ('SKIPPED', 'MISSED')
-          AND e.fire_at >= :since AND e.fire_at < :until AND e.fire_at <= :now AND {DUE}
-        GROUP BY 1, 2
-        UNION ALL
-        SELECT many.status, many.reason, many.n FROM ({QUARTERS}) AS many) AS counted
-    GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2""")
-
 _LOG_BYTES: Final = text("""
     SELECT coalesce(sum(a.log_bytes), 0)::bigint FROM attempts AS a
     WHERE a.tenant_id = :tenant_id AND a.execution_id BETWEEN :low AND :high""")
-
-_NUMBERS: Final = text(f"""
-    WITH past AS MATERIALIZED (
-        SELECT e.status, e.late, e.attempt, e.fire_at, e.claimed_at, 1 AS n,
-            CASE WHEN e.claimed_at IS NOT NULL THEN {SECONDS} END AS seconds
-        FROM executions AS e
-        WHERE e.tenant_id = :tenant_id AND e.id BETWEEN :low AND :high
-          AND e.fire_at >= :since AND e.fire_at < :until AND e.fire_at <= :now AND {DUE} AND NOT {OBSOLETE}
-        UNION ALL
-        SELECT many.status, false, 0, many.at, NULL, many.n, NULL FROM ({QUARTERS}) AS many)
-    SELECT floor(extract(epoch FROM fire_at - :since) / :slice)::int AS slice,
-        floor(extract(epoch FROM fire_at - :since) / :half)::int AS half,
-        sum(n)::bigint AS total, count(*) FILTER (WHERE status = 'FINISHED') AS finished,
-        count(*) FILTER (WHERE status = 'FAILED') AS failed,
-        coalesce(sum(n) FILTER (WHERE status = 'MISSED'), 0)::bigint AS missed,
-        coalesce(sum(n) FILTER (WHERE status = 'SKIPPED'), 0)::bigint AS skipped,
-        count(*) FILTER (WHERE late) AS late, coalesce(sum(seconds), 0)::float AS busy,
-        percentile_cont(0.95) WITHIN GROUP (ORDER BY seconds)
-            FILTER (WHERE status IN ('FINISHED', 'FAILED')) AS p95,
-        percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM claimed_at - fire_at)::float)
-            FILTER (WHERE attempt = 1) AS delay
-    FROM past GROUP BY GROUPING SETS ((1), (2), ())
-    ORDER BY slice, half""")
 
 _PRESENT: Final = text(f"""
     SELECT
@@ -204,66 +158,10 @@ async def shell(conn: AsyncConnection, tenant_id: UUID) -> tuple[datetime, list[
     return rows[0]["now"], [row for row in rows if row["source_id"] is not None]
 
 
-async def days(
-    conn: AsyncConnection, tenant_id: UUID, starts: Sequence[datetime], end: datetime, now: datetime
-) -> list[Row]:
-    """Count due slots and runs by day: rows of `day` (1-based place in `starts`), `status`, `late`, `n`.
-
-    A day reaches from its start to the next one's; the last ends at `end`. Slots that are told as ranges count too.
-    """
-    return list(
-        await fetch(
-            conn,
-            _DAYS,
-            tenant_id,
-            starts=list(starts),
-            since=starts[0],
-            until=end,
-            now=now,
-            **bounds(starts[0], end),
-        )
-    )
-
-
-async def reasons(conn: AsyncConnection, tenant_id: UUID, since: datetime, until: datetime, now: datetime) -> list[Row]:
-    """Count the slots of a window that did not run, by `status` and `reason`, most first: rows and ranges."""
-    values = {"since": since, "until": until, "now": now, **bounds(since, until)}
-    return list(await fetch(conn, _REASONS, tenant_id, **values))
-
-
 async def log_bytes(conn: AsyncConnection, tenant_id: UUID, since: datetime, until: datetime) -> int:
     """Sum the raw size of the logs of executions between two instants."""
     values = {"tenant_id": tenant_id, **bounds(since, until)}
     return int((await conn.execute(_LOG_BYTES, values)).scalar_one())
-
-
-async def numbers(
-    conn: AsyncConnection,
-    tenant_id: UUID,
-    since: datetime,
-    until: datetime,
-    now: datetime,
-    *,
-    slice_seconds: float,
-    half_seconds: float,
-) -> list[Row]:
-    """Count and time the executions of a window, three times over.
-
-    Rows with `slice` are slices of it, rows with `half` the larger pieces, and the row with neither is the whole.
-    """
-    return list(
-        await fetch(
-            conn,
-            _NUMBERS,
-            tenant_id,
-            since=since,
-            until=until,
-            now=now,
-            slice=slice_seconds,
-            half=half_seconds,
-            **bounds(since, until),
-        )
-    )
 
 
 async def present(conn: AsyncConnection, tenant_id: UUID, now: datetime) -> Row:
