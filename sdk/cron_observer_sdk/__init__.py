@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from cron_observer_sdk import testing
+    from cron_observer_sdk.asynchronous import AsyncClient
     from cron_observer_sdk.client import Client
     from cron_observer_sdk.context import current
     from cron_observer_sdk.errors import (
@@ -39,16 +41,18 @@ if TYPE_CHECKING:
         Unauthenticated,
         Unavailable,
     )
-    from cron_observer_sdk.execution import Execution
+    from cron_observer_sdk.handle import Execution
     from cron_observer_sdk.handler import LogHandler
     from cron_observer_sdk.ids import uuid7
-    from cron_observer_sdk.observe import task
+    from cron_observer_sdk.observe import execution, task
+    from cron_observer_sdk.structured import structlog_processor
     from cron_observer_sdk.worker import Worker
 
 __all__ = [
     "AlreadyClaimed",
     "AlreadyFinal",
     "ApiError",
+    "AsyncClient",
     "BadRequest",
     "Cancelled",
     "Client",
@@ -70,17 +74,23 @@ __all__ = [
     "Unavailable",
     "Worker",
     "current",
+    "execution",
+    "structlog_processor",
     "task",
+    "testing",
     "uuid7",
 ]
 
 #: Where each public name lives; what is not listed here is an error class.
 _HOMES = {
+    "AsyncClient": "asynchronous",
     "Client": "client",
-    "Execution": "execution",
+    "Execution": "handle",
     "LogHandler": "handler",
     "Worker": "worker",
     "current": "context",
+    "execution": "observe",
+    "structlog_processor": "structured",
     "task": "observe",
     "uuid7": "ids",
 }
@@ -93,6 +103,8 @@ if not TYPE_CHECKING:  # a type checker would take this for "every name exists"
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
+        if name == "testing":
+            return import_module(f"{__name__}.testing")
         value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
         globals()[name] = value
         return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
-from cron_observer_sdk.execution import Execution
+from cron_observer_sdk.handle import Execution
 
 _CURRENT: ContextVar[Execution | None] = ContextVar("cron_observer_execution", default=None)
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cron_observer_sdk.execution import Execution
+from cron_observer_sdk.context import enter
+from cron_observer_sdk.handle import Execution
 from cron_observer_sdk.text import JsonObject
+
+if TYPE_CHECKING:
+    import asyncio
 
 #: Takes the `Execution` or nothing; may be ``async def``.
 Handler = Callable[..., Any]
@@ -62,3 +66,26 @@ def _wants_execution(function: Handler) -> bool:
     if first.kind is first.VAR_POSITIONAL:
         return True
     return first.kind in {first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD} and first.default is first.empty
+
+
+def on_loop(handlers: Mapping[str, Handler], loop: asyncio.AbstractEventLoop) -> dict[str, Handler]:
+    """Return the handlers with each ``async def`` among them run by `loop`, while its thread waits."""
+    return {name: _on_loop(handler, loop) for name, handler in handlers.items()}
+
+
+def _on_loop(handler: Handler, loop: asyncio.AbstractEventLoop) -> Handler:
+    """Return a plain handler that has the loop do the work."""
+    function = getattr(handler, "cron_observer_function", handler)
+    if not inspect.iscoroutinefunction(function):
+        return handler
+
+    async def work(execution: Execution) -> Any:
+        enter(execution)  # a task of the loop has a context of its own
+        return await (function(execution) if _wants_execution(function) else function())
+
+    def wait(execution: Execution) -> Any:
+        import asyncio
+
+        return asyncio.run_coroutine_threadsafe(work(execution), loop).result()
+
+    return wait

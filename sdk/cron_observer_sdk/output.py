@@ -31,9 +31,13 @@ class Output:
     judged, so beyond `UNBROKEN_BYTES` it is left out.
     """
 
-    def __init__(self, sink: Sink | None, hide: Redactor = PLAIN) -> None:
+    def __init__(
+        self, sink: Sink | None, hide: Redactor = PLAIN, *, level: str | None = None, fields: JsonObject | None = None
+    ) -> None:
         self._sink = sink
         self._hide = hide
+        self._levels = LEVELS if level is None else dict.fromkeys(LEVELS, level)
+        self._fields = FIELDS if fields is None else dict.fromkeys(FIELDS, fields)
         self._rest = {"stdout": b"", "stderr": b""}  #: the line that has not ended yet
         self._began = {"stdout": 0.0, "stderr": 0.0}  #: when it began
         self._skips = {"stdout": False, "stderr": False}  #: the line is left out to its end
@@ -78,7 +82,7 @@ class Output:
     def _made(self, stream: str, text: bytes, at: float) -> Iterator[Line]:
         """Make a line; a carriage return at its end belongs to the line end."""
         text = text[:-1] if text.endswith(b"\r") else text
-        return make_lines(at, LEVELS[stream], self._hide.line(text), FIELDS[stream])
+        return make_lines(at, self._levels[stream], self._hide.line(text), self._fields[stream])
 
 
 class Tail:

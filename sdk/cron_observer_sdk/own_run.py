@@ -25,7 +25,7 @@ from cron_observer_sdk.errors import (
     Unauthenticated,
     Unavailable,
 )
-from cron_observer_sdk.execution import Execution
+from cron_observer_sdk.handle import Execution
 from cron_observer_sdk.ids import uuid7
 from cron_observer_sdk.journal import Journal
 from cron_observer_sdk.keeper import lasting_clock
@@ -78,11 +78,11 @@ class OwnRun:
         queues: Sequence[str] | None = None,
         lease_seconds: float = 30,
         notices: Notices | None = None,
-        process: Notices = PROCESS,
+        process: Notices | None = None,
         execution_id: str | None = None,
     ) -> None:
         self.notices = notices or Notices()
-        self._process = process  #: for what is wrong with the whole process
+        self._process = process or PROCESS  #: for what is wrong with the whole process
         self._task = task
         self._client = client
         self._queues = queues
@@ -219,7 +219,7 @@ class OwnRun:
                     return
                 self._over.wait(random.uniform(pause / 2, pause))  # noqa: S311
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
-            except (ApiError, NotConfigured) as error:
+            except Exception as error:  # noqa: BLE001  a refusal, or an answer that no server of ours gives
                 self.notices.say("begin", f"this run of {self._task} is not reported: {error}")
                 self._give_up(error)
                 return
@@ -275,10 +275,17 @@ class OwnRun:
             lease_seconds=self._lease_seconds,
             tries=TRIES,
         )
+        if facts.get("status") != "RUNNING" or facts.get("worker") not in {None, self._worker}:
+            self.reporter.facts, self.reporter.repeated = facts, True
+            self.notices.tell("repeated", f"{self._task}: this key has a run already, {facts.get('status')}")
+            self._give_up()
+            return
         self._attached(facts, begun=True, leased_at=leased_at)
 
     def _attached(self, facts: JsonObject, *, begun: bool, leased_at: float | None = None) -> None:
         """Begin to report as this execution, or tell the spool which one it is if the end is there already."""
+        if not (isinstance(facts.get("fence"), int) and facts.get("id") and isinstance(facts.get("task"), dict)):
+            raise ApiError("the answer is not from Cron Observer: it is no execution", status=200, code="bad_reply")
         with self._lock:
             if not self._spooled:
                 self.reporter.attach(facts, lasting_clock() if leased_at is None else leased_at, begun=begun)

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from cron_observer_sdk.errors import CronObserverError, Unavailable
-from cron_observer_sdk.execution import Execution
+from cron_observer_sdk.handle import Execution
 from cron_observer_sdk.lines import Line
 from cron_observer_sdk.notice import Notices
 from cron_observer_sdk.outcome import Outcome

@@ -57,6 +57,7 @@ class Reporter:
         self.stop_asked = threading.Event()
         self.stop_cause: Exception | None = None
         self.lease_gone = False  #: the server said so
+        self.repeated = False  #: the execution had begun before, elsewhere
         self.answered_at = 0.0  #: monotonic; the last reply
         self._strict = strict
         self._pid = os.getpid()
@@ -64,7 +65,7 @@ class Reporter:
         self._log = LogStream()
         if journal is not None:
             self._log.keep_in(journal)
-        self._hide = client.redactor
+        self.hide = client.redactor
         self._closing: list[Callable[[], None]] = []
         self._keeper = Keeper(lease_seconds)
 
@@ -120,9 +121,9 @@ class Reporter:
     def log(self, level: str, message: str | bytes, fields: JsonObject | None, at: float | None = None) -> None:
         """Take a line of the log."""
         if self.ours:
-            if self._hide:
-                message = self._hide.line(message) if isinstance(message, bytes) else self._hide.text(message)
-                fields = self._hide.value(fields)
+            if self.hide:
+                message = self.hide.line(message) if isinstance(message, bytes) else self.hide.text(message)
+                fields = self.hide.value(fields)
             self._log.add(make_lines(time.time() if at is None else at, level, message, fields))
 
     def log_lines(self, lines: Iterable[Line]) -> None:
@@ -133,14 +134,16 @@ class Reporter:
     def progress(self, fraction: float, message: str | None) -> None:
         """Say how far the work is."""
         if self.ours:
-            self._keeper.note_progress(fraction, message if message is None else self._hide.text(message))
+            self.client.noted(self._task_name(), "progress", {"progress": fraction, "message": message})
+            self._keeper.note_progress(fraction, message if message is None else self.hide.text(message))
 
     def checkpoint(self, value: Any) -> None:
         """Save a value for the next attempt."""
         if not self.ours:
             return
         try:
-            self._keeper.note_checkpoint(self._hide.value(value))
+            self._keeper.note_checkpoint(self.hide.value(value))
+            self.client.noted(self._task_name(), "checkpoint", {"checkpoint": value})
         except (TypeError, ValueError) as error:
             self.notices.say("checkpoint", f"the checkpoint cannot be stored: {error}")
 
@@ -189,10 +192,10 @@ class Reporter:
     def judged(self, outcome: Outcome) -> Outcome:
         """Return the outcome as it may leave the process, after the last lines were taken."""
         self._close_sources()
-        value, why = result_json(self._hide.value(outcome.result))
+        value, why = result_json(self.hide.value(outcome.result))
         if why is not None:
             self.log("ERROR", why, None)
-        return outcome._replace(result=value, error=self._hide.value(outcome.error))
+        return outcome._replace(result=value, error=self.hide.value(outcome.error))
 
     def _close_sources(self) -> None:
         """Take the last lines of what is read beside the work."""
@@ -225,6 +228,11 @@ class Reporter:
         finally:
             self._keeper.stop()
         return True
+
+    def _task_name(self) -> str:
+        """Return ``project/name``; empty while the server does not know of the run."""
+        known = self.facts.get("task")
+        return f"{known['project']}/{known['name']}" if known else ""
 
     def _key(self) -> tuple[str, int]:
         """Return what every report carries."""

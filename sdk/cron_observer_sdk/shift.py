@@ -10,7 +10,7 @@ from collections.abc import Callable
 from cron_observer_sdk import context, handlers
 from cron_observer_sdk.client import Client
 from cron_observer_sdk.errors import LeaseLost
-from cron_observer_sdk.execution import Execution
+from cron_observer_sdk.handle import Execution
 from cron_observer_sdk.journal import Journal
 from cron_observer_sdk.notice import LOGGER, Notices
 from cron_observer_sdk.outcome import Outcome, of_exception

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from cron_observer_sdk.client import Client
 from cron_observer_sdk.lines import level_name
 from cron_observer_sdk.notice import Notices
 from cron_observer_sdk.reporter import Reporter
 from cron_observer_sdk.text import moment
+
+Item = TypeVar("Item")
 
 
 class Execution:
@@ -138,6 +143,46 @@ class Execution:
     def checkpoint(self, value: Any) -> None:
         """Save a JSON value that the next attempt finds in `last_checkpoint`; it is sent within a second."""
         self._reporter.checkpoint(value)
+
+    def track(self, items: Iterable[Item], total: int | None = None) -> Iterator[Item]:
+        """Yield the items, say after each how far the work is, and raise before the next if it should end.
+
+        `total` is their number, where `len` does not tell it; without it there is no progress.
+        """
+        if total is None:
+            try:
+                total = len(items)  # type: ignore[arg-type]
+            except TypeError:
+                total = 0
+        for number, item in enumerate(items, 1):
+            self.raise_if_cancelled()
+            yield item
+            if total > 0:
+                self.progress(number / total)
+
+    def metric(self, name: str, value: float, **fields: Any) -> None:
+        """Note a number: a line ``name=value`` of the log, with the fields `metric` and `value`."""
+        self.log_record(time.time(), "INFO", f"{name}={value}", {**fields, "metric": name, "value": value})
+
+    def link(self, label: str, url: str) -> None:
+        """Note where something is: a line ``label: url`` of the log, with the fields `link` and `url`."""
+        self.log_record(time.time(), "INFO", f"{label}: {url}", {"link": label, "url": url})
+
+    def output(self, path: str | Path, *, level: str | int = "INFO", from_start: bool = False) -> None:
+        """Read what is written to a file from now on into the log, until the run ends, with the field `file`.
+
+        `from_start`: also what is there already. The file may come later, be emptied or be replaced meanwhile.
+        """
+        if self._reporter.ours:
+            from cron_observer_sdk.tail import FileTail
+
+            tail = FileTail(Path(path), self._reporter, level_name(level), from_start=from_start)
+            self._reporter.at_end(tail.close)
+
+    @property
+    def repeated(self) -> bool:
+        """Say whether the idempotency key of `execution` has a run already; this one is not reported then."""
+        return self._reporter.repeated
 
     @property
     def cancelled(self) -> bool:
