@@ -196,7 +196,7 @@ async def _laid_out(
     """Read manifests with the layers that will hold, and with them the unchanged ones that others bear upon now."""
     # what others are made of is further up than they are
     ordered = sorted(manifests, key=lambda entry: entry.path.count("/"))
-    read, parsed = await in_thread(glance, reader, in_force, source.read(ordered, MAX_FILE_BYTES))
+    read, parsed = await in_thread(lambda: glance(reader, in_force, source.read(ordered, MAX_FILE_BYTES)))
     laid = await settle(database, held, in_force, read, parsed, gone)
     commits: dict[str, Commit] = {}
     if laid.folders:
