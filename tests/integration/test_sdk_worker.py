@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 import cron_observer_sdk as co
+from support.processes import free_port
 from support.sdk_cli import environment
-from support.sdk_server import TOKEN, Fault, WireServer, free_port, serving
+from support.sdk_server import TOKEN, Fault, WireServer, serving
 
 
 @pytest.fixture
