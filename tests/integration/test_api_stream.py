@@ -187,14 +187,21 @@ async def test_a_stream_hears_nothing_of_another_tenant(tenant: Tenant) -> None:
         assert (await next_of(mine, "execution"))["data"]["id"] == first
 
 
-@pytest.mark.parametrize(
-    "topics", ["", "nothing", "executions,", "execution:1", "logs:*", "executions;tasks", "EXECUTIONS", "," * 30]
-)
-async def test_unknown_topics_are_refused(tenant: Tenant, topics: str) -> None:
+async def test_unknown_topics_are_refused(tenant: Tenant) -> None:
     """A topic that is not known is 400."""
     async with served(tenant) as it:
-        told = await it.call("GET", "/stream", params={"topics": topics})
-    assert told.status_code == 400, told.text
+        for topics in (
+            "",
+            "nothing",
+            "executions,",
+            "execution:1",
+            "logs:*",
+            "executions;tasks",
+            "EXECUTIONS",
+            "," * 30,
+        ):
+            told = await it.call("GET", "/stream", params={"topics": topics})
+            assert told.status_code == 400, (topics, told.text)
 
 
 async def test_a_server_stops_at_once_though_streams_and_long_polls_are_open(tenant: Tenant) -> None:

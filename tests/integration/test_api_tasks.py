@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import pytest
-
 from support.api import api
 from support.databases import Tenant
 
@@ -61,39 +59,38 @@ async def test_put_makes_a_task_that_is_not_there(tenant: Tenant) -> None:
     assert lost.status_code == 404
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "code", "pointer"),
-    [
-        ({"schedule": {"cron": "61 * * * *"}}, 422, "invalid_spec", "/schedule/cron"),
-        ({"schedule": {"cron": "0 0 31 2 *"}}, 422, "invalid_spec", "/schedule/cron"),
-        ({"schedule": {"every": "1h", "timezone": "Europe/Berlni"}}, 422, "invalid_spec", "/schedule/timezone"),
-        ({"schedule": {}}, 422, "invalid_spec", "/schedule"),
-        ({}, 422, "invalid_spec", "/schedule"),
-        ({"schedule": {"every": "1h"}, "priority": 10}, 422, "invalid_spec", "/priority"),
-        ({"schedule": {"every": "1h"}, "labels": {"team": 7}}, 422, "invalid_spec", "/labels/team"),
-        ({"schedule": {"every": "1h"}, "labels": []}, 422, "invalid_spec", "/labels"),
-        ({"schedule": {"every": "1h"}, "shedule": 1}, 400, "unknown_field", "/shedule"),
-        ({"schedule": {"every": "1h", "crom": "* * * * *"}}, 400, "unknown_field", "/schedule/crom"),
-        ({"schedule": {"every": "1h"}, "annotations": {}}, 400, "unknown_field", "/annotations"),
-        ({"schedule": {"every": "1h"}, "name": "other"}, 400, "bad_request", "/name"),
-        ({"schedule": {"every": "1h"}, "name": 7}, 400, "bad_request", "/name"),
-        ([], 400, "bad_request", ""),
-        ("x", 400, "bad_request", ""),
-    ],
+#: Bodies of a task, what each is answered, and which place is named.
+WRONG: tuple[tuple[Any, int, str, str], ...] = (
+    ({"schedule": {"cron": "61 * * * *"}}, 422, "invalid_spec", "/schedule/cron"),
+    ({"schedule": {"cron": "0 0 31 2 *"}}, 422, "invalid_spec", "/schedule/cron"),
+    ({"schedule": {"every": "1h", "timezone": "Europe/Berlni"}}, 422, "invalid_spec", "/schedule/timezone"),
+    ({"schedule": {}}, 422, "invalid_spec", "/schedule"),
+    ({}, 422, "invalid_spec", "/schedule"),
+    ({"schedule": {"every": "1h"}, "priority": 10}, 422, "invalid_spec", "/priority"),
+    ({"schedule": {"every": "1h"}, "labels": {"team": 7}}, 422, "invalid_spec", "/labels/team"),
+    ({"schedule": {"every": "1h"}, "labels": []}, 422, "invalid_spec", "/labels"),
+    ({"schedule": {"every": "1h"}, "shedule": 1}, 400, "unknown_field", "/shedule"),
+    ({"schedule": {"every": "1h", "crom": "* * * * *"}}, 400, "unknown_field", "/schedule/crom"),
+    ({"schedule": {"every": "1h"}, "annotations": {}}, 400, "unknown_field", "/annotations"),
+    ({"schedule": {"every": "1h"}, "name": "other"}, 400, "bad_request", "/name"),
+    ({"schedule": {"every": "1h"}, "name": 7}, 400, "bad_request", "/name"),
+    ([], 400, "bad_request", ""),
+    ("x", 400, "bad_request", ""),
 )
-async def test_a_wrong_body_is_refused_with_its_place(
-    tenant: Tenant, body: Any, status: int, code: str, pointer: str
-) -> None:
+
+
+async def test_a_wrong_body_is_refused_with_its_place(tenant: Tenant) -> None:
     """A spec that is wrong answers 422 with findings, an unknown field 400; both name the pointer."""
     async with api(tenant) as it:
-        told = await it.call("PUT", f"{TASKS}/export", "tasks:write", json=body)
-    assert (told.status_code, told.json()["code"]) == (status, code), told.text
-    if code == "invalid_spec":
-        assert pointer in [finding["pointer"] for finding in told.json()["findings"]], told.text
-    else:
-        assert told.json()["pointer"] == pointer
-    assert told.json()["hint"]
-    assert tenant.database.value("SELECT count(*) FROM tasks") == 0
+        for body, status, code, pointer in WRONG:
+            told = await it.call("PUT", f"{TASKS}/export", "tasks:write", json=body)
+            assert (told.status_code, told.json()["code"]) == (status, code), (body, told.text)
+            if code == "invalid_spec":
+                assert pointer in [finding["pointer"] for finding in told.json()["findings"]], (body, told.text)
+            else:
+                assert told.json()["pointer"] == pointer, body
+            assert told.json()["hint"], body
+            assert tenant.database.value("SELECT count(*) FROM tasks") == 0, body
 
 
 async def test_a_trigger_makes_a_run_that_a_worker_gets(tenant: Tenant) -> None:

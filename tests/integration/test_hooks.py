@@ -120,14 +120,16 @@ BROKEN: dict[str, bytes] = {
 }
 
 
-@pytest.mark.parametrize("name", BROKEN)
-async def test_w7_a_payload_that_does_not_fit_is_refused(tenant: Tenant, name: str) -> None:
-    """Signed well and malformed: 400, and the next delivery is taken."""
+async def test_w7_a_payload_that_does_not_fit_is_refused(tenant: Tenant) -> None:
+    """Signed well and malformed: 400, nobody is woken, and the next delivery is taken."""
     async with hooked(tenant) as it:
-        answer = await deliver(it, "github", BROKEN[name])
-        after = await deliver(it, "github", body("github"))
-    assert answer.status_code == 400, answer.text
-    assert (after.status_code, woken(tenant)) == (202, 1)
+        for name, raw in BROKEN.items():
+            answer = await deliver(it, "github", raw)
+            assert (answer.status_code, woken(tenant)) == (400, 0), (name, answer.text)
+        for name, raw in BROKEN.items():
+            await deliver(it, "github", raw)
+            after = await deliver(it, "github", body("github"))
+            assert (after.status_code, woken(tenant)) == (202, 1), name
 
 
 @pytest.mark.parametrize("changes", [{"project": None}, {"project": {}}, {"commits": {}}, {"ref": []}])

@@ -25,7 +25,7 @@ from support.rows import database_now, make_slot, make_task
 
 #: One for each claimer, so that several of them find something of one task or group at the same time.
 QUEUES = ("q0", "q1", "q2", "q3")
-RACES = 30
+RACES = 16
 EVERY = {"catchup": {"policy": "all", "window": None, "maxRuns": 1000}}
 
 #: What is raced for: terms of the tasks, how many of each may run, and how slots may end.

@@ -17,6 +17,7 @@ from cron_observer.lifecycle import Completion, Run
 from cron_observer.schedule import id_time
 from cron_observer.scheduler import Scheduler
 from cron_observer.settings import Settings
+from cron_observer.store.engine import Database
 from cron_observer.store.executions import Complete, Seat, claim_round, process
 from support.databases import FreshDatabase, Tenant, make_tenant
 from support.plans import begin, fires, plan_of, until
@@ -30,6 +31,7 @@ PROCESS = """
 import asyncio, sys
 from cron_observer.service import run_roles
 from cron_observer.settings import Settings
+from cron_observer.store.engine import Database
 asyncio.run(run_roles(Settings(database_url=sys.argv[1]), {"scheduler"}))
 """
 
@@ -255,12 +257,16 @@ def _monday(at: datetime) -> datetime:
 
 
 async def test_schedulers_share_the_work(database: FreshDatabase, tenant: Tenant) -> None:
-    """Four schedulers that tick at once plan every task of every tenant, each slot once."""
+    """Four schedulers, each with connections of its own, plan every task of every tenant at once, each slot once."""
     now, others = database_now(database), [make_tenant(database, name) for name in ("one", "two")]
     uids = [(home, make_task(home, f"task-{number}")) for home in (tenant, *others) for number in range(10)]
     for home, uid in uids:
         begin(home, uid, {"cron": "* * * * *"}, now)
-    for _ in range(3):
-        await asyncio.gather(*(scheduler(database).tick() for _ in range(4)))
+    pools = [Database(database.url, "cron_observer_scheduler") for _ in range(4)]
+    try:
+        for _ in range(3):
+            await asyncio.gather(*(Scheduler(pool, Settings()).tick() for pool in pools))
+    finally:
+        await asyncio.gather(*(pool.close() for pool in pools))
     assert {len(fires(database, uid)) for _, uid in uids} <= {75, 76, 77}
     assert database.value("SELECT count(*) FROM task_plan WHERE plan_due_at <= now()") == 0

@@ -13,7 +13,8 @@ import pytest
 
 import cron_observer_sdk as co
 from cron_observer_sdk.transport import Abort
-from support.sdk_server import TOKEN, Fault, WireServer, free_port, serving
+from support.processes import free_port
+from support.sdk_server import TOKEN, Fault, WireServer, serving
 
 
 @pytest.fixture

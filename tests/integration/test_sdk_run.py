@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from support.processes import free_port
 from support.sdk_cli import arguments, cli, environment
-from support.sdk_server import Fault, WireServer, free_port, serving
+from support.sdk_server import Fault, WireServer, serving
 
 
 @pytest.fixture

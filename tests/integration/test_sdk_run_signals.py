@@ -178,11 +178,9 @@ def test_an_impatient_signal_ends_the_reporting(server: WireServer) -> None:
     server.always["complete"] = Fault(hang=60)
     process = start(*sh("exit 7"), server=server)
     server.wait_for(lambda: server.of("complete"))
-    begun = time.monotonic()
     process.terminate()
-    process.communicate(timeout=30)
-    assert process.returncode == 7
-    assert time.monotonic() - begun < 1.8
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (7, b""), "whoever waits to the end says that nobody answered"
 
 
 def _can_make_a_pid_namespace() -> bool:

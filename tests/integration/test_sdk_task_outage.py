@@ -11,7 +11,8 @@ import pytest
 
 import cron_observer_sdk as co
 from cron_observer_sdk import notice
-from support.sdk_server import TOKEN, Fault, WireServer, free_port, serving
+from support.processes import free_port
+from support.sdk_server import TOKEN, Fault, WireServer, serving
 
 
 @pytest.fixture

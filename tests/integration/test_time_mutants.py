@@ -200,7 +200,7 @@ CASES = [
          Mutant("store.plans", "_effective_from", "(scope.margin if scope else MARGIN)", "timedelta(hours=-1)"),
          check(test_scenarios_schedules.test_an_update_is_never_retroactive)),
     Case("I6", "an edit that changes nothing plans anew",
-         Mutant("store.plans", "_changed", "known[uid].inputs != inputs", "True"),
+         Mutant("store.plans", "_changed", "known[uid].inputs != entry.inputs", "True"),
          check(test_plan_edits.test_the_same_again_touches_nothing)),
     Case("I6", "slots of the old plan outlive the edit",
          Mutant("store.plan_rows", "_FORGET", "e.plan_generation < v.generation", "false"), check(histories)),

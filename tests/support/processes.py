@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -12,13 +13,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 #: Seconds within which anything that a test waits for must have come about.
 PATIENCE = 60.0
+
+#: Ports that are named before somebody listens on them; they lie below those that are given out by themselves.
+PORTS = range(20_000, 32_000)
 
 COMMAND = [sys.executable, "-m", "cron_observer_sdk"]
 
@@ -33,11 +37,12 @@ def until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -
 
 
 def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that is free now, and that the kernel gives to nobody who asks it for any."""
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def clean_environment(**more: str) -> dict[str, str]:

@@ -349,10 +349,3 @@ def serving(state: WireServer | None = None, port: int = 0, tls: ssl.SSLContext 
                 one.shutdown(socket.SHUT_RDWR)
         server.server_close()
         thread.join()
-
-
-def free_port() -> int:
-    """Return a port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -200,6 +200,8 @@ class Ground:
         finally:
             made.end()
             shutil.rmtree(folder)
+            # What was put elsewhere, but for the programs, which the next world would have to copy again.
+            shutil.rmtree(made.shared / "data", ignore_errors=True)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Whatever is decided is written in one transaction, which fails as a whole when a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -36,6 +37,7 @@ from cron_observer.store import (
     task_writes,
 )
 from cron_observer.store.sources import Judged, Lease
+from cron_observer.store.sync import FileRow
 
 #: Held removals that are listed; `counts` has the true number.
 MOST_LISTED: Final = 1_000
@@ -81,13 +83,16 @@ class Application:
             made = await self._plan(conn)
         applies = self.subject.enforces and not made.refused
         was = await self._counted(conn)
-        if applies:
-            await self._put_in_force(conn, made, now)
-        with self.steps.step("files"):
-            told = await in_thread(remarks, self.found, made, self.reader)
+        telling = asyncio.create_task(in_thread(self._tell, made))  # while tasks are written
+        try:
             if applies:
-                rows = self.found.rows(erroneous(told), supplied(made))
-                await sync.save_files(conn, self.held, rows, self.found.gone)
+                await self._put_in_force(conn, made, now)
+            with self.steps.step("files"):
+                told, rows = await telling
+                if applies:
+                    await sync.save_files(conn, self.held, rows, self.found.gone)
+        finally:
+            telling.cancel()
         with self.steps.step("findings"):
             # what another commit was told of files that are as they were in force is over
             over: Remarks = {path: [] for path in self.asked if path not in told}
@@ -103,6 +108,11 @@ class Application:
         with self.steps.step("source"):
             seq = await self._end_pass(conn, now, made, counts, applies=applies)
         return Written(outcome=outcome, applied_seq=seq, plan=made)
+
+    def _tell(self, made: Plan) -> tuple[Remarks, list[FileRow]]:
+        """Say what there is to say about each file, and what is to be known of it."""
+        told = remarks(self.found, made, self.reader)
+        return told, self.found.rows(erroneous(told), supplied(made))
 
     @property
     def _touched(self) -> set[str]:

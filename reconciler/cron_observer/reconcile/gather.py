@@ -14,7 +14,7 @@ from cron_observer.manifest.calendar import file_path
 from cron_observer.model import Commit, Context, Definition, Finding, ParsedFile, Severity
 from cron_observer.plan import CALENDAR, DesiredFile
 from cron_observer.plan.contents import Files
-from cron_observer.reconcile.layering import Layering, glance, settle
+from cron_observer.reconcile.layering import Layering, settle
 from cron_observer.source import Changes, Entry, Source, Target, is_calendar_file
 from cron_observer.source.reader import MAX_CALENDAR_BYTES, Reader
 from cron_observer.source.threads import in_thread
@@ -194,10 +194,8 @@ async def _laid_out(
     gone: Collection[str],
 ) -> tuple[list[tuple[Entry, bytes, ParsedFile]], Layering, dict[str, Commit]]:
     """Read manifests with the layers that will hold, and with them the unchanged ones that others bear upon now."""
-    # what others are made of is further up than they are
-    ordered = sorted(manifests, key=lambda entry: entry.path.count("/"))
-    read, parsed = await in_thread(glance, reader, in_force, source.read(ordered, MAX_FILE_BYTES))
-    laid = await settle(database, held, in_force, read, parsed, gone)
+    read = await in_thread(lambda: list(source.read(manifests, MAX_FILE_BYTES)))
+    laid = await settle(database, held, reader, in_force, read, gone)
     commits: dict[str, Commit] = {}
     if laid.folders:
         more, commits = await _relaid(database, source, held, target, laid.folders, {one.path for one in manifests})
@@ -209,6 +207,8 @@ def _parsed(
     reader: Reader, read: Sequence[tuple[Entry, bytes]], laid: Layering
 ) -> list[tuple[Entry, bytes, ParsedFile]]:
     """Parse files with the layers that will hold. What was parsed with the same before is not parsed again."""
+    if not laid.parsed:
+        return list(reader.parse(read, laid.context))
     known = [(entry, data, laid.parsed[entry.path]) for entry, data in read if entry.path in laid.parsed]
     rest = [one for one in read if one[0].path not in laid.parsed]
     return [*known, *reader.parse(rest, laid.context)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -11,6 +11,7 @@ from cron_observer.model import Commit, Context, Definition, ParsedFile
 from cron_observer.plan import Actual, DesiredFile, layers_after
 from cron_observer.source import Entry
 from cron_observer.source.reader import Reader
+from cron_observer.source.threads import in_thread
 from cron_observer.store import layers
 from cron_observer.store.engine import Database
 from cron_observer.store.sources import Lease
@@ -30,47 +31,29 @@ class Layering:
     parsed: Mapping[str, ParsedFile] = field(default_factory=dict)
 
 
-def glance(
-    reader: Reader, in_force: Context, files: Iterator[tuple[Entry, bytes]]
-) -> tuple[list[tuple[Entry, bytes]], dict[str, ParsedFile]]:
-    """Read files, and parse them meanwhile, as long as the layers in force will surely stay. Blocks.
-
-    From the first one on that may have to do with layers, only such files are parsed.
-    """
-    places = {one.path for one in in_force.layers}
-    read: list[tuple[Entry, bytes]] = []
-
-    def chosen() -> Iterator[tuple[Entry, bytes]]:
-        stay = True
-        for one in files:
-            read.append(one)
-            suspect = one[0].path in places or may_bear(one[1])
-            stay = stay and not suspect
-            if stay or suspect:
-                yield one
-
-    return read, {entry.path: file for entry, _, file in reader.parse(chosen(), in_force)}
-
-
 async def settle(
     database: Database,
     held: Lease,
+    reader: Reader,
     in_force: Context,
     read: Sequence[tuple[Entry, bytes]],
-    parsed: Mapping[str, ParsedFile],
     gone: Collection[str],
 ) -> Layering:
     """Decide which layers hold when the files of `read` are as they are now and those of `gone` are there no more.
 
-    `parsed` is what was parsed of them with those in force. Where no file declares a layer, nothing is asked.
+    Where no file can have to do with a layer, nothing is asked and nothing is parsed.
     """
     places = {one.path for one in in_force.layers}
-    if places.isdisjoint({*gone, *parsed}) and not any(_declares(one) for one in parsed.values()):
+    suspects = [(entry, data) for entry, data in read if entry.path in places or may_bear(data)]
+    if not suspects and places.isdisjoint(gone):
+        return Layering(context=in_force)
+    parsed = {entry.path: file for entry, _, file in await in_thread(lambda: list(reader.parse(suspects, in_force)))}
+    declaring = [one for one in parsed.values() if _declares(one)]
+    if not declaring and places.isdisjoint({*gone, *parsed}):
         return Layering(context=in_force, parsed=parsed)
     async with database.transaction([held.tenant_id]) as conn:
         rows = await layers.inventory(conn, held)
-    suspects = [parsed[entry.path] for entry, data in read if entry.path in places or may_bear(data)]
-    desired = [DesiredFile(file=_layers_of(one), commit=_NOBODY) for one in suspects]
+    desired = [DesiredFile(file=_layers_of(one), commit=_NOBODY) for one in parsed.values()]
     after = tuple(layers_after(desired, gone, rows, source_id=held.source_id, project_id=held.project_id))
     folders = changed_folders(in_force.layers, after)
     return Layering(

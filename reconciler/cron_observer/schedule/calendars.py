@@ -99,8 +99,7 @@ class _Part:
     def steady_until(self, label: int, instant: int, asking: Zone) -> int:
         """`Calendar.steady_until`."""
         zone, label = self.zone or asking, self._label(label, instant, asking)
-        offset = label - instant
-        turn = min((label // DAY + 1) * DAY, self.labels.turn(label)) - offset
+        turn = min((label // DAY + 1) * DAY, self.labels.turn(label)) - label + instant
         if not isinstance(zone.day(label // DAY), int) and (change := zone.next_change(instant, turn)) is not None:
             turn = change
         return min(turn, self.instants.turn(instant))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import TIMESTAMP, Column, MetaData, text
-from sqlalchemy.dialects.postgresql import UUID
+from sqlalchemy import TIMESTAMP, BigInteger, Column, Integer, LargeBinary, MetaData, Text, text
+from sqlalchemy.dialects.postgresql import JSONB, UUID
 from sqlalchemy.types import TypeEngine
 
 metadata: Final = MetaData()
@@ -27,3 +27,26 @@ def tenant() -> Column[Any]:
 def words(values: Any) -> str:
     """Write `values` as a list for a CHECK."""
     return ", ".join(f"'{value}'" for value in values)
+
+
+def declared() -> list[Column[Any]]:
+    """Make the columns of what a manifest declares: where it stands, and what it says."""
+    return [
+        column("project_id", UUID),
+        column("name", Text),
+        column("source_id", UUID),
+        column("path", Text),
+        column("document", Integer),
+        column("line", Integer),
+        Column("commit", Text),
+        Column("author", Text),
+        Column("subject", Text),
+        Column("committed_at", INSTANT),
+        column("spec", JSONB),
+        column("spec_hash", LargeBinary),
+        column("version", BigInteger),
+        column("sync", Text),
+        Column("removed_at", INSTANT),
+        column("created_at", INSTANT),
+        column("updated_at", INSTANT),
+    ]

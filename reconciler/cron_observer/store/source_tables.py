@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from sqlalchemy import (
-    BigInteger,
     CheckConstraint,
     Column,
     ForeignKeyConstraint,
     Index,
     Integer,
-    LargeBinary,
     PrimaryKeyConstraint,
     Table,
     Text,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.dialects.postgresql import UUID
 
-from cron_observer.store.columns import INSTANT, column, metadata, tenant
+from cron_observer.store.columns import INSTANT, column, declared, metadata, tenant
 
 _SOURCE = ["sources.tenant_id", "sources.source_id"]
 
@@ -28,24 +26,8 @@ layers = Table(
     metadata,
     tenant(),
     column("layer_uid", UUID),
-    column("project_id", UUID),
     column("kind", Text),
-    column("name", Text),
-    column("source_id", UUID),
-    column("path", Text),
-    column("document", Integer),
-    column("line", Integer),
-    Column("commit", Text),
-    Column("author", Text),
-    Column("subject", Text),
-    Column("committed_at", INSTANT),
-    column("spec", JSONB),
-    column("spec_hash", LargeBinary),
-    column("version", BigInteger),
-    column("sync", Text),
-    Column("removed_at", INSTANT),
-    column("created_at", INSTANT),
-    column("updated_at", INSTANT),
+    *declared(),
     PrimaryKeyConstraint("tenant_id", "layer_uid", name="a_layer_is_its_uid"),
     UniqueConstraint("tenant_id", "project_id", "kind", "name", name="a_layer_name_is_used_once"),
     ForeignKeyConstraint(["tenant_id", "source_id"], _SOURCE, name="a_layer_has_a_source"),

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cron_observer.model import Commit, TaskDefinition, effective_queue, start_patience
+from cron_observer.model import Commit, TaskDefinition
 from cron_observer.plan import CALENDAR, GROUP, Action, Actual, Plan, Step
-from cron_observer.store import arrays, bindings, handovers, plans, upkeep
+from cron_observer.store import arrays, bindings, handovers, plans, task_plans, upkeep
 from cron_observer.store.batches import prepared
-from cron_observer.store.bindings import Bindings
 from cron_observer.store.jsonb import to_json
-from cron_observer.store.plans import PlanInput
 from cron_observer.store.sources import Lease, Stale
 
 #: Rows that one statement writes; more would hold its memory twice.
@@ -106,10 +103,6 @@ _REVISE: Final = text("""
     JOIN tasks AS t ON t.tenant_id = :tenant_id AND t.task_uid = v.task_uid
     WHERE t.tenant_id = :tenant_id AND t.task_uid = ANY (CAST(:task_uid AS uuid[]))""")
 
-_PLANNED: Final = text("""
-    SELECT task_uid, project_id, owner, seed, spec, removed_at IS NULL AND deleting_at IS NULL AS wanted
-    FROM tasks WHERE tenant_id = :tenant_id AND task_uid = ANY (CAST(:task_uid AS uuid[])) ORDER BY task_uid""")
-
 _INVENTORY: Final = text("""
     WITH touched AS (
         SELECT task_uid FROM tasks
@@ -158,17 +151,6 @@ class Write:
     author: str | None = None
     subject: str | None = None
     committed_at: datetime | None = None
-
-
-class _Planned(NamedTuple):
-    """What a task is planned from."""
-
-    task_uid: UUID
-    project_id: UUID
-    owner: str
-    seed: str
-    spec: Mapping[str, Any]
-    wanted: bool
 
 
 _PLAIN: Final = ("name", "seed", "path", "commit", "author", "subject", "action")
@@ -243,14 +225,14 @@ async def follow_up(
 ) -> None:
     """Append the revisions of tasks just written, and let the planner know."""
     known = [
-        _Planned(write.task_uid, write.project_id, write.owner, write.seed, write.spec, wanted=True)
+        task_plans.Planned(write.task_uid, write.project_id, write.owner, write.seed, write.spec, wanted=True)
         for write in writes
         if write.project_id is not None
     ]
-    planning = await _planning(conn, tenant_id, known)  # while revisions are written
+    planning = await task_plans.planning(conn, tenant_id, known)  # while revisions are written
     async for batch, columns in prepared(_ordered(writes), BATCH, _revised):
         await conn.execute(_REVISE, columns | _common(tenant_id, batch[0].owner, now, held))
-    await _register(conn, tenant_id, [write.task_uid for write in writes if write.project_id is None], now)
+    await task_plans.register(conn, tenant_id, [write.task_uid for write in writes if write.project_id is None], now)
     await plans.register(conn, tenant_id, await planning, now)
 
 
@@ -263,48 +245,7 @@ def _revised(writes: Sequence[Write]) -> dict[str, str]:
 
 async def stop_planning(conn: AsyncConnection, tenant_id: UUID, uids: Sequence[UUID], now: datetime) -> None:
     """Let the planner know that tasks have been removed or marked for deletion."""
-    await _register(conn, tenant_id, uids, now)
-
-
-async def _register(conn: AsyncConnection, tenant_id: UUID, uids: Sequence[UUID], now: datetime) -> None:
-    if not uids:
-        return
-    values = {"tenant_id": tenant_id, "task_uid": arrays.uuids(uids)}
-    rows = [_Planned(*row) for row in await conn.execute(_PLANNED, values)]
-    await plans.register(conn, tenant_id, await (await _planning(conn, tenant_id, rows)), now)
-
-
-async def _planning(
-    conn: AsyncConnection, tenant_id: UUID, rows: Sequence[_Planned]
-) -> asyncio.Future[list[PlanInput]]:
-    """Begin to make what tasks are planned from, in a thread that needs no connection."""
-    bound = await bindings.of(conn, tenant_id, [(row.project_id, row.spec) for row in rows])
-
-    def inputs() -> list[PlanInput]:
-        made = [_plan_input(row, bound) for row in rows]
-        for one in made:
-            one.inputs  # noqa: B018  made here, and remembered
-        return made
-
-    return asyncio.get_running_loop().run_in_executor(None, inputs)
-
-
-def _plan_input(row: _Planned, bound: Bindings) -> PlanInput:
-    patience = start_patience(row.spec)
-    group = bound.group(row.project_id, row.spec)
-    return PlanInput(
-        task_uid=row.task_uid,
-        project_id=row.project_id,
-        owner=row.owner,
-        active=row.wanted and not row.spec["suspend"] and not (group and group["suspend"]),
-        schedule=row.spec["schedule"],
-        seed=row.seed,
-        queue=effective_queue(row.spec),
-        priority=row.spec["priority"],
-        start_deadline_seconds=None if patience is None else patience.total_seconds(),
-        calendars=bound.calendars(row.project_id, row.spec),
-        group={name: group[name] for name in ("name", "uid", "timezone", "windows")} if group else None,
-    )
+    await task_plans.register(conn, tenant_id, uids, now)
 
 
 # The reconciler's side
@@ -379,7 +320,7 @@ async def replan(conn: AsyncConnection, held: Lease, plan: Plan, now: datetime) 
     """
     calendars, groups = plan.replanned(CALENDAR), plan.replanned(GROUP)
     uids = await bindings.referrers(conn, held.tenant_id, held.project_id, calendars, groups)
-    await _register(conn, held.tenant_id, uids, now)
+    await task_plans.register(conn, held.tenant_id, uids, now)
 
 
 async def _create(conn: AsyncConnection, held: Lease, actions: Sequence[Action], now: datetime) -> list[Write]:

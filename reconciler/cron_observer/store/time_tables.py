@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -12,7 +10,6 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
-    LargeBinary,
     PrimaryKeyConstraint,
     Table,
     Text,
@@ -22,38 +19,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from cron_observer.model import OnResume
-from cron_observer.store.columns import INSTANT, column, metadata, tenant, words
-
-
-def _declared() -> list[Column[Any]]:
-    """Make the columns of what a manifest declares: where it stands, and what it says."""
-    return [
-        column("project_id", UUID),
-        column("name", Text),
-        column("source_id", UUID),
-        column("path", Text),
-        column("document", Integer),
-        column("line", Integer),
-        Column("commit", Text),
-        Column("author", Text),
-        Column("subject", Text),
-        Column("committed_at", INSTANT),
-        column("spec", JSONB),
-        column("spec_hash", LargeBinary),
-        column("version", BigInteger),
-        column("sync", Text),
-        Column("removed_at", INSTANT),
-        column("created_at", INSTANT),
-        column("updated_at", INSTANT),
-    ]
-
+from cron_observer.store.columns import INSTANT, column, declared, metadata, tenant, words
 
 calendars = Table(
     "calendars",
     metadata,
     tenant(),
     column("calendar_uid", UUID),
-    *_declared(),
+    *declared(),
     column("digest", Text),
     PrimaryKeyConstraint("tenant_id", "calendar_uid", name="a_calendar_is_its_uid"),
     UniqueConstraint("tenant_id", "project_id", "name", name="a_calendar_name_is_used_once"),
@@ -80,7 +53,7 @@ task_groups = Table(
     metadata,
     tenant(),
     column("group_uid", UUID),
-    *_declared(),
+    *declared(),
     PrimaryKeyConstraint("tenant_id", "group_uid", name="a_group_is_its_uid"),
     UniqueConstraint("tenant_id", "project_id", "name", name="a_group_name_is_used_once"),
     ForeignKeyConstraint(

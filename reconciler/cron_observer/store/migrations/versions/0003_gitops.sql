@@ -228,7 +228,13 @@ GRANT EXECUTE ON FUNCTION detach_task(uuid, uuid, text, text, uuid, timestamptz)
 CREATE FUNCTION analyze_applied() RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $analyze$
 BEGIN
-    ANALYZE tasks, task_plan, task_revisions, manifest_files, sync_findings;
+    -- what statements look for and join by; documents are wide, and nothing is planned by what they say
+    ANALYZE tasks (tenant_id, task_uid, project_id, source_id, path, name, live_name, owner, sync, labels, removed_at,
+            deleting_at, deleted_at),
+        task_plan (tenant_id, task_uid, project_id, owner, generation, active, queue, planned_until, plan_due_at),
+        task_revisions (tenant_id, task_uid, generation),
+        manifest_files (tenant_id, source_id, path, state, commit),
+        sync_findings (tenant_id, source_id, path, n, severity, code);
 END
 $analyze$;
 
