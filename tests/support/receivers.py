@@ -20,6 +20,9 @@ from cron_observer.settings import Settings
 from support.databases import FreshDatabase, Tenant
 from support.rows import database_now, make_slot, make_task
 
+#: Seconds in which something has to come about.
+PATIENCE = 20.0
+
 #: The networks of the tests' receivers.
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
@@ -140,9 +143,9 @@ async def dispatching(
         await running.close()
 
 
-async def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+async def until(condition: Callable[[], Any], seconds: float | None = None) -> Any:
     """Wait until a condition holds, and return what it gave."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + (PATIENCE if seconds is None else seconds)
     while not (found := condition()):
         assert time.monotonic() < end, "it did not come about in time"
         await asyncio.sleep(0.02)

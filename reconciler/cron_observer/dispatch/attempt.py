@@ -141,8 +141,9 @@ class Attempt:
             began = time.monotonic()
             beat = Heartbeat(tenant_id=run.tenant_id, id=run.id, fence=run.fence)
             try:
-                written = await self._reports.submit(beat, max(held_until - began, 0.0))
-            except DatabaseError:
+                async with asyncio.timeout(max(held_until - began, 0.0)):
+                    written = await self._reports.submit(beat, lease)
+            except (DatabaseError, TimeoutError):
                 # nobody knows any more whether it is ours: another dispatcher may send it from now on
                 return "lost"
             if written.refusal is not None:

@@ -1,8 +1,8 @@
 """How many requests may be under way: in all, for a tenant, and to one destination. Pure.
 
-Places are shared so that who waits long harms only himself: a destination may have as many requests under way as
-places are still free, but no more than its own limit; a tenant four times as many. So there is always room left for
-another one, until there are as many destinations that hang as there are places.
+Places are shared so that who waits long harms only himself. A destination's first request may begin as long as a place
+is free; those beside it share half of all places, up to the destination's own limit. So however long some hang, there
+is a place for each other destination until hundreds of them hang. No tenant takes the last eighth of the places.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from uuid import UUID
 
 from cron_observer.dispatch.request import Destination
 
-#: Times as many places a tenant may take as are still free.
-_TENANT: Final = 4
+#: The part of all places that requests beside a destination's first share, and the one that a tenant leaves to others.
+_BESIDE: Final = 2
+_LEFT: Final = 8
 
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -38,10 +39,11 @@ class Lanes:
 
     def is_open(self, where: Destination) -> bool:
         """Say whether another request to a destination may begin."""
-        free = self.free
-        if free <= 0 or self._tenants[where.tenant_id] >= _TENANT * free:
+        if self.free <= 0 or self._tenants[where.tenant_id] >= self._total - self._total // _LEFT:
             return False
-        return self._lanes[where] < min(self._each, free)
+        under_way = self._lanes[where]
+        beside = self._busy - len(self._lanes)
+        return under_way == 0 or (under_way < self._each and beside < self._total // _BESIDE)
 
     def enter(self, where: Destination) -> bool:
         """Take a place for a request to a destination; False if it has to wait."""

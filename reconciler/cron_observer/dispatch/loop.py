@@ -165,8 +165,9 @@ class Dispatcher:
         jobs: list[Job] = []
         try:
             async with self._database.transaction([tenant]) as conn:
+                read_at = time.monotonic()  # before the clock is read: no lease is believed to hold longer than it does
                 reading = self._guard.observe(await clock(conn))
-                now, read_at = reading.now, time.monotonic()
+                now = reading.now
                 await self._learn(conn, tenant, now)
                 seat.without = frozenset(uid for uid, where in known.items() if not self._lanes.is_open(where))
                 expiring = not reading.frozen and self._expires(tenant, read_at)
