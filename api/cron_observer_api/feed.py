@@ -40,7 +40,8 @@ RESUMABLE: Final = timedelta(minutes=10)
 #: Changes of one look; beyond it listeners are told to ask again instead.
 MOST: Final = 5000
 
-#: Lines of a log that one look passes on, and that a new listener gets to begin with.
+#: Lines of a log that one look passes on, a thousand a second; a log that has grown by more is told as `more`, and
+#: goes on with its latest lines, as many as a new listener gets to begin with.
 LOG_BATCH: Final = 500
 LOG_TAIL: Final = 100
 
@@ -229,7 +230,27 @@ class Feed:
                 place = known or (attempt, max(0, lines - LOG_TAIL))
                 if attempt > place[0] and not await self._has(conn, told, identity, place):
                     place = (attempt, 0)
+                elif attempt > place[0]:
+                    lines = await self._lines(conn, identity, place[0])
+                place = self._leap(listener, identity, place, lines, now)
                 listener.logs[identity] = await self._pass_on(conn, told, listener, identity, place, now)
+
+    async def _lines(self, conn: Any, identity: UUID, attempt: int) -> int:
+        """Return how many lines an attempt has that is not the newest any more."""
+        of = await logs.parts(conn, self._tenant_id, identity, attempt)
+        return of[-1].base + of[-1].lines if of else 0
+
+    def _leap(
+        self, listener: Listener, identity: UUID, place: tuple[int, int], lines: int, now: datetime
+    ) -> tuple[int, int]:
+        """Leave out what is more than one look passes on: say how many lines, and go on near the end."""
+        attempt, seq = place
+        if lines - seq <= LOG_BATCH:
+            return place
+        place = (attempt, lines - LOG_TAIL)
+        left = {"execution": str(identity), "attempt": attempt, "from_seq": seq, "lines": place[1] - seq}
+        listener.put(Message("more", msgspec.json.encode(left | {"next_seq": place[1]}), now, place))
+        return place
 
     async def _has(
         self,

@@ -124,7 +124,9 @@ def render(listener: Listener, message: Message) -> bytes:
         answers={200: "text/event-stream"},
         description=(
             "Topics: `executions tasks sources execution:{id} logs:{id}`, with commas. Events `execution task "
-            "source log` carry the item of the list; `reset` means: ask again. Resume with Last-Event-ID."
+            "source log` carry the item of the list; `reset` means: ask again. `more` says which lines of a log have "
+            "not been sent because it grows too quickly: read them, or go on with the latest. Resume with "
+            "Last-Event-ID: nothing in between is lost or told twice."
         ),
     ),
 )

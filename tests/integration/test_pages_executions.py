@@ -62,13 +62,13 @@ async def test_the_definition_is_the_one_that_was_claimed(tenant: Tenant) -> Non
 
 
 async def test_hostile_log_lines_are_shown_not_obeyed(tenant: Tenant) -> None:
-    """Escapes, marks of direction, NUL and tags in a log line come out as signs and text."""
+    """Colours become classes; marks of direction, NUL and tags in a log line come out as signs and text."""
     async with site(tenant) as it:
         execution, fence = logged(it, "failed")
         page = await it.get(f"/executions/{execution}?from=0&attempt={fence}")
         log = part(page, "log")
     assert "<script>alert" not in log
-    assert '&lt;script&gt;alert(1)&lt;/script&gt; <span class="ctl">ESC</span>[31mred' in log
+    assert '&lt;script&gt;alert(1)&lt;/script&gt; <span class="af1">red</span>' in log
     assert 'user <span class="ctl">U+202E</span>gnp.exe' in log
     assert 'a<span class="ctl">NUL</span>file\twith a tab' in log
     assert not re.search("[\x00\x1b\u202e]", page)
@@ -85,7 +85,7 @@ async def test_the_log_opens_at_its_end_and_pages_back(tenant: Tenant) -> None:
         assert numbers(back) == list(range(1, 201))
         later = next(link for link in links_of(back) if "from=200" in link)
         assert numbers(await it.get(later)) == list(range(201, 341))
-        (raw,) = [link for link in links_of(page) if link.startswith(f"/api/v1/executions/{execution}/logs.txt")]
+        (raw,) = [one for one in links_of(page) if one.startswith(f"/api/v1/executions/{execution}/logs.txt?")]
         assert "3.1 MB" in (await it.client.get(raw)).text
 
 
@@ -116,18 +116,21 @@ async def test_each_attempt_has_its_log(tenant: Tenant) -> None:
 
 
 async def test_lines_alone_go_on_where_the_page_ended(tenant: Tenant) -> None:
-    """The log view asks for lines from a number on, and learns where to go on."""
+    """The log view asks for lines from a number on, or by their place in a level, and learns how many there are."""
     async with site(tenant) as it:
         execution, _ = logged(it, "running")
         page = await it.get(f"/executions/{execution}/log?from=1190")
         assert numbers(page) == list(range(1191, 1201))
-        assert 'data-following="1200" data-end' in page
+        assert 'data-total="1200" data-cuts="[]" data-end' in page
         part_ = await it.get(f"/executions/{execution}/log?from=0&limit=50")
         assert numbers(part_) == list(range(1, 51))
-        assert 'data-following="50">' in part_
+        assert 'data-total="1200" data-cuts="[]">' in part_
         over = await it.get(f"/executions/{execution}/log?from=1200")
         assert numbers(over) == []
-        assert 'data-following="1200" data-end' in over
+        assert 'data-total="1200" data-cuts="[]" data-end' in over
+        ranked = await it.get(f"/executions/{execution}/log?level=WARN&rank=0")
+        assert numbers(ranked) == [6]
+        assert 'data-total="1" ' in ranked
 
 
 async def test_runs_of_a_task_are_chained(tenant: Tenant) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from litestar import Router
 
-from cron_observer_api.pages import assets, execution, failures, overview, preferences, sync, task, tasks
+from cron_observer_api.pages import assets, execution, failures, log, overview, preferences, sync, task, tasks
 
 #: What the app mounts: the pages, and the files that they use.
 routers: Final = [
@@ -20,7 +20,7 @@ routers: Final = [
             tasks.tasks,
             task.task,
             execution.execution,
-            execution.log_lines,
+            log.log_lines,
             sync.sync,
             sync.source,
             preferences.preferences,

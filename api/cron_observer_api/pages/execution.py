@@ -1,48 +1,32 @@
-"""One execution: what happened, by whose definition, with its log; and the log's lines alone, for the live view."""
+"""One execution: what happened, by whose definition, with its log."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
-from uuid import UUID
 
 from litestar import Request, Response, get
 from litestar.params import FromPath
 from markupsafe import Markup
 
 from cron_observer.errors import NotFound
-from cron_observer.store import logs, reads, views_executions, views_time
+from cron_observer.store import reads, views_executions, views_time
 from cron_observer.store.links import line_link
 from cron_observer.store.views import Row
-from cron_observer_api.auth import principal_of
-from cron_observer_api.pages import moments, words
+from cron_observer_api.pages import log, words
 from cron_observer_api.pages.moments import When
-from cron_observer_api.pages.render import Preferences, link, page
-from cron_observer_api.pages.shell import Opened, opened
-from cron_observer_api.pages.text import found, visible
-
-#: Lines of a log on one page.
-LINES: Final = 200
+from cron_observer_api.pages.render import page
+from cron_observer_api.pages.shell import opened
 
 #: Events shown; the API has the rest.
 EVENTS: Final = 200
-
-#: Levels by which a log can be narrowed: at least this one.
-LEVELS: Final = (("", "All"), ("INFO", "Info"), ("WARN", "Warn"), ("ERROR", "Error"))
-
-
-def _identity(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError as error:
-        raise NotFound("there is no such execution", hint="an execution's id is a UUID") from error
 
 
 @get("/executions/{execution_id:str}", include_in_schema=False)
 async def execution(request: Request[Any, Any, Any], execution_id: FromPath[str]) -> Response[bytes]:
     """Show one execution."""
-    identity = _identity(execution_id)
+    identity = log.identity(execution_id)
     async with opened(request) as shown:
         conn, tenant, when = shown.conn, shown.tenant_id, shown.when
         row = await views_executions.execution(conn, tenant, identity, when.now)
@@ -52,7 +36,7 @@ async def execution(request: Request[Any, Any, Any], execution_id: FromPath[str]
         time = await views_time.of_execution(conn, tenant, row, row["spec"])
         attempts = await views_executions.attempts(conn, tenant, identity)
         events = await reads.events(conn, tenant, identity, limit=EVENTS)
-        log = await _log(shown, identity, attempts)
+        lines = await log.section(shown, identity, attempts)
         frame = shown.frame(
             f"{row['task_name']}, {_short(row, when)}",
             "tasks",
@@ -66,116 +50,8 @@ async def execution(request: Request[Any, Any, Any], execution_id: FromPath[str]
         time=_time(row, time),
         attempts=_attempts(attempts, when),
         events=[_event(event) for event in events],
-        log=log,
+        log=lines,
     )
-
-
-@get("/executions/{execution_id:str}/log", include_in_schema=False)
-async def log_lines(request: Request[Any, Any, Any], execution_id: FromPath[str]) -> Response[bytes]:
-    """Answer with lines of a log alone, as the log view asks for them."""
-    identity = _identity(execution_id)
-    tenant = principal_of(request).tenant_id
-    asked = _Asked(request.query_params)
-    async with request.app.state.database.transaction([tenant]) as conn:
-        items, more = await logs.read(
-            conn,
-            tenant,
-            identity,
-            attempt=asked.attempt,
-            from_seq=asked.first or 0,
-            limit=asked.limit,
-            level=asked.level,
-            q=asked.query or None,
-        )
-    zone = moments.zone(Preferences.of(request).zone)
-    lines = [_line(item, asked.query, zone) for item in items]
-    following = more if more is not None else items[-1]["seq"] + 1 if items else asked.first or 0
-    return page(request, "_lines.html", lines=lines, following=following, at_end=more is None)
-
-
-class _Asked:
-    """Which lines of a log a reader asks for, read from a query string; nonsense counts as nothing."""
-
-    def __init__(self, query: Mapping[str, Any]) -> None:
-        self.attempt = _number(query.get("attempt"))
-        self.first = _number(query.get("from"))
-        self.limit = min(max(_number(query.get("limit")) or LINES, 1), 1000)
-        level = str(query.get("level", "")).upper()
-        self.level = level if level in logs.LEVELS else None
-        self.query = str(query.get("q", "")).replace("\0", "")[:200]
-
-
-def _number(text: Any) -> int | None:
-    return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 10 else None
-
-
-async def _log(shown: Opened, identity: UUID, attempts: Sequence[Row]) -> dict[str, Any]:
-    """Read a page of lines: from where the address says, else the last ones."""
-    asked = _Asked(shown.query)
-    numbers = sorted({row["attempt"] for row in attempts})
-    attempt = asked.attempt if asked.attempt in numbers else numbers[-1] if numbers else None
-    stored = sum(row["log_lines"] for row in attempts if row["attempt"] == attempt)
-    narrowed = asked.level is not None or bool(asked.query)
-    first = asked.first if asked.first is not None else 0 if narrowed else max(0, stored - LINES)
-    items, more = await logs.read(
-        shown.conn,
-        shown.tenant_id,
-        identity,
-        attempt=attempt,
-        from_seq=first,
-        limit=LINES,
-        level=asked.level,
-        q=asked.query or None,
-    )
-    here = f"/executions/{identity}"
-    keep = {"attempt": attempt if len(numbers) > 1 else None, "level": asked.level, "q": asked.query}
-
-    def to(**changed: Any) -> str:
-        return link(here, **(keep | changed)) + "#log"
-
-    return {
-        "lines": [_line(item, asked.query, shown.when.zone) for item in items],
-        "stored": stored,
-        "attempt": attempt,
-        "attempts": [{"number": number, "href": to(attempt=number), "current": number == attempt} for number in numbers]
-        if len(numbers) > 1
-        else [],
-        "level": asked.level or "",
-        "levels": [
-            {"word": word, "href": to(level=level), "current": level == (asked.level or "")} for level, word in LEVELS
-        ],
-        "query": asked.query,
-        "following": more if more is not None else items[-1]["seq"] + 1 if items else first,
-        "at_end": more is None,
-        "earlier": to(**{"from": max(0, first - LINES)}) if first > 0 and not narrowed else None,
-        "start": to(**{"from": "0"}) if first > 0 and not narrowed else None,
-        "later": to(**{"from": more}) if more is not None else None,
-        "url": link(f"{here}/log", attempt=attempt),
-        "raw": link(f"/api/v1/executions/{identity}/logs.txt", attempt=attempt),
-        "narrowed": narrowed,
-    }
-
-
-def _line(item: Mapping[str, Any], query: str, zone: Any) -> dict[str, Any]:
-    """Return one line of a log: its number from 1, its time, and its text made safe."""
-    stamp = item["ts"] or item["received_at"]
-    try:
-        at = datetime.fromisoformat(stamp).astimezone(zone)
-        said = f"{at:%H:%M:%S}.{at.microsecond // 1000:03}"
-    except (ValueError, TypeError, OverflowError):
-        said = ""
-    fields = item["fields"] or {}
-    return {
-        "number": item["seq"] + 1,
-        "time": said,
-        "level": item["level"],
-        "text": found(item["message"], query),
-        "fields": [
-            (visible(name), visible(value if isinstance(value, str) else repr(value))) for name, value in fields.items()
-        ]
-        if isinstance(fields, Mapping)
-        else [],
-    }
 
 
 def _short(row: Row, when: When) -> str:

@@ -88,7 +88,9 @@
         }
       };
       for (const kind of ["execution", "task", "source", "reset"]) stream.addEventListener(kind, () => live.soon());
-      stream.addEventListener("log", () => $$("log-view").forEach((view) => view.more()));
+      for (const kind of ["log", "more"]) {
+        stream.addEventListener(kind, (event) => $$("log-view").forEach((view) => view.told(JSON.parse(event.data))));
+      }
       return undefined;
     },
 
@@ -207,7 +209,7 @@
   };
   const view = () => $("log-view");
   const actions = {
-    "/": () => ($("#q") || $("#q-top"))?.focus(),
+    "/": () => ($("#log-q") || $("#q") || $("#q-top"))?.focus(),
     "?": () => help(),
     j: () => row(1),
     k: () => row(-1),
@@ -217,6 +219,8 @@
     ".": () => live.toggle(),
     f: () => view()?.follow(),
     w: () => view()?.wrap(),
+    n: () => view()?.step(1),
+    N: () => view()?.step(-1),
     g: () => { prefix = Date.now(); },
   };
   const places = { o: "/", t: "/tasks", s: "/sync" };
@@ -245,6 +249,7 @@
     else if (button?.id === "live-state") live.toggle();
     else if (button?.dataset.log === "follow") view()?.follow();
     else if (button?.dataset.log === "wrap") view()?.wrap();
+    else if (button?.dataset.log === "link") view()?.link(button);
   });
 
   // ---- copying ----------------------------------------------------------------------------------------------
@@ -262,155 +267,6 @@
         }
         setTimeout(() => { word.textContent = "Copy"; }, 2000);
       });
-    }
-  });
-
-  // ---- the log ----------------------------------------------------------------------------------------------
-  // Starts from the lines that came with the page, adds new ones at the end and earlier ones at the top, and keeps
-  // no more than MOST of them.
-  const MOST = 5000;
-  customElements.define("log-view", class extends HTMLElement {
-    connectedCallback() {
-      this.box = $(".logbox", this);
-      this.list = $(".lines", this);
-      if (!this.box || !this.list) return;
-      this.following = Number(this.list.dataset.following);
-      this.follows = "live" in this.dataset && !location.hash.startsWith("#L");
-      this.set("follow", this.follows);
-      this.wrap(store.get("co-wrap") !== "off");
-      this.box.addEventListener("scroll", () => this.scrolled(), { passive: true });
-      this.addEventListener("click", (event) => this.clicked(event));
-      addEventListener("hashchange", () => this.select());
-      if (location.hash.startsWith("#L")) this.select();
-      else if ("live" in this.dataset || "failed" in this.dataset) this.end();
-    }
-
-    set(name, value) {
-      $(`[data-log=${name}]`)?.setAttribute("aria-pressed", String(value));
-    }
-
-    end() { this.box.scrollTop = this.box.scrollHeight; }
-
-    atEnd() { return this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight < 30; }
-
-    follow(on = !this.follows) {
-      this.follows = on;
-      this.set("follow", on);
-      if (on) {
-        this.end();
-        this.more();
-      }
-    }
-
-    wrap(on = this.box.classList.contains("nowrap")) {
-      this.box.classList.toggle("nowrap", !on);
-      store.set("co-wrap", on ? "on" : "off");
-      this.set("wrap", on);
-    }
-
-    scrolled() {
-      if (this.follows && !this.atEnd() && !this.adding) this.follow(false);
-      if (this.box.scrollTop < 40) this.earlier();
-    }
-
-    async read(first, count) {
-      const address = new URL(this.dataset.url, location.href);
-      address.searchParams.set("from", first);
-      address.searchParams.set("limit", count);
-      for (const name of ["level", "q"]) if (this.dataset[name]) address.searchParams.set(name, this.dataset[name]);
-      const answer = await fetch(address);
-      if (!answer.ok) throw new Error(String(answer.status));
-      return $(".lines", new DOMParser().parseFromString(await answer.text(), "text/html"));
-    }
-
-    async more() {
-      if (this.reading) {
-        this.wanted = true;
-        return;
-      }
-      this.reading = true;
-      try {
-        let got;
-        do {
-          this.wanted = false;
-          got = await this.read(this.following, 500);
-          this.add(got);
-        } while (this.wanted || (got && !("end" in got.dataset) && this.follows));
-      } catch {
-        // the next event, or the next poll, tries again
-      } finally {
-        this.reading = false;
-      }
-    }
-
-    add(got) {
-      if (!got) return;
-      const stick = this.follows || this.atEnd();
-      const lines = [...got.children].filter((line) => !document.getElementById(line.id));
-      this.following = Number(got.dataset.following);
-      if (!lines.length) return;
-      this.adding = true;
-      $("[data-none]", this)?.remove();
-      this.list.append(...lines);
-      while (stick && this.list.children.length > MOST) this.list.firstElementChild.remove();
-      if (stick) this.end();
-      requestAnimationFrame(() => { this.adding = false; });
-      const said = $("[data-said]", this);
-      if (!said.textContent || Date.now() - (this.spoke || 0) > 10000) {
-        this.spoke = Date.now();
-        said.textContent = `${lines.length} new ${lines.length === 1 ? "line" : "lines"}`;
-      }
-    }
-
-    async earlier() {
-      const first = this.list.firstElementChild;
-      const number = first ? Number(first.id.slice(1)) - 1 : 0;
-      if (!number || this.looking || this.dataset.level || this.dataset.q) return;
-      this.looking = true;
-      try {
-        const from = Math.max(0, number - 500);
-        const got = await this.read(from, number - from);
-        const height = this.box.scrollHeight;
-        this.list.prepend(...[...got.children].filter((line) => !document.getElementById(line.id)));
-        this.box.scrollTop += this.box.scrollHeight - height;
-        while (this.list.children.length > MOST && !this.follows) this.list.lastElementChild.remove();
-        this.following = Number(this.list.lastElementChild.id.slice(1));
-        if (from === 0) $(".more", this)?.remove();
-      } catch {
-        // scrolling up again tries again
-      } finally {
-        this.looking = false;
-      }
-    }
-
-    // #L12 is one line, #L12-L20 a range; Shift extends the selection.
-    clicked(event) {
-      const number = event.target.closest("a.no");
-      if (!number) return;
-      event.preventDefault();
-      const id = number.getAttribute("href").slice(1);
-      const from = /^#(L\d+)/.exec(location.hash)?.[1];
-      const ends = event.shiftKey && from ? [from, id].sort((a, b) => a.slice(1) - b.slice(1)) : [id];
-      history.replaceState(history.state, "", `#${ends.join("-")}`);
-      this.follow(false);
-      this.select(false);
-    }
-
-    select(scroll = true) {
-      $$(".sel", this).forEach((line) => line.classList.remove("sel"));
-      const range = /^#L(\d+)(?:-L(\d+))?$/.exec(location.hash);
-      if (!range) return;
-      const last = Number(range[2] || range[1]);
-      for (let number = Number(range[1]); number <= last && number - range[1] < MOST; number += 1) {
-        document.getElementById(`L${number}`)?.classList.add("sel");
-      }
-      const line = document.getElementById(`L${range[1]}`);
-      if (line && scroll) line.scrollIntoView({ block: "center" });
-      else if (!line && scroll && !new URLSearchParams(location.search).has("from")) {
-        const address = new URL(location.href);
-        address.searchParams.set("from", Math.max(0, range[1] - 50));
-        location.replace(address);
-      }
     }
   });
 
