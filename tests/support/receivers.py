@@ -131,7 +131,8 @@ async def dispatching(
             running.wake.clear()
             await running.tick()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(running.wake.wait(), 0.2)
+                async with asyncio.timeout(0.2):
+                    await running.wake.wait()
 
     ticking = asyncio.create_task(loop())
     try:

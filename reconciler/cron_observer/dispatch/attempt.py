@@ -155,7 +155,8 @@ class Attempt:
     async def _stopped(self, seconds: float) -> bool:
         """Wait so long; True if this attempt is told to stop meanwhile."""
         try:
-            await asyncio.wait_for(self._stop.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
         except TimeoutError:
             return False
         return True

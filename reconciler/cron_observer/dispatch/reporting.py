@@ -62,9 +62,11 @@ class Reports:
         wait = _FIRST_WAIT
         while self._queue:
             batch = self._next_batch()
+            if not batch:
+                continue
             left = await self._flush(batch)
             self._queue.extendleft(reversed(left))
-            stuck = len(left) == len(batch) and bool(batch)
+            stuck = len(left) == len(batch)
             if stuck:
                 await asyncio.sleep(wait)
             elif left:
