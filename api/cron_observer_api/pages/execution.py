@@ -194,12 +194,33 @@ def _attempts(rows: Sequence[Row], when: When) -> list[dict[str, Any]]:
     ]
 
 
+def _exchange(http: Mapping[str, Any]) -> dict[str, str]:
+    """Say in a line how a webhook was answered, with the beginning of what came."""
+    said = f"HTTP {http['status']}" if "status" in http else str(http.get("detail", "no answer"))
+    broken = f", {http['detail']}" if "status" in http and "detail" in http else ""
+    where = f" from {http['address']}" if "address" in http and "status" in http else ""
+    cut = " …" if http.get("body_cut") else ""
+    return {
+        "line": f"{http.get('method', '')} {said}{where}{broken} after {words.duration(http.get('duration_seconds'))}",
+        "body": f"{http.get('body', '')}{cut}",
+    }
+
+
 def _event(event: Mapping[str, Any]) -> dict[str, Any]:
     tones = {"finished": "ok", "late_finished": "late", "failed": "fail", "gave_up": "fail", "late_failed": "fail"}
-    tones |= {"retry_scheduled": "late", "lease_expired": "late", "missed": "late", "claimed": "run", "started": "run"}
+    tones |= {
+        "retry_scheduled": "late",
+        "lease_expired": "late",
+        "missed": "late",
+        "claimed": "run",
+        "started": "run",
+        "accepted": "run",
+    }
     tones |= {"cancelled": "cancel", "cancel_requested": "cancel"}
+    http = (event["data"] or {}).get("http") if isinstance(event["data"], dict) else None
     return {
         "at": datetime.fromisoformat(event["at"]),
+        "http": _exchange(http) if isinstance(http, dict) else None,
         "tone": tones.get(event["type"], "skip"),
         "word": words.EVENTS.get(event["type"], event["type"]),
         "why": words.reason(event["reason"]),
