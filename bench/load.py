@@ -1,8 +1,8 @@
 """A server to be measured, and a generator of load that is not what is measured.
 
-One API process on a database of its own, with durable commits. Beside its calls it answers ``POST /api/v1/sdk/nothing``:
-the same guard, the same reading of the body, no work. Requests are bytes that are made beforehand; each connection
-sends one, waits for the answer and sends the next.
+One API process on a database of its own, with durable commits. Beside its calls it answers
+``POST /api/v1/sdk/nothing``: the same guard, the same reading of the body, no work.
+Requests are bytes that are made beforehand; each connection sends one, waits for the answer and sends the next.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+
+from litestar import Request, Response, Router, post
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -117,8 +119,9 @@ def serving(pool: int = 4) -> Iterator[Server]:
         tenant = tenant_id("default")
         port = free_port()
         environment = clean_environment(CRON_OBSERVER_POOL_SIZE_API=str(pool))
+        passed = {name: os.environ[name] for name in ("PYTHONPATH", "BENCH_PROFILE") if name in os.environ}
         command = [sys.executable, __file__, "serve", str(port), folder, database.url]
-        process = subprocess.Popen(command, env=environment | {"PYTHONPATH": os.environ.get("PYTHONPATH", "")})
+        process = subprocess.Popen(command, env=environment | passed)
         made = Server(
             f"http://127.0.0.1:{port}", token, Tenant(database, tenant, project_id(tenant, "default")), process
         )
@@ -230,11 +233,10 @@ def run(server: Server, requests: Sequence[bytes], connections: int) -> Load:
 
 def _serve(port: int, folder: str, url: str) -> None:
     """Run the API in this process, with a call that does nothing."""
-    from litestar import Request, Response, Router, post
-
     from cron_observer.settings import Settings
     from cron_observer_api import serve as serving_module
     from cron_observer_api.app import create_app
+    from cron_observer_api.limits import Limiter
     from cron_observer_api.operation import PREFIX, answer, declare, read
     from cron_observer_api.reports import CompleteBody
 
@@ -257,7 +259,7 @@ def _serve(port: int, folder: str, url: str) -> None:
 
         app = create_app(settings)
         app.register(Router(path=PREFIX, route_handlers=[nothing]))
-        app.state.limiter._rate, app.state.limiter._burst = 1e9, 1 << 40
+        app.state.limiter = Limiter(rate=1e9, burst=1 << 40)
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         await serving_module.serve(settings, stop=stop, app=app)

@@ -51,20 +51,14 @@ def main() -> None:
         nothing = [server.request("/sdk/nothing", complete)] * asked.reports
         measured(server, "(warm)", nothing[: asked.reports // 5], asked.connections)
         limit = measured(server, "POST nothing", nothing, asked.connections)
-        rates = {
-            "heartbeats": measured(
-                server, "heartbeats", [server.request(path(one, "heartbeat"), beat) for one in ids], asked.connections
-            ),
-            "log appends of one line": measured(
-                server,
-                "log appends of one line",
-                [server.request(path(one, "logs"), line % seq) for seq in range(5) for one in few],
-                asked.connections,
-            ),
-            "completions": measured(
-                server, "completions", [server.request(path(one, "complete"), complete) for one in ids], asked.connections
-            ),
+        said = {
+            "heartbeats": [server.request(path(one, "heartbeat"), beat) for one in ids],
+            "log appends of one line": [
+                server.request(path(one, "logs"), line % seq) for seq in range(5) for one in few
+            ],
+            "completions": [server.request(path(one, "complete"), complete) for one in ids],
         }  # fmt: skip
+        rates = {what: measured(server, what, requests, asked.connections) for what, requests in said.items()}
         limit = max(limit, measured(server, "POST nothing, again", nothing, asked.connections))
     missed = False
     for what, rate in rates.items():

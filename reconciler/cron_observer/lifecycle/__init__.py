@@ -36,6 +36,7 @@ from cron_observer.lifecycle.settle import (
     Active,
     Settlement,
     Waiting,
+    judged_alone,
     settle,
     unfit,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "expire",
     "give_up",
     "heartbeat",
+    "judged_alone",
     "lapse",
     "make_room",
     "release",

@@ -131,12 +131,24 @@ def settle(
 
     slots = [one for one in rest if one.slot]
     caught = _caught(slots, task)
-    ends += [(one.id, Event.SKIPPED, Reason.TOO_LATE) for one in slots if one not in caught]
+    ends += [(one.id, Event.SKIPPED, Reason.TOO_LATE) for one in _without(slots, caught)]
     kept = _kept(caught, task)
-    ends += [(one.id, Event.SKIPPED, Reason.OVERLAP) for one in caught if one not in kept]
+    ends += [(one.id, Event.SKIPPED, Reason.OVERLAP) for one in _without(caught, kept)]
     asked = [one for one in rest if not one.slot]
     run, hold, stop = _placed(kept, asked, active, task, group_full=group_full)
     return Settlement(run=tuple(one.id for one in run), end=tuple(ends), hold=tuple(one.id for one in hold), stop=stop)
+
+
+def judged_alone(policy: Policy) -> bool:
+    """Say whether `settle` judges each waiting execution of a task without regard to the others, if none is held."""
+    unlimited = policy.overlap is Overlap.ALLOW_ALL and policy.max_parallel is None
+    return unlimited and policy.catchup is Catchup.NONE and policy.group is None
+
+
+def _without(many: Sequence[Waiting], some: Sequence[Waiting]) -> list[Waiting]:
+    """Return those of `many` that are not among `some`, in their order."""
+    ids = {one.id for one in some}
+    return [one for one in many if one.id not in ids]
 
 
 def _unfit(one: Waiting, task: _Task) -> tuple[Event, Reason] | None:

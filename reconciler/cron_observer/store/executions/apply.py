@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from enum import Enum
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.lifecycle import FINAL, Event, Run, Status, Verdict, written_at
@@ -22,7 +22,8 @@ class Step(NamedTuple):
     verdict: Verdict
 
 
-#: Column of the statement's input, and the PostgreSQL type of its array.
+#: Member of the statement's input, one JSON text for all steps, and its PostgreSQL type. Arrays, one for each column,
+#: take three times as long to write.
 _INPUT: Final = {
     "tenant_id": "uuid",
     "id": "uuid",
@@ -69,7 +70,7 @@ _INPUT: Final = {
     "ending_reason": "text",
     "ending_code": "int",
     "ending_error": "text",
-    "digest": "bytea",
+    "digest": "text",
     "begins": "boolean",
     "frees": "boolean",
 }
@@ -84,8 +85,8 @@ _PLAIN: Final = tuple(
 
 _APPLY: Final = f"""
 WITH v AS (
-    SELECT * FROM unnest({", ".join(f"%({name})s::{kind}[]" for name, kind in _INPUT.items())})
-        AS v ({", ".join(_INPUT)})
+    SELECT * FROM json_to_recordset(%(steps)s::json)
+        AS v ({", ".join(f"{name} {kind}" for name, kind in _INPUT.items())})
 ), moved AS (
     UPDATE executions e SET
         {", ".join(f"{column} = v.{column}" for column in _PLAIN)},
@@ -117,7 +118,7 @@ WITH v AS (
         reason = CASE WHEN m.outcome IS NULL THEN a.reason ELSE m.ending_reason END,
         exit_code = COALESCE(m.ending_code, a.exit_code),
         error = COALESCE(m.ending_error::jsonb, a.error),
-        digest = COALESCE(m.digest, a.digest)
+        digest = COALESCE(decode(m.digest, 'hex'), a.digest)
     FROM moved m
     WHERE a.tenant_id = m.tenant_id AND a.execution_id = m.id AND a.fence = m.fence AND NOT m.begins
       AND a.execution_id BETWEEN %(low)s AND %(high)s
@@ -161,16 +162,11 @@ def _input(step: Step, checkpoint: Any, now: datetime) -> dict[str, Any]:
         "ending_reason": ending and ending.reason,
         "ending_code": ending and ending.exit_code,
         "ending_error": to_json(ending and ending.error),
-        "digest": ending and ending.digest,
+        "digest": None if ending is None or ending.digest is None else ending.digest.hex(),
         "begins": verdict.event in _BEGINS,
         "frees": run.status in FINAL and (seen.fence > 0 or seen.status is Status.RUNNING),
     }
     return values
-
-
-def _plain(value: Any) -> Any:
-    """Give the driver the word of an enumeration, not its Python name."""
-    return value.value if isinstance(value, Enum) else value
 
 
 async def write(
@@ -185,9 +181,9 @@ async def write(
         return set()
     checkpoints = checkpoints or {}
     inputs = [_input(step, checkpoints.get(step.seen.id), now) for step in steps]
-    columns: dict[str, Any] = {name: [_plain(values[name]) for values in inputs] for name in _INPUT}
     ids = sorted(step.seen.id for step in steps)
-    rows = await fetch(conn, _APPLY, {**columns, "low": ids[0], "high": ids[-1]})
+    text = msgspec.json.encode(inputs).decode()
+    rows = await fetch(conn, _APPLY, {"steps": text, "low": ids[0], "high": ids[-1]})
     return {(tenant, identity) for tenant, identity in rows}
 
 

@@ -100,7 +100,8 @@ async def _hand_out(
         uids |= await unblocked(conn, tenant_id, seats, now)
     if not uids:
         return [], 0
-    settled = await settlements(conn, tenant_id, uids, now, due_bounds(now), seen=locked.values(), held=held)
+    seen = locked.values()
+    settled = await settlements(conn, tenant_id, uids, now, due_bounds(now), seen=seen, held=held, claiming=True)
     others = await end(conn, tenant_id, settled, locked, now)
     others += await ask_to_stop(conn, tenant_id, settled, now)
     locked |= await lock_free(conn, tenant_id, _behind(settled, locked, sum(seat.room for seat in seats)))

@@ -143,10 +143,12 @@ async def settlements(
     *,
     seen: Iterable[Run] = (),
     held: bool | None = None,
+    claiming: bool = False,
 ) -> Settled:
     """Settle the due, never-claimed executions of each task; those that were `seen` whatever else there is.
 
-    `held` says whether anything is held just now, if that is known.
+    `held` says whether anything is held just now, if that is known. With `claiming` nothing else is looked at of
+    tasks whose executions do not decide about each other.
     """
     wanted = sorted(set(uids))
     places = Places(tenant_id)
@@ -162,9 +164,11 @@ async def settlements(
     paused = await pauses.in_force(conn, tenant_id, wanted, now)
     if held is None:
         held = await anything_held(conn, tenant_id, bounds)
+    alone = {uid for uid, policy in rules.items() if claiming and not held and lifecycle.judged_alone(policy)}
+    together = [uid for uid in wanted if uid not in alone]
+    parameters = {"tenant": tenant_id, "uids": together, "now": now, "limit": _BACKLOG, "few": _FEW, **bounds}
     statement = _BACKLOG_OF_TASKS if held else _BACKLOG_WITHOUT_HELD
-    parameters = {"tenant": tenant_id, "uids": wanted, "now": now, "limit": _BACKLOG, "few": _FEW, **bounds}
-    waiting = _waiting(wanted, await fetch(conn, statement, parameters), seen)
+    waiting = _waiting(wanted, await fetch(conn, statement, parameters) if together else [], seen)
     active = await _active(conn, tenant_id, needs, places, bounds)
     verdicts = {}
     for uid in wanted:
