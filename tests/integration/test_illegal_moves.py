@@ -16,20 +16,12 @@ from support.rows import database_now, make_slot, make_task
 LEGAL = {(source, move.target) for move in MOVES.values() for source in move.sources if source is not move.target}
 
 
-def beside(status: Status) -> dict[str, Any]:
-    """Return the columns that a status asks for."""
-    running = status is Status.RUNNING
-    return {
-        "status": status.value, "lease_until": "now()" if running else "NULL", "check_at": "now()" if running else "NULL",
-        "finished_at": "now()" if status in FINAL else "NULL",
-    }  # fmt: skip
-
-
 def assignments(status: Status, fence: int) -> str:
-    """Return the SET clause that brings a row to a status."""
-    values = beside(status)
-    kept = ", ".join(f"{column} = {value}" for column, value in values.items() if column != "status")
-    return f"status = '{values['status']}', fence = {fence}, {kept}"
+    """Return the SET clause that brings a row to a status, with what the checks of the table ask for beside it."""
+    watched = "now()" if status is Status.RUNNING else "NULL"
+    finished = "now()" if status in FINAL else "NULL"
+    times = f"lease_until = {watched}, check_at = {watched}, finished_at = {finished}"
+    return f"status = '{status.value}', fence = {fence}, {times}"
 
 
 async def moved(pool: Database, tenant: Tenant, identity: Any, status: Status, fence: int = 1) -> str | None:
