@@ -71,11 +71,18 @@ class _Story:
 
 
 def replay(
-    spool: Spool, client: Client, *, task: str | None = None, seconds: float = 60.0, refused: bool = False
+    spool: Spool,
+    client: Client,
+    *,
+    task: str | None = None,
+    seconds: float = 60.0,
+    refused: bool = False,
+    any_server: bool = False,
 ) -> Tally:
     """Replay what waits for this client's server, the oldest first (of one task, if named).
 
-    Begin nothing new after `seconds`. `refused`: try what was set aside once more as well. Never raises.
+    Begin nothing new after `seconds`. `refused`: try what was set aside once more as well. `any_server`: also what was
+    written for another address. Never raises.
     """
     tally, until = Tally(), time.monotonic() + seconds
     with suppress(OSError):
@@ -85,7 +92,7 @@ def replay(
         if time.monotonic() > until or tally.away or tally.stopped:
             break
         try:
-            _replay_file(path, client, task, tally)
+            _replay_file(path, client, task, tally, any_server=any_server)
         except OSError as error:
             tally.left += 1
             tally.reasons.append(f"{path.name}: {error}")
@@ -108,14 +115,15 @@ def replay_segment(segment: Segment, client: Client) -> tuple[str, str]:
     return DELIVERED, ""
 
 
-def _replay_file(path: Path, client: Client, task: str | None, tally: Tally) -> None:
+def _replay_file(path: Path, client: Client, task: str | None, tally: Tally, *, any_server: bool) -> None:
     """Replay the file unless it is not ours to replay. Raise `OSError`."""
     segment = Segment.take(path)
     if segment is None:
         return
     head = segment.head()
     is_ping = head is not None and head.get("what") == "ping"
-    if head is not None and not is_ping and (head.get("url") != client.url or not client.configured):
+    ours = any_server or (head is not None and head.get("url") == client.url)
+    if head is not None and not is_ping and not (ours and client.configured):
         segment.close()
         return
     if task is not None and (head is None or head.get("task") != task):

@@ -31,6 +31,9 @@ def parser() -> Parser:
     listing.add_argument("--format", choices=("table", "json"), default="table")
     flush = words.add_parser("flush", help="send what waits to the server", allow_abbrev=False)
     flush.add_argument("--refused", action="store_true", help="try what the server refused once more as well")
+    flush.add_argument(
+        "--any-server", action="store_true", help="also what was written for another address of the server"
+    )
     show = words.add_parser("show", help="print a file as JSON lines", allow_abbrev=False)
     show.add_argument("name", metavar="NAME")
     drop = words.add_parser("drop", help="delete files", allow_abbrev=False)
@@ -91,7 +94,7 @@ def _flush(spool: Spool, asked: argparse.Namespace) -> int:
     except NotConfigured as error:
         _say(str(error))
         return 1
-    tally = replay(spool, client, seconds=float("inf"), refused=asked.refused)
+    tally = replay(spool, client, seconds=float("inf"), refused=asked.refused, any_server=asked.any_server)
     for reason in tally.reasons:
         _say(f"not taken: {reason}")
     stopped = tally.away or tally.stopped
@@ -101,6 +104,8 @@ def _flush(spool: Spool, asked: argparse.Namespace) -> int:
     sys.stdout.write(f"delivered {tally.delivered}, refused {tally.refused}, left {left}\n")
     if left and not client.configured:
         _say(f"{client.missing}: runs were left where they are")
+    elif left and not (stopped or asked.any_server or tally.left):
+        _say("what is left is for another address, or in the hands of a process (--any-server sends it here)")
     return 1 if stopped or tally.refused or left else 0
 
 

@@ -16,8 +16,9 @@ import pytest
 
 import cron_observer_sdk as co
 from cron_observer_sdk import notice
+from support.processes import free_port
 from support.sdk_cli import environment
-from support.sdk_server import TOKEN, Fault, WireServer, free_port, serving
+from support.sdk_server import TOKEN, Fault, WireServer, serving
 
 #: Seconds that all of the SDK may cost the work, with what a busy machine adds.
 COST = 2.0 + 0.6

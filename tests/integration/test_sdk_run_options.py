@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from support.processes import free_port
 from support.sdk_cli import cli, environment, start
 from support.sdk_pings import Ping, PingServer, pinged
-from support.sdk_server import TOKEN, WireServer, free_port, serving
+from support.sdk_server import TOKEN, WireServer, serving
 
 
 @pytest.fixture

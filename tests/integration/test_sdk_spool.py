@@ -19,8 +19,9 @@ from cron_observer_sdk.client import Client
 from cron_observer_sdk.replay import replay
 from cron_observer_sdk.segment import Segment
 from cron_observer_sdk.spool import Spool
+from support.processes import free_port
 from support.sdk_cli import arguments, cli, environment, start
-from support.sdk_server import TOKEN, Fault, WireServer, free_port, serving
+from support.sdk_server import TOKEN, Fault, WireServer, serving
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_a_run_without_a_server_is_reported_by_the_next_one() -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     before = time.time()
-    done = cli(*sh("echo out; echo err >&2; exit 3"), server=url)
+    done = cli(*sh("echo out; sleep 0.2; echo err >&2; exit 3"), server=url)
     assert (done.returncode, done.stdout) == (3, b"out\n")
     assert b"spooled and will be reported later" in done.stderr
     (path,) = Spool().waiting()

@@ -12,9 +12,9 @@ from cron_observer_sdk.replay import Tally, replay
 from cron_observer_sdk.spool import Spool
 from support.api import make_key, served
 from support.databases import Tenant
+from support.processes import free_port
 from support.rows import make_task
 from support.sdk_cli import cli
-from support.sdk_server import free_port
 from support.worker import Worker
 
 

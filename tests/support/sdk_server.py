@@ -147,7 +147,7 @@ class WireServer:
             return self._faults[verb].popleft() if self._faults[verb] else self.always.get(verb)
 
     def do_claims(self, call: Call) -> tuple[int, dict[str, Any]]:
-        body = call.body
+        body = {"max": 1, "wait_seconds": 0, "claim_id": f"minted-{len(self.calls)}", **call.body}
         if body["claim_id"] not in self.claims:
             self.changed.wait_for(lambda: self._matching(body), body["wait_seconds"])
             taken = self._matching(body)[: body["max"]]

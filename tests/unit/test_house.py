@@ -22,7 +22,8 @@ from support.documents import ROOT, section
 #: What may lie at the root, and nothing else. docs/explanation/house.md gives the reasons.
 AT_ROOT = {
     *(".ci", ".dockerignore", ".github", ".gitignore", ".pre-commit-hooks.yaml"),
-    *("api", "bench", "docs", "manifests-example", "reconciler", "requirements", "schemas", "scripts", "sdk", "tests"),
+    *("api", "bench", "clients", "docs", "manifests-example", "reconciler", "requirements", "schemas", "scripts"),
+    *("sdk", "tests"),
     *("check", "start", "action.yml", "Dockerfile", "compose.yaml", "pyproject.toml"),
     *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "NOTICE", "README.md", "SECURITY.md", "THIRD_PARTY_NOTICES.md"),
 }
