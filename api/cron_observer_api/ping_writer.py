@@ -52,13 +52,30 @@ class AddressBook:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known: dict[Door, tuple[float, Pinged | None]] = {}
+        self._asking: dict[Door, asyncio.Task[Pinged | None]] = {}
+        self._turn = asyncio.Lock()  # one look at a time: pings are many, connections few, and the writer needs one
 
     async def find(self, door: Door) -> Pinged | None:
-        """Return whose a door is, None if nobody's. Raises `DatabaseError`."""
+        """Return whose a door is, None if nobody's. Callers who ask at the same time share one look.
+
+        Raises `DatabaseError`.
+        """
         known = self._known.get(door)
         if known is not None and known[0] > time.monotonic():
             return known[1]
-        found = await addresses.find(self._database, *door)
+        asking = self._asking.get(door)
+        if asking is None:
+            asking = self._asking[door] = asyncio.ensure_future(self._ask(door))
+            asking.add_done_callback(lambda done: done.cancelled() or done.exception())
+        # shielded: one caller who goes away must not take the answer from the others
+        return await asyncio.shield(asking)
+
+    async def _ask(self, door: Door) -> Pinged | None:
+        try:
+            async with self._turn:
+                found = await addresses.find(self._database, *door)
+        finally:
+            del self._asking[door]
         if len(self._known) >= REMEMBERED:
             self._known.clear()
         self._known[door] = (time.monotonic() + (TRUSTED_FOR if found else REFUSED_FOR), found)

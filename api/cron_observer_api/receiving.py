@@ -49,6 +49,6 @@ class Receiving:
             except DatabaseError as error:
                 # whoever pings is told 503 meanwhile, and the next word finds the gap
                 _log.debug("pings_unreceived", detail=error.message)
-            except Exception:  # whatever it is, later words are to be said
+            except Exception:  # noqa: BLE001  whatever it is, later words are to be said
                 _log.exception("loop_failed", loop="receiving")
             await asyncio.sleep(BEAT)

@@ -15,9 +15,10 @@ from enum import Enum, StrEnum
 from typing import Any, Final
 from uuid import UUID
 
+from cron_observer.durations import CheckIn
 from cron_observer.lifecycle import Completion, Ending, Event, Reason, Run, Status, Trigger, Verdict, written_at
 from cron_observer.lifecycle.run import moved, noted
-from cron_observer.model import RESERVED_QUEUES, CheckIn, Late, Policy
+from cron_observer.model import RESERVED_QUEUES, Late, Policy
 
 #: The queue of executions that nobody claims, because somebody else fires them.
 QUEUE: Final = RESERVED_QUEUES["checkin"]

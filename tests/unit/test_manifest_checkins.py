@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 
 from cron_observer import manifest
-from cron_observer.model import Catchup, CheckIn, Overlap, Policy
+from cron_observer.durations import CheckIn
+from cron_observer.model import Catchup, Overlap, Policy
 
 
 def found(run: str, more: str = "") -> list[tuple[str, str | None]]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cron_observer_api.pages.sync import excerpt
-from cron_observer_api.pages.task import _ways
+from cron_observer_api.pages.reporting import run_ways
 
 
 def finding(text: str | None, **changes: Any) -> dict[str, Any]:
@@ -50,9 +50,9 @@ def test_the_ways_to_report_are_the_sdks() -> None:
     import inspect
 
     from cron_observer_sdk import Worker
-    from cron_observer_sdk.execution import Execution
+    from cron_observer_sdk.handle import Execution
 
-    ways = {way["id"]: way["text"] for way in _ways("http://localhost:8475", "default/export", "gpu")}
+    ways = {way["id"]: way["text"] for way in run_ways("http://localhost:8475", "default/export", "gpu")}
     compile(ways["python"], "page", "exec")
     assert list(inspect.signature(Worker.run).parameters) == ["self", "handlers"]
     inspect.signature(Worker).bind(queues=["gpu"])

@@ -10,14 +10,15 @@ from typing import Any, Final
 from litestar import Request, Response, get
 from litestar.params import FromPath
 
+from cron_observer.durations import CheckIn
 from cron_observer.errors import NotFound, ScheduleError
 from cron_observer.model import ScheduleSpec
 from cron_observer.schedule import Explanation, explain
 from cron_observer.schedule.calendars import Calendar
-from cron_observer.store import reruns, views_tasks, views_time
+from cron_observer.store import addresses, reruns, views_tasks, views_time
 from cron_observer.store.links import line_link
 from cron_observer.store.views import Row
-from cron_observer_api.pages import svg, words
+from cron_observer_api.pages import reporting, svg, words
 from cron_observer_api.pages.day import KINDS, execution_line, position, read_position
 from cron_observer_api.pages.moments import When
 from cron_observer_api.pages.render import base_url, link, page
@@ -111,11 +112,18 @@ def _head(row: Row, when: When) -> dict[str, Any]:
                 f"{100 * good / len(ended):.0f} %" if ended else "–",
                 f"{good} of the last {len(ended)}" if ended else "no run has ended",
             ),
-            ("Timeout", row["spec"]["timeout"], f"{row['spec']['retries']['max']} retries"),
+            _limits(row["spec"]),
         ],
         "findings": row["findings"] or [],
         "forge": line_link(row["source_url"], row["commit"], row["path"], row["line"]),
     }
+
+
+def _limits(spec: dict[str, Any]) -> tuple[str, str, str]:
+    watched = (spec.get("run") or {}).get("checkin")
+    if watched is not None:
+        return ("Grace", watched["grace"], f"runs at most {watched['maxRuntime']}")
+    return ("Timeout", spec["timeout"], f"{spec['retries']['max']} retries")
 
 
 def _next_note(row: Row) -> str:
@@ -135,7 +143,7 @@ async def _tab(
     if tab == "definition":
         return _definition(row)
     if tab == "report":
-        return _report(request, row)
+        return await _report(request, shown, row)
     return await _runs(shown, row, beside["ranges"])
 
 
@@ -242,53 +250,9 @@ def _effective(spec: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return rows
 
 
-def _report(request: Request[Any, Any, Any], row: Row) -> dict[str, Any]:
-    base = base_url(request)
+async def _report(request: Request[Any, Any, Any], shown: Opened, row: Row) -> dict[str, Any]:
+    if CheckIn.of(row["spec"]) is not None:
+        doors = await addresses.doors(shown.conn, shown.tenant_id, [row["task_uid"]])
+        return {"ways": [way for one in doors.values() for way in reporting.ping_ways(row["name"], one)]}
     name = f"{row['project_name']}/{row['name']}"
-    return {"ways": _ways(base, name, row["spec"]["queue"])}
-
-
-def _ways(base: str, name: str, queue: str) -> list[dict[str, str]]:
-    """Ways to run a task from outside, as text to copy."""
-    curl = f"""export CRON_OBSERVER_URL={base}
-# CRON_OBSERVER_TOKEN: `cron-observer token create` makes one
-
-# Claim the next due execution; waits up to 30 s for one.
-curl -s "$CRON_OBSERVER_URL/api/v1/sdk/claims" \\
-  -H "Authorization: Bearer $CRON_OBSERVER_TOKEN" -H "Content-Type: application/json" \\
-  -d '{{"worker": "my-laptop", "queues": ["{queue}"], "tasks": ["{name}"], "max": 1, "wait_seconds": 30}}'
-
-# ID and FENCE are in the answer. Send logs, then say how it went.
-curl -s "$CRON_OBSERVER_URL/api/v1/sdk/executions/$ID/logs" \\
-  -H "Authorization: Bearer $CRON_OBSERVER_TOKEN" -H "Content-Type: application/json" \\
-  -d '{{"fence": '$FENCE', "first_seq": 0, "entries": [{{"level": "INFO", "message": "hello"}}]}}'
-curl -s "$CRON_OBSERVER_URL/api/v1/sdk/executions/$ID/complete" \\
-  -H "Authorization: Bearer $CRON_OBSERVER_TOKEN" -H "Content-Type: application/json" \\
-  -d '{{"fence": '$FENCE', "outcome": "finished"}}'"""
-    shell = f"""export CRON_OBSERVER_URL={base}
-cron-observer run {name} -- /opt/jobs/my-script.sh --with arguments"""
-    python = f"""from cron_observer_sdk import Worker
-
-
-def run(execution):
-    execution.log("reading", payload=execution.payload)
-    execution.result = {{"rows": 42}}
-
-
-# Reads CRON_OBSERVER_URL and CRON_OBSERVER_TOKEN.
-Worker(queues=["{queue}"]).run({{"{name}": run}})"""
-    return [
-        {
-            "id": "shell",
-            "title": "Shell wrapper",
-            "note": "Runs a command, sends its output as logs and returns its exit code unchanged.",
-            "text": shell,
-        },
-        {
-            "id": "python",
-            "title": "Python",
-            "note": "A worker: claims, renews its lease, logs and reports.",
-            "text": python,
-        },
-        {"id": "curl", "title": "curl", "note": "The protocol by hand; any language can speak it.", "text": curl},
-    ]
+    return {"ways": reporting.run_ways(base_url(request), name, row["spec"]["queue"])}

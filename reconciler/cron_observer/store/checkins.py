@@ -16,9 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer import checkins, lifecycle
 from cron_observer.checkins import Aim, Known, Ping, Signal
+from cron_observer.durations import CheckIn
 from cron_observer.errors import AlreadyFinal, CronObserverError, NotFound
 from cron_observer.lifecycle import Run, Status
-from cron_observer.model import CheckIn, Late, Policy
+from cron_observer.model import Late, Policy
 from cron_observer.schedule import new_id
 from cron_observer.store import checkin_rows, logs
 from cron_observer.store.engine import clock

@@ -11,7 +11,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cron_observer.model import effective_queue, start_patience
+from cron_observer.durations import start_patience
+from cron_observer.model import effective_queue
 from cron_observer.store import arrays, bindings, plans
 from cron_observer.store.bindings import Bindings
 from cron_observer.store.plans import PlanInput

@@ -13,8 +13,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from cron_observer.durations import CheckIn
 from cron_observer.errors import ScheduleError
-from cron_observer.model import TASK_NAME, CheckIn, ScheduleSpec
+from cron_observer.model import TASK_NAME, ScheduleSpec
 from cron_observer.schedule import describe, id_ceil
 from cron_observer.schedule.calendars import Calendar
 from cron_observer.store import addresses, plan_facts, reads, shapes
