@@ -57,7 +57,7 @@ EVENTS: Final = {
     "task_quarantined": "The slots of one task cannot be written; it is put aside.",
     "tick_part_failed": "One part of a scheduler's tick failed for one tenant; the others went on.",
     "tick_part_postponed": "A part of a tick lost a race for a lock; the next tick does it.",
-    "webhook_failed": "An execution could not be sent, in an unexpected way: a defect of ours. Its lease will run out.",
+    "webhook_failed": "An execution could not be sent, in an unexpected way: a defect of ours. It is tried again.",
     "webhook_lease_lost": "A request was cut off because its lease was lost; another dispatcher may send it again.",
     "webhook_not_reported": "How a webhook was answered could not be written; it is sent again under the same id.",
     "webhook_overtaken": "A webhook's execution had ended otherwise before its answer was written.",

@@ -15,7 +15,7 @@ SECRET = f"whsec_{base64.b64encode(b'k' * 32).decode()}"
 
 
 def test_a_pushed_webhook_task_is_sent_and_finished(tmp_path: Path) -> None:
-    """Executions of a task that is due each second reach the receiver signed and end as it answers; a dead one fails."""
+    """Executions that fall due each second reach the receiver signed and end as it answers; a dead one fails."""
     (tmp_path / "receiver.py").write_text(next(one.text for one in blocks(GUIDE) if one.language == "python"))
     port, repository = free_port(), Repository(tmp_path)
     signed = (

@@ -309,3 +309,31 @@ async def test_a_cancelled_execution_hangs_up(database: FreshDatabase, tenant: T
             done = await until(lambda: ended(database, identity), 5)
             await until(lambda: not running.under_way)
     assert (done["status"], done["reason"]) == ("CANCELLED", "cancelled")
+
+
+async def test_a_retry_of_a_worker_is_sent_once_its_task_is_a_webhook(database: FreshDatabase, tenant: Tenant) -> None:
+    """What waits for another try when its task begins to be sent is sent as the task says now."""
+    async with receiver() as there:
+        identity = due(tenant, there.url)
+        database.do("UPDATE task_revisions SET spec = jsonb_set(spec, '{run}', '{\"external\": {}}')")
+        database.do("UPDATE executions SET generation = 1, fence = 1, attempt = 1 WHERE id = %s", identity)
+        async with dispatching(database):
+            done = await until(lambda: ended(database, identity))
+    (came,) = there.received
+    assert (done["status"], came.header("X-Cron-Observer-Fence")) == ("FINISHED", "2")
+
+
+async def test_a_defect_of_ours_is_a_failed_attempt(
+    database: FreshDatabase, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong inside, the attempt ends and is tried again, and the message says nothing of the inside."""
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("canary of the inside")
+
+    monkeypatch.setattr("cron_observer.dispatch.sending.urlsplit", broken)
+    identity = due(tenant, "http://127.0.0.1:9/", retries={"max": 1, "initial": "1h"})
+    async with dispatching(database):
+        await until(lambda: events(database, identity)[-1:] == ["retry_scheduled"])
+    error = row(database, identity)["error"]
+    assert (error["type"], "canary" in error["message"]) == ("defect", False)

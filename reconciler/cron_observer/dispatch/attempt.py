@@ -94,17 +94,24 @@ class Attempt:
 
     async def _send(self) -> tuple[Answered, tuple[str, ...]]:
         """Send the request; return what came back, and the secrets that were in it."""
-        run = self._job.run
         try:
             made = await self._made()
+            return await self._sent(made), tuple(made.secrets)
         except SettingsError as error:
             return Answered(failure="secret", detail=error.message), ()
         except InvalidSpec as error:
             return Answered(failure="not_sendable", detail=error.message, final=True), ()
+        except Exception:  # a defect of ours is a failure of this attempt, and of nothing else
+            log.exception("webhook_failed", execution_id=str(self._job.run.id))
+            return Answered(failure="defect", detail="the dispatcher failed; its log says why"), ()
+
+    async def _sent(self, made: Message) -> Answered:
+        """Send a request within its timeout and that of the execution."""
+        run = self._job.run
         patience = parse_duration(str(self._job.http.get("timeout") or "30s")).total_seconds()
         if run.run_deadline is not None:
             patience = min(patience, (run.run_deadline - self._now()).total_seconds())
-        return await self._sender.send(made, max(patience, 0.0)), tuple(made.secrets)
+        return await self._sender.send(made, max(patience, 0.0))
 
     async def _made(self) -> Message:
         """Make the request, with the secrets as they are now."""

@@ -30,7 +30,7 @@ _CREDENTIALS: Final = frozenset({"authorization", "cookie", "x-api-key", "x-auth
 _OUR_PREFIXES: Final = ("webhook-", "x-cron-observer-", "proxy-")
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
-_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e]*")
 _URL: Final = re.compile(r"[\x21-\x7e]+")
 _HOST: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._]{0,251}[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\]")
 
@@ -70,7 +70,7 @@ def header_fault(name: str, value: str) -> str | None:
     if lower in _CREDENTIALS:
         return "carries a secret"
     if not _VALUE.fullmatch(value) or value != value.strip():
-        return "has a value with a line break, a control character or a blank at an end"
+        return "has a value with a line break, a blank at an end, or a character that is not ASCII"
     return None
 
 

@@ -45,10 +45,12 @@ WHERE t.tenant_id = %(tenant)s AND t.task_uid IN (
 )
 """
 
-#: What the definitions that executions have pinned say of their requests.
+#: What the definitions that executions have pinned say of their requests. One that was pinned before the task became a
+#: webhook says nothing; then the task as it is now does.
 _REQUESTS: Final = """
-SELECT r.task_uid, r.generation, r.spec #> '{run,http}'
+SELECT r.task_uid, r.generation, COALESCE(r.spec #> '{run,http}', t.spec #> '{run,http}')
 FROM task_revisions r
+JOIN tasks t ON t.tenant_id = r.tenant_id AND t.task_uid = r.task_uid
 JOIN unnest(%(uids)s::uuid[], %(generations)s::int[]) AS wanted (task_uid, generation)
   ON r.task_uid = wanted.task_uid AND r.generation = wanted.generation
 WHERE r.tenant_id = %(tenant)s AND r.task_uid = ANY (%(uids)s::uuid[])
@@ -75,7 +77,7 @@ async def destinations(
 async def requests(
     conn: AsyncConnection, tenant_id: UUID, wanted: Collection[tuple[UUID, int]]
 ) -> dict[tuple[UUID, int], Any]:
-    """Return the ``run.http`` of each (task, generation); None where the definition says nothing of the kind."""
+    """Return the ``run.http`` of each (task, generation); None where neither it nor the task as it is now has one."""
     if not wanted:
         return {}
     pairs = {"uids": [uid for uid, _ in wanted], "generations": [generation for _, generation in wanted]}
