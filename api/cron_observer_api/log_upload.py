@@ -121,11 +121,13 @@ class _Upload:
 
 
 def _whole(raw: bytes, size: int) -> int:
-    """Return where to cut bytes in front of `size` so that no character is torn apart."""
-    back = size
-    while size - back < 3 and raw[back - 1] & 0xC0 == 0x80:
-        back -= 1
-    return back - 1 if raw[back - 1] & 0xC0 == 0xC0 else size
+    """Return where to cut bytes, at `size` or a little before, so that no character is torn apart."""
+    lead = size - 1
+    while size - lead < 4 and raw[lead] & 0xC0 == 0x80:
+        lead -= 1
+    first = raw[lead]
+    many = 4 if first >= 0xF0 else 3 if first >= 0xE0 else 2 if first >= 0xC0 else 1
+    return lead if lead + many > size else size
 
 
 def _kind(request: Request[Any, Any, Any]) -> bool:

@@ -21,12 +21,15 @@ class Packer:
         self._database = database
         self._wanted: dict[tuple[UUID, UUID, int], None] = {}
         self._arrived = asyncio.Event()
+        self._busy: tuple[UUID, UUID, int] | None = None
         self.packed = 0
 
     def note(self, tenant_id: UUID, execution_id: UUID, fence: int) -> None:
-        """Remember that a claim's log has many small chunks."""
-        self._wanted[tenant_id, execution_id, fence] = None
-        self._arrived.set()
+        """Remember that a claim's log has many small chunks; what is being packed will have less in a moment."""
+        key = (tenant_id, execution_id, fence)
+        if key != self._busy:
+            self._wanted[key] = None
+            self._arrived.set()
 
     async def run(self) -> None:
         """Pack what is noted, until cancelled."""
@@ -34,7 +37,7 @@ class Packer:
             if not self._wanted:
                 self._arrived.clear()
                 await self._arrived.wait()
-            key = next(iter(self._wanted))
+            self._busy = key = next(iter(self._wanted))
             del self._wanted[key]
             try:
                 self.packed += await pack_loose(self._database, *key)
@@ -43,3 +46,5 @@ class Packer:
                 await asyncio.sleep(1)
             except Exception:  # noqa: BLE001  one log that cannot be packed must not keep the others loose
                 _log.exception("log_packing_failed")
+            finally:
+                self._busy = None

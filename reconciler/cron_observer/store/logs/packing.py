@@ -19,7 +19,7 @@ from cron_observer.store.logs.chunks import CHUNK_BYTES, LOOSE_BYTES, Chunk, ope
 from cron_observer.store.logs.lines import NO_STAMP, Lines
 
 #: So many loose chunks of a claim are worth packing.
-LOOSE_MAX: Final = 32
+LOOSE_MAX: Final = 64
 
 #: Chunks that are looked at in one go.
 _GO: Final = 512

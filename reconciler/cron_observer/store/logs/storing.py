@@ -214,9 +214,9 @@ def middle(weights: Sequence[Weight], fence: int, cuts: Mapping[int, int], caps:
     Kept are the first quarter of what a cap allows, and the latest; the newest chunk always. `cuts` says of claims
     of which a part has gone already where that begins: what is missing of a claim stays in one piece.
     """
-    chosen = set(_excess(weights, [one.raw_bytes for one in weights], caps.raw_bytes))
+    chosen = set(_excess(weights, [one.raw_bytes for one in weights], caps.raw_bytes, cuts))
     left = [one for one in weights if one.fence == fence and one not in chosen]
-    chosen |= set(_excess(left, [one.lines for one in left], caps.lines))
+    chosen |= set(_excess(left, [one.lines for one in left], caps.lines, cuts))
     for one, begin in cuts.items():
         firsts = [weight.first_seq for weight in chosen if weight.fence == one]
         if firsts and min(firsts) < begin:
@@ -224,15 +224,18 @@ def middle(weights: Sequence[Weight], fence: int, cuts: Mapping[int, int], caps:
     return [one for one in weights if one in chosen]
 
 
-def _excess(weights: Sequence[Weight], sizes: Sequence[int], cap: int) -> list[Weight]:
-    total, before, gone = sum(sizes), 0, []
+def _excess(weights: Sequence[Weight], sizes: Sequence[int], cap: int, cuts: Mapping[int, int]) -> list[Weight]:
+    """Choose the oldest chunks behind the head. That ends where something is missing already, if not before."""
+    total, head, gone = sum(sizes), cap // 4, []
     if total <= cap:
         return []
+    first = min(cuts.items(), default=None)
     for weight, size in zip(weights[:-1], sizes[:-1], strict=True):
         if total <= cap - cap // 16:
             break
-        before += size
-        if before > cap // 4:
+        head -= size
+        if head < 0 or (first is not None and (weight.fence, weight.first_seq) >= first):
             gone.append(weight)
             total -= size
+            head = -1
     return gone
