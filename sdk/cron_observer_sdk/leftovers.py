@@ -11,8 +11,13 @@ if TYPE_CHECKING:
     from cron_observer_sdk.replay import Tally
 
 
-def replay_some(client: Client, notices: Notices, *, task: str | None = None, seconds: float = 60.0) -> Tally | None:
-    """Replay what waits for this client's server (of one task, if named); None if there is no spool, or nothing."""
+def replay_some(
+    client: Client, notices: Notices, *, task: str | None = None, seconds: float = 60.0, largest: int | None = None
+) -> Tally | None:
+    """Replay what waits for this client's server: of one task, and of small files only, if these are named.
+
+    Return None if there is no spool, or nothing in it.
+    """
     try:
         from cron_observer_sdk.replay import replay
         from cron_observer_sdk.spool import Spool
@@ -20,7 +25,7 @@ def replay_some(client: Client, notices: Notices, *, task: str | None = None, se
         spool = Spool()
         if not spool.waiting():
             return None
-        tally = replay(spool, client, task=task, seconds=seconds)
+        tally = replay(spool, client, task=task, seconds=seconds, largest=largest)
     except (OSError, ImportError):
         return None
     for reason in tally.reasons:

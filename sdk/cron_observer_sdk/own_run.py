@@ -43,8 +43,10 @@ BEGIN_SECONDS = 1.2
 DISK_SECONDS = 1.0
 #: Longest time that the end waits for a server that takes what it is sent.
 DELIVERY_SECONDS = 10.0
-#: Seconds for replaying what waits for the same task before it begins: a late end counts only before the next claim.
-REPLAY_SECONDS = 5.0
+#: Seconds for replaying what waits for the same task before it begins, and bytes of a file that is not too much then:
+#: a late end counts only before the next claim.
+REPLAY_SECONDS = 1.0
+REPLAY_BYTES = 256 * 1024
 #: Share of the end's time that the log may wait without an answer; the rest belongs to the outcome.
 LOG_SHARE = 0.4
 #: How long the outcome is tried in the background of a process that lives on.
@@ -101,6 +103,7 @@ class OwnRun:
         self._closed = threading.Event()  #: nothing more will be reported
         self._lock = threading.Lock()
         self._ending = False  #: a thread delivers the end
+        self._saved = threading.Event()  #: the end was written to the spool, well or badly
         self._spooled = False  #: the end was left to the spool before the server knew of the run
         self._outcome: Outcome | None = None
         self._release_reason: str | None = None
@@ -180,16 +183,17 @@ class OwnRun:
             return
         with self._lock:
             self._spooled = not self.reporter.attached
-        saved: list[bool] = []
-        thread = threading.Thread(
-            target=lambda: saved.append(self.reporter.save(outcome)), name="cron-observer-spool", daemon=True
-        )
-        thread.start()
-        thread.join(DISK_SECONDS)
-        if saved == [True]:
+        threading.Thread(target=self._save, args=(outcome,), name="cron-observer-spool", daemon=True).start()
+        self._saved.wait(DISK_SECONDS)
+        if self._journal.ended:
             self.notices.tell("spooled", SPOOLED)
-        else:
+        elif not self._closed.is_set():  # it may have been delivered at the last moment
             self.notices.say("unspooled", UNREPORTED)
+
+    def _save(self, outcome: Outcome) -> None:
+        """Write the end to the spool."""
+        self.reporter.save(outcome)
+        self._saved.set()
 
     def _give_up(self, reason: Exception | None = None) -> None:
         """Report nothing of this run, or nothing more."""
@@ -286,14 +290,17 @@ class OwnRun:
         """Begin to report as this execution, or tell the spool which one it is if the end is there already."""
         if not (isinstance(facts.get("fence"), int) and facts.get("id") and isinstance(facts.get("task"), dict)):
             raise ApiError("the answer is not from Cron Observer: it is no execution", status=200, code="bad_reply")
+        journal = self._journal
         with self._lock:
-            if not self._spooled:
+            if self._spooled:
+                self._saved.wait()
+            if not self._spooled or journal is None or not journal.ended:
+                self._spooled = False
                 self.reporter.attach(facts, lasting_clock() if leased_at is None else leased_at, begun=begun)
                 return
-        journal = self._journal
-        segment = None if journal is None else journal.hand_over()
+        segment = journal.hand_over()
         self._closed.set()
-        if segment is None or journal is None:
+        if segment is None:
             return
         from cron_observer_sdk.replay import replay_segment
         from cron_observer_sdk.text import encode
@@ -306,7 +313,7 @@ class OwnRun:
         """Report what earlier runs of the task left in the spool. Raise `Unavailable` if nobody answers."""
         if not self._client.spool:
             return
-        tally = replay_some(self._client, self._process, task=self._task, seconds=REPLAY_SECONDS)
+        tally = replay_some(self._client, self._process, task=self._task, seconds=REPLAY_SECONDS, largest=REPLAY_BYTES)
         if tally is not None and tally.away:
             raise Unavailable(tally.away)
 

@@ -76,13 +76,14 @@ def replay(
     *,
     task: str | None = None,
     seconds: float = 60.0,
+    largest: int | None = None,
     refused: bool = False,
     any_server: bool = False,
 ) -> Tally:
     """Replay what waits for this client's server, the oldest first (of one task, if named).
 
-    Begin nothing new after `seconds`. `refused`: try what was set aside once more as well. `any_server`: also what was
-    written for another address. Never raises.
+    Begin nothing new after `seconds`, and leave files over `largest` bytes. `refused`: try what was set aside once more
+    as well. `any_server`: also what was written for another address. Never raises.
     """
     tally, until = Tally(), time.monotonic() + seconds
     with suppress(OSError):
@@ -92,7 +93,11 @@ def replay(
         if time.monotonic() > until or tally.away or tally.stopped:
             break
         try:
+            if largest is not None and path.stat().st_size > largest:
+                continue
             _replay_file(path, client, task, tally, any_server=any_server)
+        except FileNotFoundError:
+            continue
         except OSError as error:
             tally.left += 1
             tally.reasons.append(f"{path.name}: {error}")

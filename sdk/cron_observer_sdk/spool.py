@@ -1,6 +1,7 @@
 """The folder in which reports wait for a server that is away: one file (`Segment`) for each run, or ping.
 
-It is bounded: what is older than `AGE_SECONDS`, and the oldest beyond `SPOOL_BYTES`, is dropped and counted.
+It is bounded: what is older than `AGE_SECONDS`, and the oldest beyond `SPOOL_BYTES` or `SPOOL_FILES`, is dropped and
+counted.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from cron_observer_sdk.ids import uuid7
 from cron_observer_sdk.segment import REFUSED, SUFFIX, LogEntry, Segment
 from cron_observer_sdk.text import JsonObject, encode, timestamp
 
-#: Bytes of all files together, and seconds that one waits.
+#: Bytes of all files together, how many there are, and seconds that one waits.
 SPOOL_BYTES = 64 * 1024 * 1024
+SPOOL_FILES = 10_000
 AGE_SECONDS = 7 * 86400.0
 #: What was dropped, in numbers.
 TALLY = "dropped.json"
@@ -116,7 +118,8 @@ class Spool:
                 found.append((path, known.st_size, known.st_mtime))
         total, oldest, dropped = sum(size for _, size, _ in found), time.time() - self._max_age, 0
         for path, size, changed in found:
-            if (changed < oldest or total > self._max_bytes) and self.drop(path):
+            too_much = total > self._max_bytes or len(found) - dropped > SPOOL_FILES
+            if (changed < oldest or too_much) and self.drop(path):
                 total -= size
                 dropped += 1
         return dropped

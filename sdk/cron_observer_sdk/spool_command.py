@@ -94,7 +94,8 @@ def _flush(spool: Spool, asked: argparse.Namespace) -> int:
     except NotConfigured as error:
         _say(str(error))
         return 1
-    tally = replay(spool, client, seconds=float("inf"), refused=asked.refused, any_server=asked.any_server)
+    with client:
+        tally = replay(spool, client, seconds=float("inf"), refused=asked.refused, any_server=asked.any_server)
     for reason in tally.reasons:
         _say(f"not taken: {reason}")
     stopped = tally.away or tally.stopped

@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from support.processes import free_port
 from support.sdk_cli import cli, environment
 from support.sdk_server import WireServer, serving
 
 SMOKE = """
-import asyncio, logging, threading
+import asyncio, importlib, logging, pkgutil, threading
 import cron_observer_sdk as co
+
+for module in pkgutil.iter_modules(co.__path__):
+    importlib.import_module("cron_observer_sdk." + module.name)
 
 logging.getLogger().addHandler(co.LogHandler())
 logging.getLogger().setLevel("INFO")
@@ -99,5 +103,9 @@ def test_work_a_worker_and_a_command_run_clean(server: WireServer, python: str) 
 
     ran = cli("run", "t/run", "--", "sh", "-c", "echo out; echo err >&2; exit 3", server=server, python=python)
     assert (ran.returncode, ran.stdout, ran.stderr) == (3, b"out\n", b"err\n")
+    away = cli("run", "t/run", "--", "sh", "-c", "exit 4", server=f"http://127.0.0.1:{free_port()}", python=python)
+    assert (away.returncode, away.stderr.endswith(b"spooled and will be reported later\n")) == (4, True)
+    sent = cli("spool", "flush", "--any-server", server=server, python=python)
+    assert (sent.stdout, sent.stderr) == (b"delivered 1, refused 0, left 0\n", b"")
     unknown = cli("no-such-command", python=python)
     assert unknown.returncode == 64

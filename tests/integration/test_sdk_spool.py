@@ -348,3 +348,21 @@ def test_a_home_that_cannot_be_written_is_no_trouble(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert b"the spool cannot be used" in done.stderr
     assert b"the outcome is not reported" in done.stderr
+
+
+def test_an_answer_that_comes_after_the_end_was_spooled_doubles_nothing(server: WireServer) -> None:
+    """The claim is answered when the work is over: the spooled run takes the claimed slot, and is reported once."""
+    due = server.add_due("a/b")
+    gate = threading.Event()
+    claims = server.do_claims
+    server.do_claims = lambda call: claims(call) if gate.wait(30) else (503, {})  # type: ignore[method-assign]
+    with co.task("a/b", client=Client(server.url, TOKEN)) as run:
+        run.log("only once")
+        run.result = 5
+    (path,) = Spool().waiting()
+    assert entries(path)[-1]["kind"] == "end"
+    gate.set()
+    _until(lambda: not Spool().waiting())
+    assert (due["status"], due["result"]) == ("FINISHED", 5)
+    assert server.messages()[0] == "only once"
+    assert server.of("create") == []

@@ -53,7 +53,8 @@ def work(run: sdk.Execution) -> dict[str, Any]:
 
 def main() -> None:
     """Work until SIGTERM."""
-    worker = sdk.Worker(queues=("default", "reports"), concurrency=8, name="demo-worker", grace_seconds=2)
+    client = sdk.Client(spool=False)  # the demo leaves nothing outside of its data folder
+    worker = sdk.Worker(client, ("default", "reports"), concurrency=8, name="demo-worker", grace_seconds=2)
     worker.run({"*": work})
 
 
