@@ -96,10 +96,9 @@ async def task_stats(request: Request[Any, Any, Any], project: FromPath[str], na
         scope = Scope(tasks=[row.task_uid])
         reading = await Reading.begin(conn, tenant_id, now, starts[0], starts[-1])
         counted = await reading.count(scope, starts, timed=True)
-        reasons = await reading.reasons(scope, starts[0], starts[-1]) if counted else []
     whole = Totals()
     for one in counted.values():
-        whole.merge(one.totals)
+        whole.merge(one)
     return answer(
         {
             "task": f"{project}/{known}",
@@ -108,10 +107,8 @@ async def task_stats(request: Request[Any, Any, Any], project: FromPath[str], na
             "timezone": asked.timezone,
             "relative_error": ERROR,
             **outcomes(whole),
-            "reasons": [{"status": one.status, "reason": one.reason, "count": one.n} for one in reasons],
-            "days": [
-                {"date": every[place].isoformat(), **outcomes(one.totals)} for place, one in sorted(counted.items())
-            ],
+            "reasons": [{"status": status, "reason": reason, "count": n} for status, reason, n in whole.why()],
+            "days": [{"date": every[place].isoformat(), **outcomes(one)} for place, one in sorted(counted.items())],
         }
     )
 

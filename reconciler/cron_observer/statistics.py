@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
@@ -210,6 +211,8 @@ class Totals:
     late: int = 0  #: of the finished ones, those whose completion came after its deadline
     durations: Histogram = field(default_factory=Histogram)
     delays: Histogram = field(default_factory=Histogram)
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)  #: by status and reason, of what has one
+    running: float = 0.0  #: seconds for which what still runs has been running
 
     @property
     def total(self) -> int:
@@ -223,11 +226,17 @@ class Totals:
         ended = finished + self.counts.get("failed", 0) + self.counts.get("missed", 0)
         return finished / ended if ended else None
 
+    def why(self) -> list[tuple[str, str, int]]:
+        """Return status, reason and number, most first."""
+        return [(*key, n) for key, n in sorted(self.reasons.items(), key=lambda one: (-one[1], one[0]))]
+
     def merge(self, other: Totals) -> None:
         """Count all that `other` counts, too."""
         self.count(other.counts, other.late)
         self.durations.merge(other.durations)
         self.delays.merge(other.delays)
+        self.reasons.update(other.reasons)
+        self.running += other.running
 
     def count(self, counts: Mapping[str, int], late: int = 0) -> None:
         """Count more executions by their status."""

@@ -64,6 +64,7 @@ def everything(it: House) -> dict[str, str]:
         "no task": "/tasks?q=nothing status:blue",
         "runs": "/tasks/default/invoice-export",
         "schedule": "/tasks/default/digest-eu?tab=schedule",
+        "statistics": "/tasks/default/invoice-export?tab=statistics",
         "definition": "/tasks/default/digest-eu?tab=definition#M4",
         "report": "/tasks/default/invoice-export?tab=report",
         "removed": "/tasks/default/legacy-import",

@@ -18,6 +18,7 @@ PAGES = (
     "/tasks",
     "/tasks/default/invoice-export",
     "/tasks/default/digest-eu?tab=schedule",
+    "/tasks/default/digest-eu?tab=statistics",
     "/tasks/default/digest-eu?tab=definition",
     "/tasks/default/adhoc-cleanup?tab=definition",
     "/tasks/default/invoice-export?tab=report",

@@ -30,7 +30,7 @@ async def compare(tenant: Tenant, database: Database, zone: ZoneInfo, tasks: Seq
         await conn.exec_driver_sql(_SNAPSHOT)
         told = await statistics_reads.count(conn, tenant.tenant_id, Scope(tasks=tasks), starts, NOW, timed=True)
         counted = await brute(conn, tenant, zone, tasks)
-    found = {every[place]: one.totals for place, one in told.items()}
+    found = {every[place]: one for place, one in told.items()}
     wrong = []
     for day in sorted({*found, *counted}):
         want = counted.get(day, Counted())

@@ -43,10 +43,6 @@ UPDATE executions SET status = %(status)s, reason = %(reason)s, finished_at = %(
     lease_until = NULL, check_at = NULL
 WHERE tenant_id = %(tenant)s AND id = %(id)s AND status = ANY (%(from)s)
 """
-_WAIT_AGAIN = """
-UPDATE executions SET status = 'PENDING', reason = NULL, finished_at = NULL
-WHERE tenant_id = %(tenant)s AND id = %(id)s AND status = 'SKIPPED' AND fence = 0
-"""
 _DELETE = """
 DELETE FROM executions WHERE tenant_id = %(tenant)s AND id = %(id)s AND fence = 0 AND status IN ('PENDING', 'SKIPPED')
     AND event_seq = 0
@@ -103,12 +99,12 @@ class World:
             identity, fire = self.random.choice(self.ids)
             late = self.random.random() < 0.3
             status = "FINISHED" if late else self.random.choice(list(REASONS))
-            sources = ["FAILED"] if late else ["RUNNING", "PENDING"]
+            sources = ["FAILED", "MISSED"] if late else ["PENDING"] if status == "MISSED" else ["RUNNING", "PENDING"]
             ended = base | {"id": identity, "status": status, "reason": REASONS[status], "late": late, "from": sources}
             await fetch(conn, _END, ended | {"finished": self._finished(fire)})
         elif draw < 0.88:
             identity, _ = self.random.choice(self.ids)
-            await fetch(conn, self.random.choice([_DELETE, _WAIT_AGAIN]), base | {"id": identity})
+            await fetch(conn, _DELETE, base | {"id": identity})
         elif draw < 0.89:
             await fetch(conn, _DELETE_TASK, base)
         else:

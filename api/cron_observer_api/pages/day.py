@@ -9,7 +9,6 @@ from uuid import UUID
 
 from cron_observer.statistics import ERROR
 from cron_observer.store import shapes, views, views_executions
-from cron_observer.store.statistics_reads import EVERYTHING, Reason
 from cron_observer.store.views import Row
 from cron_observer_api.pages import moments, svg, words
 from cron_observer_api.pages.render import link
@@ -55,7 +54,6 @@ async def one_day(shown: Opened, chosen: date) -> dict[str, Any]:
         after=read_position(shown.query.get("after")),
     )
     day = shown.days.get(chosen) or Day(chosen)
-    whys = await shown.reading.reasons(EVERYTHING, since, until) if _idle(day) else []
     near = {when.today: "Today, ", when.today - timedelta(days=1): "Yesterday, "}.get(chosen, "")
     base = {"date": chosen.isoformat()}
     return {
@@ -80,7 +78,7 @@ async def one_day(shown: Opened, chosen: date) -> dict[str, Any]:
         ],
         "executions": [execution_line(row) for row in rows[:PAGE]],
         "kind": kind[1],
-        "whys": [_why(one) for one in whys if one.status in ("SKIPPED", "MISSED")],
+        "whys": [_why(*one) for one in slices.why if one[0] in ("SKIPPED", "MISSED")],
         # What is told as ranges has no rows.
         "together": not rows and not shown.query.get("after") and bool(_counted(day, kind[0], kind[2])),
         "first": link("/", **base, status=kind[0]) if shown.query.get("after") else None,
@@ -96,24 +94,19 @@ def _counted(day: Day, name: str, statuses: Sequence[str] | None) -> int:
     return sum(day.counts.get(status, 0) for status in statuses or ())
 
 
-def _idle(day: Day) -> int:
-    """How many slots of a day did not run."""
-    return day.counts.get("SKIPPED", 0) + day.counts.get("MISSED", 0)
-
-
 def _every(since: datetime, until: datetime, step: timedelta) -> list[datetime]:
     """Return where the steps of a window begin."""
     return [since + number * step for number in range(-(-(until - since) // step))]
 
 
-def _why(one: Reason) -> str:
+def _why(status: str, reason: str, number: int) -> str:
     """Say how many slots did not run for one reason."""
-    word = "missed" if one.status == "MISSED" else "skipped"
-    return f"{words.count(one.n)} {word} ({words.reason(one.reason)})"
+    word = "missed" if status == "MISSED" else "skipped"
+    return f"{words.count(number)} {word} ({words.reason(reason)})"
 
 
 def _day_kpis(day: Day, shown: Pieces) -> list[dict[str, Any]]:
-    slices, _, whole = shown
+    slices, whole = shown.slices, shown.whole
     recent = [slices.get(n) for n in range(12)]
     rate = rate_of(whole)
     failed, missed = day.counts.get("FAILED", 0), day.counts.get("MISSED", 0)

@@ -41,6 +41,11 @@ def long_day(day: date) -> str:
     return f"{_LONG_WEEKDAYS[day.weekday()]} {day.day} {MONTHS[day.month - 1]}"
 
 
+def weekday(number: int) -> str:
+    """Write ``Monday`` for 0."""
+    return _LONG_WEEKDAYS[number]
+
+
 def short_day(day: date) -> str:
     """Write ``Sat 21``."""
     return f"{_WEEKDAYS[day.weekday()]} {day.day}"

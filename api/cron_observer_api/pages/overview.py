@@ -104,7 +104,7 @@ def _range(shown: Pieces) -> float:
 
 
 def _kpis(shown: Opened, measures: Pieces, present: Row) -> list[dict[str, Any]]:
-    slices, halves, _ = measures
+    slices, halves = measures.slices, measures.halves
     last, before = halves.get(1), halves.get(0)
     recent = [slices.get(n) for n in range(12, 24)]
     rate, rate_before = rate_of(last), rate_of(before)

@@ -26,15 +26,14 @@ from cron_observer_api.pages.render import Preferences, link
 #: Days of history that the pages count: the heat calendar shows at most a year.
 HISTORY: Final = 371
 
-#: Seconds for which the counts of days before yesterday are remembered. They change only through late reports and
-#: retention; today and yesterday are counted for every page.
+#: Seconds for which the size of all logs is remembered: it alone is summed up row by row.
 REMEMBERED_FOR: Final = 60.0
 
 #: Dates that a page can be asked for: none of ours lies outside.
 _FIRST: Final = date(1980, 1, 1)
 _LAST: Final = date(2199, 12, 31)
 
-#: Tenants and zones whose days are remembered at once.
+#: Tenants whose logs are remembered at once.
 _MOST_REMEMBERED: Final = 64
 
 
@@ -83,43 +82,41 @@ class Day:
         return f"{moments.long_day(self.date)} {self.date.year}: {words.many(self.total, 'execution')}{well}"
 
 
-class DayBook:
-    """Counts of closed days, remembered for a minute for each tenant and zone; a cache of what the store says."""
+class LogBook:
+    """How many bytes of logs there are, remembered for a minute for each tenant; a cache of what the store says."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[UUID, str, date], tuple[float, dict[date, Day], int]] = {}
+        self._known: dict[UUID, tuple[float, int]] = {}
 
-    async def read(self, reading: Reading, when: When) -> tuple[dict[date, Day], int]:
-        """Return every day with due executions of the last `HISTORY` days, and the bytes of their logs."""
-        first, last = when.today - timedelta(days=HISTORY - 1), when.today - timedelta(days=2)
-        conn, tenant_id = reading.conn, reading.tenant_id
-        key = (tenant_id, when.zone_name, when.today)
-        known = self._known.get(key)
+    async def read(self, reading: Reading) -> int:
+        """Return the raw bytes of the logs of the last `HISTORY` days."""
+        known = self._known.get(reading.tenant_id)
         if known is None or known[0] < time.monotonic():
-            closed = await _count(reading, first, last, when)
-            size = await views.log_bytes(conn, tenant_id, shapes.day_start(first, when.zone), when.now)
+            since = reading.now - timedelta(days=HISTORY)
+            size = await views.log_bytes(reading.conn, reading.tenant_id, since, reading.now)
             if len(self._known) >= _MOST_REMEMBERED:
                 self._known.clear()
-            known = self._known[key] = (time.monotonic() + REMEMBERED_FOR, closed, size)
-        live = await _count(reading, when.today - timedelta(days=1), when.today, when)
-        return known[1] | live, known[2]
+            known = self._known[reading.tenant_id] = (time.monotonic() + REMEMBERED_FOR, size)
+        return known[1]
 
 
-async def _count(reading: Reading, first: date, last: date, when: When) -> dict[date, Day]:
+async def _days(reading: Reading, when: When) -> dict[date, Day]:
+    """Return every day with due executions of the last `HISTORY` days."""
+    first, last = when.today - timedelta(days=HISTORY - 1), when.today
     every, starts = days_of(first, last, when.zone)
     counted = await reading.count(EVERYTHING, starts)
     return {
-        every[place]: Day(every[place], {status.upper(): n for status, n in one.totals.counts.items()}, one.totals.late)
+        every[place]: Day(every[place], {status.upper(): n for status, n in one.counts.items()}, one.late)
         for place, one in sorted(counted.items())
     }
 
 
-def _book(request: Request[Any, Any, Any]) -> DayBook:
-    """Return the app's one day book."""
+def _book(request: Request[Any, Any, Any]) -> LogBook:
+    """Return the app's one log book."""
     state = request.app.state
-    if "day_book" not in state:
-        state["day_book"] = DayBook()
-    book: DayBook = state["day_book"]
+    if "log_book" not in state:
+        state["log_book"] = LogBook()
+    book: LogBook = state["log_book"]
     return book
 
 
@@ -207,7 +204,7 @@ async def opened(request: Request[Any, Any, Any]) -> AsyncIterator[Opened]:
         now, sources = await views.shell(conn, tenant)
         when = When(now, moments.zone(preferences.zone))
         reading = await Reading.begin(conn, tenant, now)
-        days, size = await _book(request).read(reading, when)
+        days, size = await _days(reading, when), await _book(request).read(reading)
         chosen = read_date(query.get("date"))
         yield Opened(
             conn=conn,

@@ -18,7 +18,7 @@ from cron_observer.schedule.calendars import Calendar
 from cron_observer.store import addresses, reruns, views_tasks, views_time
 from cron_observer.store.links import line_link
 from cron_observer.store.views import Row
-from cron_observer_api.pages import reporting, svg, words
+from cron_observer_api.pages import reporting, statistics, svg, words
 from cron_observer_api.pages.day import KINDS, execution_line, position, read_position
 from cron_observer_api.pages.moments import When
 from cron_observer_api.pages.render import base_url, link, page
@@ -59,7 +59,13 @@ ORDER: Final = (
     "run",
 )
 
-TABS: Final = (("runs", "Runs"), ("schedule", "Schedule"), ("definition", "Definition"), ("report", "How to report"))
+TABS: Final = (
+    ("runs", "Runs"),
+    ("statistics", "Statistics"),
+    ("schedule", "Schedule"),
+    ("definition", "Definition"),
+    ("report", "How to report"),
+)
 
 
 @get("/tasks/{project:str}/{name:str}", include_in_schema=False)
@@ -138,6 +144,8 @@ def _next_note(row: Row) -> str:
 async def _tab(
     request: Request[Any, Any, Any], shown: Opened, row: Row, tab: str, beside: dict[str, Any]
 ) -> dict[str, Any]:
+    if tab == "statistics":
+        return await statistics.tab(shown, row["task_uid"], f"/tasks/{row['project_name']}/{row['name']}")
     if tab == "schedule":
         return await _schedule(shown, row, beside["block"])
     if tab == "definition":

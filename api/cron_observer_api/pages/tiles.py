@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from markupsafe import Markup
 
 from cron_observer.statistics import Totals
-from cron_observer.store.statistics_reads import EVERYTHING, Ended
+from cron_observer.store.statistics_reads import EVERYTHING
 from cron_observer.store.views import Row
 from cron_observer_api.pages import svg, words
 from cron_observer_api.pages.shell import Opened
@@ -26,6 +26,7 @@ class Pieces(NamedTuple):
     slices: dict[int, Figures]
     halves: dict[int, Figures]
     whole: Figures | None
+    why: list[tuple[str, str, int]]  #: status, reason and number of the whole, most first
 
 
 class Figures(NamedTuple):
@@ -42,8 +43,8 @@ class Figures(NamedTuple):
     delay: float | None  #: the median
 
     @classmethod
-    def of(cls, totals: Totals, running: float) -> Figures:
-        """Return those of what was counted, of which what runs has been `running`."""
+    def of(cls, totals: Totals) -> Figures:
+        """Return those of what was counted."""
         named = totals.counts.get
         return cls(
             total=totals.total,
@@ -52,7 +53,7 @@ class Figures(NamedTuple):
             missed=named("missed", 0),
             skipped=named("skipped", 0),
             late=totals.late,
-            busy=totals.durations.sum / 1_000_000 + running,
+            busy=totals.durations.sum / 1_000_000 + totals.running,
             p95=totals.durations.quantile(0.95),
             delay=totals.delays.quantile(0.5),
         )
@@ -61,21 +62,17 @@ class Figures(NamedTuple):
 async def measured(shown: Opened, starts: Sequence[datetime], *, half: int) -> Pieces:
     """Count the slices that begin at `starts`, the last of which is their end; `half` of them are a larger piece."""
     found = await shown.reading.count(EVERYTHING, starts, timed=True)
-    halves: dict[int, list[Ended]] = {}
+    halves: dict[int, Totals] = {}
+    whole = Totals()
     for place, one in sorted(found.items()):
-        halves.setdefault(place // half, []).append(one)
+        halves.setdefault(place // half, Totals()).merge(one)
+        whole.merge(one)
     return Pieces(
-        {place: Figures.of(one.totals, one.busy) for place, one in found.items()},
-        {place: _together(several) for place, several in halves.items()},
-        _together(list(found.values())) if found else None,
+        {place: Figures.of(one) for place, one in found.items()},
+        {place: Figures.of(one) for place, one in halves.items()},
+        Figures.of(whole) if found else None,
+        whole.why(),
     )
-
-
-def _together(several: Sequence[Ended]) -> Figures:
-    totals = Totals()
-    for one in several:
-        totals.merge(one.totals)
-    return Figures.of(totals, sum(one.busy for one in several))
 
 
 def rate_of(row: Figures | None) -> float | None:

@@ -164,8 +164,8 @@ async def days(
     scope = statistics_reads.Scope(project_id=chosen.project_id, tasks=chosen.tasks)
     counted = await statistics_reads.count(conn, tenant_id, scope, starts, now)
     return [
-        {"date": every[place].isoformat(), "total": one.totals.total}
-        | {status.lower(): one.totals.counts.get(status.lower(), 0) for status in Status}
+        {"date": every[place].isoformat(), "total": one.total}
+        | {status.lower(): one.counts.get(status.lower(), 0) for status in Status}
         for place, one in sorted(counted.items())
     ]
 

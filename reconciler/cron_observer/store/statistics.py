@@ -30,6 +30,7 @@ STEP: Final = 96
 
 #: The final outcomes of stretches of fire time, a row each. A duration runs from the start, or else the claim, of the
 #: last attempt; a start delay to the first claim, of what was offered to workers. Both in microseconds.
+#: `{0}` narrows the executions down. They are gathered first, so that nothing else is planned for each partition.
 OUTCOMES: Final = """
     SELECT e.task_uid, e.project_id, e.fire_at AS at, e.status, e.reason,
         e.late AND e.status = 'FINISHED' AS late, 1 AS n,
@@ -39,13 +40,16 @@ OUTCOMES: Final = """
         CASE WHEN e.claimed_at IS NOT NULL AND e.trigger NOT IN ('api', 'checkin') THEN greatest(0,
             extract(epoch FROM CASE WHEN e.fence <= 1 THEN e.claimed_at ELSE coalesce((
                 SELECT a.claimed_at FROM attempts AS a
-                WHERE a.tenant_id = e.tenant_id AND a.execution_id = e.id AND a.execution_id BETWEEN :low AND :high
+                WHERE a.tenant_id = :tenant_id AND a.execution_id = e.id AND a.execution_id BETWEEN :low AND :high
                 ORDER BY a.fence LIMIT 1), e.claimed_at) END - e.fire_at) * 1000000)::bigint
         END AS delay
-    FROM unnest(CAST(:live_since AS timestamptz[]), CAST(:live_until AS timestamptz[])) AS live (since, until)
-    JOIN executions AS e ON e.tenant_id = :tenant_id AND e.fire_at >= live.since AND e.fire_at < live.until
-        AND e.id BETWEEN :low AND :high
-    WHERE e.finished_at IS NOT NULL AND e.fire_at <= :now"""
+    FROM (
+        SELECT e.id, e.task_uid, e.project_id, e.fire_at, e.status, e.reason, e.late, e.trigger, e.fence, e.claimed_at,
+            e.started_at, e.finished_at
+        FROM unnest(CAST(:live_since AS timestamptz[]), CAST(:live_until AS timestamptz[])) AS live (since, until)
+        JOIN executions AS e ON e.tenant_id = :tenant_id AND e.fire_at >= live.since AND e.fire_at < live.until
+            AND e.id BETWEEN :low AND :high
+        WHERE e.finished_at IS NOT NULL AND e.fire_at <= :now AND {0} OFFSET 0) AS e"""
 
 #: The same of slots that are told as ranges: a quarter counts when it is over, or when its range is.
 RANGES: Final = """
@@ -57,14 +61,15 @@ RANGES: Final = """
     CROSS JOIN LATERAL (
         SELECT date_trunc('day', r.first_at, 'UTC') + (part.number - 1) * interval '15 minutes' AS at, part.n
         FROM unnest(r.quarters) WITH ORDINALITY AS part (n, number) WHERE part.n > 0) AS q
-    WHERE q.at >= live.since AND q.at < live.until AND (q.at + interval '15 minutes' <= :now OR r.last_at <= :now)"""
+    WHERE q.at >= live.since AND q.at < live.until AND (q.at + interval '15 minutes' <= :now OR r.last_at <= :now)
+        AND {0}"""
 
 
 def bucket(column: str) -> str:
     """Return SQL for the bucket of a duration in microseconds: `cron_observer.statistics.bucket_of`."""
     return (
-        f"CASE WHEN {column} <= {FIRST} THEN 0 "
-        f"ELSE ceil(ln(CAST({column} AS double precision) / {FIRST}) / {LOG_GROWTH!r})::int END"
+        f"CASE WHEN {column} <= {FIRST} THEN 0 WHEN {column} > {FIRST} "
+        f"THEN ceil(ln(CAST({column} AS double precision) / {FIRST}) / {LOG_GROWTH!r})::int END"
     )
 
 
@@ -98,7 +103,7 @@ _HISTOGRAM: Final = f"""
 _COUNT: Final = text(f"""
     WITH outcomes AS MATERIALIZED (
         SELECT f.*, date_bin('15 minutes', f.at, TIMESTAMPTZ '2000-01-01 00:00:00+00') AS quarter
-        FROM ({OUTCOMES} UNION ALL {RANGES}) AS f),
+        FROM ({OUTCOMES.format("true")} UNION ALL {RANGES.format("true")}) AS f),
     scoped AS MATERIALIZED (
         SELECT task_uid AS scope, quarter AS at, status, reason, late, n, duration, delay FROM outcomes
         UNION ALL

@@ -6,17 +6,19 @@ from the executions. What is open (running, or due and waiting) is always counte
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import text
+from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.schedule import id_ceil, id_floor
-from cron_observer.statistics import Totals, quarter_of, split
+from cron_observer.statistics import Histogram, Totals, quarter_of, split
 from cron_observer.store import statistics
 from cron_observer.store.reads import DUE, OBSOLETE
 from cron_observer.store.statistics import NEVER, OUTCOMES, RANGES, SLACK, bucket
@@ -52,76 +54,68 @@ def _chosen(table: str) -> str:
     AND (CAST(:tasks AS uuid[]) IS NULL OR {table}.task_uid = ANY (CAST(:tasks AS uuid[])))"""
 
 
-_LIVE: Final = f"({OUTCOMES} AND {_chosen('e')} UNION ALL {RANGES} AND {_chosen('r')}) AS f"
-
-
 def _place(column: str) -> str:
     """Return SQL for which of the stretches an instant lies in, from 1."""
     return f"greatest(1, width_bucket({column}, CAST(:starts AS timestamptz[])))"
 
 
-#: Of the whole or of each stretch. `busy`: the seconds for which what is open has been running.
-_COUNTS: Final = text(f"""
-    SELECT n, sum(finished)::bigint AS finished, sum(failed)::bigint AS failed, sum(missed)::bigint AS missed,
-        sum(skipped)::bigint AS skipped, sum(cancelled)::bigint AS cancelled, sum(late)::bigint AS late,
-        sum(running)::bigint AS running, sum(pending)::bigint AS pending, sum(busy)::float AS busy
+#: Read from the index alone.
+_TOLD_COUNTS: Final = text(f"""
+    SELECT {_place("s.at")} AS n, sum(s.finished) AS finished, sum(s.failed) AS failed, sum(s.missed) AS missed,
+        sum(s.skipped) AS skipped, sum(s.cancelled) AS cancelled, sum(s.late) AS late
+    FROM {_TOLD} GROUP BY 1""")
+
+#: Everything that is known of each stretch, looked up once: a row of counts, rows of durations and of start delays (how
+#: many are in which bucket; sum, least and greatest), and a row for each reason.
+_TOLD_ALL: Final = text(f"""
+    WITH one AS MATERIALIZED (SELECT {_place("s.at")} AS n, s.* FROM {_TOLD}),
+    apart AS (
+        SELECT n, 'duration' AS kind, unnest(duration_buckets) AS bucket, unnest(duration_counts) AS times FROM one
+        UNION ALL
+        SELECT n, 'delay', unnest(delay_buckets), unnest(delay_counts) FROM one),
+    counted AS (SELECT n, kind, bucket, sum(times) AS times FROM apart GROUP BY n, kind, bucket),
+    exact AS (
+        SELECT n, 'duration' AS kind, sum(duration_sum)::bigint AS total, min(duration_min) AS least,
+            max(duration_max) AS greatest FROM one GROUP BY n
+        UNION ALL
+        SELECT n, 'delay', sum(delay_sum)::bigint, min(delay_min), max(delay_max) FROM one GROUP BY n)
+    SELECT n, 'counts' AS kind, NULL AS reason, NULL::int[] AS buckets,
+        ARRAY[sum(finished), sum(failed), sum(missed), sum(skipped), sum(cancelled), sum(late)]::bigint[] AS counts,
+        NULL::bigint AS total, NULL::bigint AS least, NULL::bigint AS greatest
+    FROM one GROUP BY n
+    UNION ALL
+    SELECT n, kind, NULL, b.buckets, b.counts, e.total, e.least, e.greatest
+    FROM exact AS e JOIN (
+        SELECT n, kind, array_agg(bucket::int) AS buckets, array_agg(times::bigint) AS counts
+        FROM counted GROUP BY n, kind) AS b USING (n, kind)
+    UNION ALL
+    SELECT n, 'reason', r.key, NULL, NULL, sum(r.value::bigint)::bigint, NULL, NULL
+    FROM one CROSS JOIN LATERAL jsonb_each_text(reasons) AS r (key, value) WHERE reasons IS NOT NULL
+    GROUP BY n, r.key""")
+
+#: What is read live, gathered: outcomes of live stretches, and what is open anywhere in the window.
+_LIVE: Final = text(f"""
+    SELECT {_place("f.at")} AS n, f.status, f.reason, f.late, {bucket("f.duration")} AS duration,
+        {bucket("f.delay")} AS delay, sum(f.n)::bigint AS times,
+        sum(f.duration)::bigint AS duration_sum, min(f.duration) AS duration_min, max(f.duration) AS duration_max,
+        sum(f.delay)::bigint AS delay_sum, min(f.delay) AS delay_min, max(f.delay) AS delay_max, 0.0 AS busy
+    FROM ({OUTCOMES.format(_chosen("e"))} UNION ALL {RANGES.format(_chosen("r"))}) AS f
+    GROUP BY 1, 2, 3, 4, 5, 6
+    UNION ALL
+    SELECT {_place("e.fire_at")}, e.status, NULL, false, NULL, NULL, count(*), NULL, NULL, NULL, NULL, NULL, NULL,
+        coalesce(sum(extract(epoch FROM CAST(:now AS timestamptz) - coalesce(e.started_at, e.claimed_at)))
+            FILTER (WHERE e.status = 'RUNNING'), 0)::float
     FROM (
-        SELECT {_place("s.at")} AS n, sum(s.finished) AS finished, sum(s.failed) AS failed, sum(s.missed) AS missed,
-            sum(s.skipped) AS skipped, sum(s.cancelled) AS cancelled, sum(s.late) AS late, 0 AS running, 0 AS pending,
-            0 AS busy
-        FROM {_TOLD} GROUP BY 1
-        UNION ALL
-        SELECT {_place("f.at")},
-            coalesce(sum(f.n) FILTER (WHERE f.status = 'FINISHED'), 0),
-            coalesce(sum(f.n) FILTER (WHERE f.status = 'FAILED'), 0),
-            coalesce(sum(f.n) FILTER (WHERE f.status = 'MISSED'), 0),
-            coalesce(sum(f.n) FILTER (WHERE f.status = 'SKIPPED'), 0),
-            coalesce(sum(f.n) FILTER (WHERE f.status = 'CANCELLED'), 0),
-            coalesce(sum(f.n) FILTER (WHERE f.late), 0), 0, 0, 0
-        FROM {_LIVE} GROUP BY 1
-        UNION ALL
-        SELECT {_place("e.fire_at")}, 0, 0, 0, 0, 0, 0, count(*) FILTER (WHERE e.status = 'RUNNING'),
-            count(*) FILTER (WHERE e.status = 'PENDING'),
-            coalesce(sum(extract(epoch FROM CAST(:now AS timestamptz) - coalesce(e.started_at, e.claimed_at)))
-                FILTER (WHERE e.status = 'RUNNING'), 0)
+        SELECT e.tenant_id, e.task_uid, e.status, e.fence, e.plan_generation, e.nominal_at, e.fire_at, e.started_at,
+            e.claimed_at
         FROM executions AS e
         WHERE e.tenant_id = :tenant_id AND e.finished_at IS NULL AND e.id BETWEEN :open_low AND :open_high
-          AND e.fire_at >= :since AND e.fire_at < :until AND e.fire_at <= :now AND {DUE} AND NOT {OBSOLETE}
-          AND {_chosen("e")}
-        GROUP BY 1) AS parts
-    GROUP BY n""")
+          AND e.fire_at >= :since AND e.fire_at < :until AND e.fire_at <= :now AND {DUE} AND {_chosen("e")}
+        OFFSET 0) AS e
+    WHERE NOT {OBSOLETE}
+    GROUP BY 1, 2""")
 
-
-_KINDS: Final = ("duration", "delay")
-
-#: Buckets with how many are in them, and rows without a bucket for the exact figures of all of them.
-_TOLD_TIMES: Final = f"""
-    SELECT {_place("s.at")} AS n, '{{kind}}' AS kind, b.bucket::int AS bucket, sum(b.n)::bigint AS times,
-        NULL::bigint AS total, NULL::bigint AS least, NULL::bigint AS greatest
-    FROM {_TOLD} CROSS JOIN LATERAL unnest(s.{{kind}}_buckets, s.{{kind}}_counts) AS b (bucket, n) GROUP BY 1, 3
-    UNION ALL
-    SELECT {_place("s.at")}, '{{kind}}', NULL, NULL, sum(s.{{kind}}_sum)::bigint, min(s.{{kind}}_min),
-        max(s.{{kind}}_max)
-    FROM {_TOLD} GROUP BY 1"""
-
-_LIVE_TIMES: Final = f"""
-    SELECT {_place("f.at")}, '{{kind}}', {bucket("f.{kind}")}, count(*), sum(f.{{kind}})::bigint, min(f.{{kind}}),
-        max(f.{{kind}})
-    FROM live AS f WHERE f.{{kind}} IS NOT NULL GROUP BY 1, 3"""
-
-_TIMES: Final = text(f"""
-    WITH live AS MATERIALIZED (SELECT f.at, f.duration, f.delay FROM {_LIVE} WHERE coalesce(f.duration, f.delay) >= 0)
-    {" UNION ALL ".join(part.format(kind=kind) for part in (_TOLD_TIMES, _LIVE_TIMES) for kind in _KINDS)}""")
-
-_REASONS: Final = text(f"""
-    SELECT status, reason, sum(n)::bigint AS n FROM (
-        SELECT split_part(one.key, '/', 1) AS status, split_part(one.key, '/', 2) AS reason, one.value::bigint AS n
-        FROM {_TOLD} CROSS JOIN LATERAL jsonb_each_text(s.reasons) AS one (key, value)
-        UNION ALL
-        SELECT f.status, f.reason, f.n FROM {_LIVE} WHERE f.reason IS NOT NULL) AS counted
-    GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2""")
-
-_STATUSES: Final = ("finished", "failed", "missed", "skipped", "cancelled", "running", "pending")
+_OUTCOMES: Final = ("finished", "failed", "missed", "skipped", "cancelled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,19 +129,37 @@ class Scope:
 EVERYTHING: Final = Scope()
 
 
-class Reason(NamedTuple):
-    """How many executions have one status for one reason."""
-
-    status: str
-    reason: str
-    n: int
+def _tell(one: Totals, row: RowMapping) -> None:
+    """Add the counts that were told of a stretch."""
+    one.count({name: row[name] for name in _OUTCOMES}, row["late"])
 
 
-class Ended(NamedTuple):
-    """What became of a stretch of time. `busy`: seconds for which what still runs has been running."""
+def _tell_all(one: Totals, row: RowMapping) -> None:
+    """Add a row of what was told of a stretch."""
+    kind = row["kind"]
+    if kind == "counts":
+        *counts, late = row["counts"]
+        one.count(dict(zip(_OUTCOMES, counts, strict=True)), late)
+    elif kind == "reason":
+        status, _, reason = row["reason"].partition("/")
+        one.reasons[status, reason] += row["total"]
+    else:
+        buckets = dict(zip(row["buckets"], row["counts"], strict=True))
+        histogram = one.durations if kind == "duration" else one.delays
+        histogram.merge(Histogram(buckets, row["total"], row["least"], row["greatest"]))
 
-    totals: Totals
-    busy: float
+
+def _add(one: Totals, row: RowMapping) -> None:
+    """Count what was read live."""
+    times = row["times"]
+    one.count({row["status"].lower(): times}, times if row["late"] else 0)
+    one.running += float(row["busy"])
+    if row["reason"] is not None:
+        one.reasons[row["status"], row["reason"]] += times
+    for name, histogram in (("duration", one.durations), ("delay", one.delays)):
+        if row[name] is not None:
+            exact = (row[f"{name}_sum"], row[f"{name}_min"], row[f"{name}_max"])
+            histogram.merge(Histogram({row[name]: times}, *exact))
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,31 +196,20 @@ class Reading:
         row = (await conn.execute(_LOOK, values)).mappings().one()
         return cls(conn, tenant_id, now, row["frozen_before"] or NEVER, row["marked"], row["projects"])
 
-    async def count(self, scope: Scope, starts: Sequence[datetime], *, timed: bool = False) -> dict[int, Ended]:
+    async def count(self, scope: Scope, starts: Sequence[datetime], *, timed: bool = False) -> dict[int, Totals]:
         """Count what was due in each of the stretches that begin at `starts`, but for the last, where they end.
 
         By the place of the stretch, from 0; those with nothing in them are left out. Slots that are told as ranges
-        count by quarters. `timed` adds durations and start delays.
+        count by quarters. `timed` adds durations, start delays and reasons.
         """
         values = self._values(scope, starts)
-        found: dict[int, Ended] = {}
-        for row in (await self.conn.execute(_COUNTS, values)).mappings():
-            totals = Totals({name: row[name] for name in _STATUSES if row[name]}, row["late"])
-            if totals.counts:
-                found[row["n"] - 1] = Ended(totals, row["busy"])
-        if timed and found:
-            for row in (await self.conn.execute(_TIMES, values)).mappings():
-                totals = found.setdefault(row["n"] - 1, Ended(Totals(), 0.0)).totals
-                histogram = totals.durations if row["kind"] == "duration" else totals.delays
-                if row["bucket"] is not None:
-                    histogram.buckets[row["bucket"]] = histogram.buckets.get(row["bucket"], 0) + row["times"]
-                histogram.note(row["total"], row["least"], row["greatest"])
-        return {place: one for place, one in found.items() if one.totals.counts}
-
-    async def reasons(self, scope: Scope, since: datetime, until: datetime) -> list[Reason]:
-        """Count the final outcomes of [since, until) that have a reason, by status and reason, most first."""
-        rows = (await self.conn.execute(_REASONS, self._values(scope, (since, until)))).mappings()
-        return [Reason(row["status"], row["reason"], row["n"]) for row in rows]
+        found: dict[int, Totals] = defaultdict(Totals)
+        statement, add = (_TOLD_ALL, _tell_all) if timed else (_TOLD_COUNTS, _tell)
+        for row in (await self.conn.execute(statement, values)).mappings():
+            add(found[row["n"] - 1], row)
+        for row in (await self.conn.execute(_LIVE, values)).mappings():
+            _add(found[row["n"] - 1], row)
+        return {place: one for place, one in found.items() if one.total}
 
     def _values(self, scope: Scope, starts: Sequence[datetime]) -> dict[str, Any]:
         """Return the parameters of a statement."""
@@ -251,7 +252,7 @@ async def count(
     now: datetime,
     *,
     timed: bool = False,
-) -> dict[int, Ended]:
+) -> dict[int, Totals]:
     """Look and count at once: `Reading.count`."""
     reading = await Reading.begin(conn, tenant_id, now, starts[0], starts[-1])
     return await reading.count(scope, starts, timed=timed)
