@@ -1,20 +1,28 @@
-"""Change where pings go: another address for a task, another key for a project. The old one is unknown at once."""
+"""What may be asked of tasks that somebody else runs: another address, another key of the project, but no run."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from litestar import Request, Response, post
 from litestar.params import FromPath
 
-from cron_observer.errors import NotFound
+from cron_observer.durations import CheckIn
+from cron_observer.errors import Conflict, NotFound
 from cron_observer.store import addresses, audit, task_reads, tasks
 from cron_observer_api import body as bodies
 from cron_observer_api import paths, wire
 from cron_observer_api.auth import principal_of
 from cron_observer_api.operation import declare
 from cron_observer_api.writes import Created, create
+
+
+def refuse_watched(spec: Mapping[str, Any]) -> None:
+    """Raise `Conflict` for a task that somebody else runs: nobody here could run it on demand."""
+    if CheckIn.of(spec) is not None:
+        raise Conflict("somebody else runs this task", hint="start it where it runs; it says so with its pings")
 
 
 @post(

@@ -17,6 +17,7 @@ from cron_observer_api import metrics, paths, wire
 from cron_observer_api.auth import principal_of
 from cron_observer_api.operation import answer, declare, query
 from cron_observer_api.owned import Refusal, Wanted, current_body, merge, refuse, unchanged, wanted_of
+from cron_observer_api.pinging import refuse_watched
 from cron_observer_api.writes import Created, Work, create, transaction, write
 
 _PROBLEMS: Final = ("not_found", "manifest_owned", "invalid_spec")
@@ -302,9 +303,10 @@ async def delete_task(request: Request[Any, Any, Any], project: FromPath[str], n
         body=wire.TriggerBody,
         body_optional=True,
         answers={201: wire.Execution},
-        problems=("not_found",),
+        problems=("not_found", "conflict"),
         idempotent=True,
-        description="It obeys the task's overlap policy, unless `force`. Allowed for tasks that manifests own.",
+        description="It obeys the task's overlap policy, unless `force`. 409 for one that somebody else runs. Allowed "
+        "for tasks that manifests own.",
     ),
 )
 async def trigger_task(request: Request[Any, Any, Any], project: FromPath[str], name: FromPath[str]) -> Response[bytes]:
@@ -318,6 +320,7 @@ async def trigger_task(request: Request[Any, Any, Any], project: FromPath[str], 
         row = await _find(conn, caller.tenant_id, project, known)
         if row is None:
             raise _missing()
+        refuse_watched(row.spec)
         made = await create_manual(
             conn,
             caller.tenant_id,

@@ -16,6 +16,7 @@ from cron_observer_api import body as bodies
 from cron_observer_api import paths, wire
 from cron_observer_api.auth import principal_of
 from cron_observer_api.operation import declare
+from cron_observer_api.pinging import refuse_watched
 from cron_observer_api.writes import Created, create
 
 #: A pause that ends later than this is a mistake.
@@ -151,7 +152,7 @@ async def resume_task(request: Request[Any, Any, Any], project: FromPath[str], n
         write=True,
         body=wire.BackfillBody,
         answers={202: wire.Backfill},
-        problems=("not_found", "out_of_range"),
+        problems=("not_found", "out_of_range", "conflict"),
         idempotent=True,
         description="At most 10,000 runs, and a range of 400 days that ends in the past. `missing` are slots without "
         "a run, `failed` those whose run failed; neither selects what a repeat waits for, runs or has finished. "
@@ -176,6 +177,7 @@ async def backfill_task(
 
     async def work(conn: Any, now: datetime) -> Created:
         row = await _find(conn, caller.tenant_id, project, known)
+        refuse_watched(row.spec)
         selection = await backfills.select(conn, caller.tenant_id, row.task_uid, wanted, now)
         made = None
         if not asked.dry_run:

@@ -68,6 +68,8 @@ EVENTS: Final = {
 _SECRET_NAME: Final = re.compile(r"(?i)(^|_)(password|passwd|secret|token|authorization|cookie|api_?key|credential)s?$")
 _API_KEY: Final = re.compile(r"\bco_([0-9A-Za-z]{8})_[0-9A-Za-z_-]{20,}")
 _BEARER: Final = re.compile(r"(?i)\b(bearer|basic)\s+[0-9a-z._~+/=-]{8,}")
+#: Whoever knows an address or a key may ping; both stand in paths.
+_PING: Final = re.compile(r"(?i)(/ping/|/cron/[^/\s]+/|://)[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")
 _BLOT: Final = "***"
 
 
@@ -76,6 +78,7 @@ def _clean(value: Any) -> Any:
     if isinstance(value, str):
         text = _API_KEY.sub(rf"co_\1_{_BLOT}", value)
         text = _BEARER.sub(rf"\1 {_BLOT}", text)
+        text = _PING.sub(rf"\1{_BLOT}", text)
         return re.sub(r"\S+://\S+", lambda match: redacted(match[0]), text) if "://" in text else text
     if isinstance(value, dict):
         return {key: _BLOT if _is_secret(key) else _clean(item) for key, item in value.items()}

@@ -184,3 +184,23 @@ async def test_an_address_can_be_changed(tenant: Tenant) -> None:
         assert (await task.app.client.get(f"/ping/{fresh['key']}/{task.name}")).text == "OK"
         actions = tenant.database.rows("SELECT action FROM audit_log WHERE actor LIKE 'key:%%' ORDER BY at")
         assert [one["action"] for one in actions] == ["task.ping_address", "project.ping_key"]
+
+
+@pytest.mark.parametrize(("call", "body"), [("trigger", {}), ("backfill", {"from": "2026-01-01T00:00:00Z"})])
+async def test_nobody_runs_a_check_in_on_demand(tenant: Tenant, call: str, body: dict[str, str]) -> None:
+    """A run or a backfill that is asked for is refused: nobody here could carry it out."""
+    async with watching(tenant) as task:
+        given = body | ({"to": "2026-01-02T00:00:00Z"} if body else {})
+        answered = await task.app.call("POST", f"/projects/{tenant.project}/tasks/backup/{call}", "trigger", json=given)
+        assert (answered.status_code, answered.json()["code"]) == (409, "conflict")
+        assert task.runs() == []
+
+
+async def test_a_worker_that_runs_it_itself_keeps_its_lease(tenant: Tenant) -> None:
+    """An execution that a worker has begun by itself is offered again when its lease is lost, as any other."""
+    async with watching(tenant) as task:
+        body = {"task": str(task.uid), "worker": "w", "lease_seconds": 5}
+        assert (await task.app.call("POST", "/sdk/executions", "report", json=body)).status_code == 201
+        task.shift(lease_until=MINUTE, check_at=MINUTE)
+        await task.sweep()
+        assert task.states() == [("PENDING", "lease_lost", "api", False)]

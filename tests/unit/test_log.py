@@ -145,3 +145,13 @@ def test_libraries_log_in_the_same_form() -> None:
 def test_the_level_bounds_what_is_written() -> None:
     """Events below the level are left out."""
     assert written(level="error") == ""
+
+
+def test_addresses_of_pings_are_blotted_out() -> None:
+    """Neither an address nor a ping key stays in a path, nor a DSN; ids of other things do."""
+    address, key = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", "0a1b2c3d4e5f60718293a4b5c6d7e8f9"
+    for path in (f"/ping/{address}/start", f"/ping/{key}/backup", f"/api/7/cron/backup/{key}/", f"http://{key}@h/7"):
+        said = written(path=path)
+        assert address not in said
+        assert key not in said
+    assert address in written(path=f"/api/v1/executions/{address}")

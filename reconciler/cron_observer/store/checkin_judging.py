@@ -62,9 +62,9 @@ async def judge(conn: AsyncConnection, tenant_id: UUID, now: datetime, limit: in
 def _judged(run: Run, policy: Policy, outages: list[checkins.Outage], now: datetime, *, gone: bool) -> Verdict:
     if gone:
         return lifecycle.end_unclaimed(run, lifecycle.Event.SKIPPED, lifecycle.Reason.TASK_DELETED, now)
-    asked = run.cancel_requested_at is not None
-    if policy.checkin is None or asked:
-        # no check-in any more, or somebody wants it to stop: the rules of all other executions
+    asked, ours = run.cancel_requested_at is not None, run.protocol in {None, checkins.PROTOCOL}
+    if policy.checkin is None or asked or not ours:
+        # no check-in any more, somebody wants it to stop, or a worker holds it: the rules of all other executions
         return lifecycle.expire(run, policy, now)
     if run.status is Status.PENDING:
         return checkins.judge_slot(run, policy.checkin, outages, now)
