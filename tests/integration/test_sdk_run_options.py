@@ -232,7 +232,8 @@ def test_a_wrong_ping_is_64(words: list[str]) -> None:
 def test_a_spooled_ping_is_sent_later(pings: PingServer) -> None:
     """What was left to the spool goes to its own address with the next flush, body and all, without any setting."""
     pings.script.extend([503] * 6)
-    done = cli("ping", f"{pings.url}/ping/k/s", "--exit", "1", "--body", "-", "--spool", input=b"why")
+    words = ("--exit", "1", "--body", "-", "--spool", "--timeout", "300ms")
+    done = cli("ping", f"{pings.url}/ping/k/s", *words, input=b"why")
     assert (done.returncode, done.stderr.endswith(b"; spooled\n")) == (0, True)
     pings.got.clear()
     pings.script.clear()
