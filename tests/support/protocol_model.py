@@ -121,7 +121,7 @@ class Model:
         tasks = {one.exclusive for one in self.due(now)}
         fresh = [one for exclusive in sorted(tasks) for one in self.settle(exclusive=exclusive, now=now)]
         again = [one for one in self.due(now) if one.fence > 0]
-        for one in sorted([*fresh, *again], key=lambda one: (one.available_at, one.id))[:wanted]:
+        for one in self.in_turns([*fresh, *again])[:wanted]:
             one.status, one.reason = "RUNNING", None
             one.fence, one.attempt = one.fence + 1, one.attempt + 1
             one.lease, one.lease_until, one.run_deadline = lease, now + lease, now + TIMEOUT
@@ -129,6 +129,13 @@ class Model:
             one.lines[one.fence], one.tries[one.fence] = 0, one.attempt
             given.append((one.id, one.fence))
         return given
+
+    @staticmethod
+    def in_turns(some: list[Exec]) -> list[Exec]:
+        """Order by age, the tasks in turns."""
+        some.sort(key=lambda one: (one.available_at, one.id))
+        before = {one.id: sum(other.exclusive is one.exclusive for other in some[:n]) for n, one in enumerate(some)}
+        return sorted(some, key=lambda one: before[one.id])
 
     def expire(self, now: datetime) -> None:
         """Let every deadline pass that has passed."""
