@@ -17,11 +17,17 @@ from support.databases import Tenant
 
 NOBODY = "00000000-0000-8000-8000-000000000000"
 
-#: What anybody may ask for, wherever the server listens.
-PUBLIC = {"/livez", "/readyz", "/schemas/v1/{file}", "/hooks/git/{provider}/{source}"}
+#: What is opened by an address that nobody can guess, or by a key of the project in it, in place of a key of the API.
+PINGS = {
+    *("/ping/{address}", "/ping/{address}/{action}", "/ping/{key}/{task}/{action}"),
+    *("/api/{number}/cron/{task}/{key}", "/api/{number}/envelope"),
+}
 
-#: What asks for a signature in place of a key.
-SIGNED = {"/hooks/git/{provider}/{source}"}
+#: What asks for a signature, or for such an address, in place of a key.
+SIGNED = {"/hooks/git/{provider}/{source}"} | PINGS
+
+#: What anybody may ask for, wherever the server listens.
+PUBLIC = {"/livez", "/readyz", "/schemas/v1/{file}"} | SIGNED
 
 #: Every interface of the machine.
 EVERYWHERE = "0.0.0.0"  # noqa: S104  nothing listens in these tests
@@ -71,7 +77,7 @@ async def test_every_call_asks_for_its_scope_and_every_write_for_a_key(tenant: T
 
 
 async def test_elsewhere_than_on_loopback_everything_needs_a_key(tenant: Tenant) -> None:
-    """Bound to another address, only health, schemas and signed webhooks are answered without a key."""
+    """Bound to another address, only health, schemas, signed webhooks and pings are answered without a key."""
     async with api(tenant, host=EVERYWHERE) as it:
         assert it.app is not None
         for method, path, _ in list(calls(it.app)):
