@@ -69,15 +69,20 @@ async def beside(database: FreshDatabase, tenant: Tenant, seconds: float, endpoi
     async with contextlib.AsyncExitStack() as stack:
         bad = [await stack.enter_async_context(receiver(BAD[number % len(BAD)])) for number in range(endpoints)]
         there = await stack.enter_async_context(receiver(reply(200, b"{}")))
-        retries = {"max": 100, "initial": "5s", "cap": "5s"}
+        retries = {"max": 100, "initial": "30s", "cap": "30s"}
         for number, one in enumerate(bad):
             first = due(
-                tenant, one.url, f"bad{number}", overlap="allow_all", retries=retries, catchup={"policy": "all"}
+                tenant,
+                one.url,
+                f"bad{number}",
+                overlap="allow_all",
+                retries=retries,
+                catchup={"policy": "all", "maxRuns": 1000},
             )
             task = row(database, first)["task_uid"]
             for more in range(9):
                 slot(tenant, task, 2.0 + more)
-        first = due(tenant, there.url, "good", overlap="allow_all", catchup={"policy": "all"})
+        first = due(tenant, there.url, "good", overlap="allow_all", catchup={"policy": "all", "maxRuns": 1000})
         task, now = row(database, first)["task_uid"], database_now(database)
         fires = {}
         for number in range(int(seconds * 10)):
@@ -114,7 +119,7 @@ async def test_the_check_sees_a_dispatcher_without_shares(
     database: FreshDatabase, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The broken twin, whose destinations take whatever places there are, is seen to starve the healthy one."""
-    rule = "under_way == 0 or (under_way < self._each and beside < self._total // _BESIDE)"
+    rule = "under_way == 0 or (under_way < self._each and unshared * self._each > shared * (under_way - 1))"
     Mutant("dispatch.lanes", "Lanes.is_open", rule, "True").apply(monkeypatch)
 
     with pytest.raises(AssertionError):

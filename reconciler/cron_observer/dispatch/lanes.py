@@ -1,8 +1,9 @@
 """How many requests may be under way: in all, for a tenant, and to one destination. Pure.
 
 Places are shared so that who waits long harms only himself. A destination's first request may begin as long as a place
-is free; those beside it share half of all places, up to the destination's own limit. So however long some hang, there
-is a place for each other destination until hundreds of them hang. No tenant takes the last eighth of the places.
+is free. Those beside it share half of all places: the more of these a destination has already, the more of them have to
+be free for another. So however long some hang, there are places for the others until a hundred of them hang. No tenant
+takes the last eighth of the places.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ class Lanes:
         """Say whether another request to a destination may begin."""
         if self.free <= 0 or self._tenants[where.tenant_id] >= self._total - self._total // _LEFT:
             return False
-        under_way = self._lanes[where]
-        beside = self._busy - len(self._lanes)
-        return under_way == 0 or (under_way < self._each and beside < self._total // _BESIDE)
+        under_way, shared = self._lanes[where], self._total // _BESIDE
+        unshared = shared - (self._busy - len(self._lanes))
+        return under_way == 0 or (under_way < self._each and unshared * self._each > shared * (under_way - 1))
 
     def enter(self, where: Destination) -> bool:
         """Take a place for a request to a destination; False if it has to wait."""

@@ -45,6 +45,9 @@ LEASE: Final = timedelta(seconds=30)
 BATCH: Final = 50
 ROUNDS: Final = 20
 
+#: Seconds between two looks for tenants that have webhooks.
+LOOK_EVERY: Final = 0.9
+
 #: Seconds between two rounds of a tenant that look for deadlines that have passed.
 EXPIRE_EVERY: Final = 1.0
 
@@ -100,6 +103,8 @@ class Dispatcher:
         self._under_way: dict[asyncio.Task[None], Attempt] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._turn = 0
+        self._serving: list[UUID] = []
+        self._looked_at = -LOOK_EVERY
 
     @property
     def under_way(self) -> int:
@@ -111,10 +116,7 @@ class Dispatcher:
 
         Raises `DatabaseError`.
         """
-        async with self._database.transaction([]) as conn:
-            everybody = await tenants.all_ids(conn)
-        async with self._database.transaction(everybody) as conn:
-            found = await dispatching.tenants_with_webhooks(conn, everybody)
+        found = await self._tenants()
         begun = 0
         self._turn += 1
         wake_in: list[float] = []
@@ -125,6 +127,16 @@ class Dispatcher:
             wake_in += [] if wait is None else [wait]
         self._wake_in(min(wake_in, default=None))
         return begun
+
+    async def _tenants(self) -> list[UUID]:
+        """Return the tenants that have webhooks, as they were a second ago at most."""
+        if time.monotonic() - self._looked_at >= LOOK_EVERY:
+            async with self._database.transaction([]) as conn:
+                everybody = await tenants.all_ids(conn)
+            async with self._database.transaction(everybody) as conn:
+                self._serving = await dispatching.tenants_with_webhooks(conn, everybody)
+            self._looked_at = time.monotonic()
+        return self._serving
 
     def _wake_in(self, seconds: float | None) -> None:
         """Tick again when the next execution falls due."""
