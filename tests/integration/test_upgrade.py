@@ -14,7 +14,9 @@ from uuid import uuid4
 import pytest
 
 from cron_observer.plan.actions import LATER_FIELDS
+from cron_observer.store import statistics
 from cron_observer.store.migrate import differences, migrate
+from cron_observer.store.statistics_reads import Reading, Scope
 from support.databases import FreshDatabase, Tenant, connect, make_tenant, named
 from support.repositories import Repository, following, manifest
 from support.rows import database_now, make_slot, make_task
@@ -92,6 +94,34 @@ def test_rows_outlive_the_migration(empty_database: FreshDatabase, revision: str
         news = [{name: row[name] for name in olds[0]} for row in after[table]] if olds else after[table]
         assert sorted(map(json.dumps, news)) == sorted(map(json.dumps, olds)), table
     assert differences(empty_database.url) == []
+
+
+async def test_what_ended_before_statistics_is_counted(empty_database: FreshDatabase) -> None:
+    """Outcomes from before are read right at once, and told the same when schedulers have counted them in steps."""
+    migrate(empty_database.url, to="0003")
+    tenant = furnish(empty_database)
+    now = database_now(empty_database)
+    empty_database.partitions(now - timedelta(days=20), now)
+    task = make_task(tenant, "gamma")
+    for hours in range(1, 400, 3):
+        at = now - timedelta(hours=hours)
+        make_slot(tenant, task, at, status="SKIPPED", reason="overlap", finished_at=at)
+    migrate(empty_database.url)
+    starts, readings, steps = [now - timedelta(days=20), now - timedelta(days=9), now], [], []
+    try:
+        for limit in (0, 50, 50, 50):
+            async with empty_database.scheduler.transaction([tenant.tenant_id]) as conn:
+                steps.append(await statistics.roll_up(conn, tenant.tenant_id, now, limit))
+            async with empty_database.api.transaction([tenant.tenant_id]) as conn:
+                reading = await Reading.begin(conn, tenant.tenant_id, now)
+                readings.append((len(reading.marked), await reading.count(Scope(tasks=[task]), starts)))
+    finally:
+        await empty_database.aclose()
+    assert steps == [0, 50, 50, 33]
+    assert [marked for marked, _ in readings] == [133, 83, 33, 0]
+    first = readings[0][1]
+    assert sum(one.counts["skipped"] for one in first.values()) == 133
+    assert all(found == first for _, found in readings)
 
 
 async def test_specs_of_an_earlier_version_keep_their_generation(tenant: Tenant, tmp_path: Path) -> None:

@@ -149,11 +149,13 @@ def _tell_all(one: Totals, row: RowMapping) -> None:
         histogram.merge(Histogram(buckets, row["total"], row["least"], row["greatest"]))
 
 
-def _add(one: Totals, row: RowMapping) -> None:
+def _add(one: Totals, row: RowMapping, *, timed: bool) -> None:
     """Count what was read live."""
     times = row["times"]
     one.count({row["status"].lower(): times}, times if row["late"] else 0)
     one.running += float(row["busy"])
+    if not timed:
+        return
     if row["reason"] is not None:
         one.reasons[row["status"], row["reason"]] += times
     for name, histogram in (("duration", one.durations), ("delay", one.delays)):
@@ -208,7 +210,7 @@ class Reading:
         for row in (await self.conn.execute(statement, values)).mappings():
             add(found[row["n"] - 1], row)
         for row in (await self.conn.execute(_LIVE, values)).mappings():
-            _add(found[row["n"] - 1], row)
+            _add(found[row["n"] - 1], row, timed=timed)
         return {place: one for place, one in found.items() if one.total}
 
     def _values(self, scope: Scope, starts: Sequence[datetime]) -> dict[str, Any]:
