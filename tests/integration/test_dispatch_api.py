@@ -38,11 +38,15 @@ async def test_what_was_sent_and_answered_is_told(database: FreshDatabase, tenan
             await until(lambda: there.received and not running.under_way)
         events = (await it.call("GET", f"/executions/{identity}/events", "read")).json()["items"]
         page = await it.client.get(f"/executions/{identity}")
+        task = text_of((await it.client.get("/tasks/default/export?tab=report")).text)
     assert [one["type"] for one in events] == ["created", "claimed", "started", "failed"]
     told = events[-1]["data"]["http"]
     assert (told["method"], told["status"], told["body"]) == ("POST", 404, "no <such> report")
     assert told["headers"] == {"content-length": "16", "server": "there/1"}
     assert told["address"] == f"127.0.0.1:{there.port}"
+    assert "sent as a webhook" in task
+    assert f"POST {there.url}" in task
+    assert "X-Cron-Observer-Run-Token" in task
     said = text_of(page.text)
     assert f"POST HTTP 404 from 127.0.0.1:{there.port} after" in said
     assert "no <such> report" in said

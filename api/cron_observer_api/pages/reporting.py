@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from cron_observer.store.addresses import Doors
 
 
@@ -47,6 +50,35 @@ def job():
             "title": "Sentry's SDK",
             "note": "Its code stays as it is; only the DSN changes.",
             "text": sentry,
+        },
+    ]
+
+
+def sent_ways(base: str, http: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Ways to answer executions that are sent as webhooks: at once, or later."""
+    at_once = f"""{http.get("method", "POST")} {http.get("url", "")}
+
+# 2xx: FINISHED, with the body as result
+# 202: it goes on RUNNING until somebody reports its end
+# 408, 425, 429, 5xx, no answer: tried again by the task's retries
+# anything else: FAILED"""
+    later = f"""# ID is the request's webhook-id; RUN_TOKEN and FENCE stand in its headers
+# X-Cron-Observer-Run-Token and X-Cron-Observer-Fence
+curl -s "{base}/api/v1/sdk/executions/$ID/complete" \\
+  -H "Authorization: Bearer $RUN_TOKEN" -H "Content-Type: application/json" \\
+  -d '{{"fence": '$FENCE', "outcome": "finished"}}'"""
+    return [
+        {
+            "id": "sent",
+            "title": "Webhook",
+            "note": "The platform sends each execution; the answer decides.",
+            "text": at_once,
+        },
+        {
+            "id": "later",
+            "title": "After a 202",
+            "note": "Report with the token that the request brought.",
+            "text": later,
         },
     ]
 

@@ -262,5 +262,8 @@ async def _report(request: Request[Any, Any, Any], shown: Opened, row: Row) -> d
     if CheckIn.of(row["spec"]) is not None:
         doors = await addresses.doors(shown.conn, shown.tenant_id, [row["task_uid"]])
         return {"ways": [way for one in doors.values() for way in reporting.ping_ways(row["name"], one)]}
+    http = (row["spec"].get("run") or {}).get("http")
+    if http is not None:
+        return {"ways": reporting.sent_ways(base_url(request), http)}
     name = f"{row['project_name']}/{row['name']}"
     return {"ways": reporting.run_ways(base_url(request), name, row["spec"]["queue"])}
