@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from cron_observer_sdk.asynchronous import in_thread
@@ -86,14 +86,34 @@ class Worker:
         self._shifts: set[Shift] = set()
         self._fatal: Exception | None = None
 
-    def run(self, handlers: Mapping[str, Handler], *, signals: bool = True) -> None:
+    def run(self, handlers: Mapping[str, Handler]) -> None:
         """Work until SIGTERM, SIGINT or `stop`; then let what runs finish within the grace, and release the rest.
 
         A handler is a function, plain or ``async def``, that takes the `Execution` or nothing; ``*`` is for tasks
         without one of their own. Its return value is the result, an exception the failure. A second signal
-        cuts the grace short; `signals=False` leaves signals alone. Raise `NotConfigured` without URL and token,
-        `ApiError` if the server refuses this worker for good (a wrong token).
+        cuts the grace short. Raise `NotConfigured` without URL and token, `ApiError` if the server refuses this worker
+        for good (a wrong token).
         """
+        with self._signals():
+            self._run(handlers)
+
+    async def arun(self, handlers: Mapping[str, Handler]) -> None:
+        """Do as `run` beside this loop: ``async def`` handlers run in it, plain ones in threads.
+
+        Signals are left to the program: cancel the task that awaits this, or call `stop`; either lets what runs
+        finish within the grace.
+        """
+        loop = asyncio.get_running_loop()
+        done = asyncio.ensure_future(in_thread(lambda: self._run(on_loop(handlers, loop))))
+        try:
+            await asyncio.shield(done)
+        except asyncio.CancelledError:
+            self.stop()
+            await done
+            raise
+
+    def _run(self, handlers: Mapping[str, Handler]) -> None:
+        """Work until asked to stop. Raise as `run` does."""
         client = self._client or default_client()
         if not client.configured:
             raise NotConfigured(f"{client.missing}: a worker needs both")
@@ -104,31 +124,15 @@ class Worker:
         claimer = threading.Thread(
             target=self._claim_all, args=(client, known, tasks), name="cron-observer-claims", daemon=True
         )
-        with self._signals() if signals else nullcontext():
-            _logger.info("worker %s takes %s from %s", self.name, tasks or "everything", list(self._queues))
-            claimer.start()
-            self._wishes.get()
-            self._stopping.set()
-            self._abort.now()
-            claimer.join(RELEASE_SECONDS * 2)
-            self._drain()
+        _logger.info("worker %s takes %s from %s", self.name, tasks or "everything", list(self._queues))
+        claimer.start()
+        self._wishes.get()
+        self._stopping.set()
+        self._abort.now()
+        claimer.join(RELEASE_SECONDS * 2)
+        self._drain()
         if self._fatal is not None:
             raise self._fatal
-
-    async def arun(self, handlers: Mapping[str, Handler]) -> None:
-        """Do as `run` beside this loop: ``async def`` handlers run in it, plain ones in threads.
-
-        Signals are left to the program: cancel the task that awaits this, or call `stop`; either lets what runs
-        finish within the grace.
-        """
-        loop = asyncio.get_running_loop()
-        done = asyncio.ensure_future(in_thread(lambda: self.run(on_loop(handlers, loop), signals=False)))
-        try:
-            await asyncio.shield(done)
-        except asyncio.CancelledError:
-            self.stop()
-            await done
-            raise
 
     def stop(self) -> None:
         """Ask the worker to stop, from any thread; `run` returns when it has. A stopped worker is done."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from typing import Any
 
 from cron_observer_sdk.client import Client
@@ -83,3 +84,33 @@ def _spooled(url: str, token: str, given: dict[str, Any]) -> None:
     made.write([b'{"kind":"line","seq":0,"entry":{"level":"INFO","message":"late word"}}'], durable=False)
     made.write([b'{"kind":"end","outcome":{"outcome":"finished"},"at":"2026","next_seq":1}'], durable=True)
     made.close()
+
+
+SCRIPT = """
+import json, os, urllib.error, urllib.request
+def call(path, body):
+    asked = urllib.request.Request(os.environ["CRON_OBSERVER_URL"] + "/api/v1/sdk/" + path, json.dumps(body).encode(),
+        {"Authorization": "Bearer " + os.environ["CRON_OBSERVER_RUN_TOKEN"], "Content-Type": "application/json"})
+    try:
+        return urllib.request.urlopen(asked).status
+    except urllib.error.HTTPError as error:
+        return error.code
+own = "executions/" + os.environ["CRON_OBSERVER_EXECUTION_ID"]
+fence = int(os.environ["CRON_OBSERVER_EXECUTION_FENCE"])
+print(call(own + "/heartbeat", {"fence": fence, "progress": 0.5}), call("claims", {"worker": "me"}))
+print(os.environ.get("CRON_OBSERVER_TOKEN"))
+"""
+
+
+async def test_a_command_may_report_on_its_own_run_and_nothing_else(tenant: Tenant) -> None:
+    """With the token of its run a script says how far it is; for anything else it is refused."""
+    task = make_task(tenant, "export")
+    token = await make_key(tenant, "report", "read")
+    async with served(tenant) as api:
+        Worker(api, tenant).slot(task)
+        url = str(api.client.base_url).rstrip("/")
+        words = ("run", "default/export", "--", sys.executable, "-c", SCRIPT)
+        done = await asyncio.to_thread(cli, *words, server=url, env={"CRON_OBSERVER_TOKEN": token})
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"200 403\nNone\n", b"")
+        (one,) = (await api.call("GET", "/executions", "read")).json()["items"]
+        assert (one["status"], one["progress"]) == ("FINISHED", 1.0)
