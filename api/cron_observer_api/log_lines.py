@@ -21,12 +21,20 @@ from cron_observer_api import wire
 #: Times of clients lie between these; what lies outside cannot be stored, or read again.
 EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
+_END: Final = logs.stamp(LATEST)
 
 #: Escapes by which a key could be written in another way; NUL, and halves of characters.
 _ESCAPES: Final = (rb"\u005", rb"\u006", rb"\u007", rb"\u0000", rb"\ud", rb"\uD")
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    message: str
+    level: wire.Level
+    ts: wire.GivenInstant | None = None
+    fields: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _TextLine(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     message: str
     level: wire.Level = "INFO"
     ts: wire.GivenInstant | None = None
@@ -58,7 +66,10 @@ class TextLine(wire.In):
 
 
 _BATCH: Final = msgspec.json.Decoder(_Batch)
-_LINE: Final = msgspec.json.Decoder(_Line)
+_LINE: Final = msgspec.json.Decoder(_TextLine)
+
+#: The keys of a batch itself.
+_ONCE: Final = (b'"fence"', b'"first_seq"', b'"entries"')
 
 
 def batch(raw: bytes, shape: type[Any], most: int) -> tuple[int, int, logs.Lines]:
@@ -67,11 +78,7 @@ def batch(raw: bytes, shape: type[Any], most: int) -> tuple[int, int, logs.Lines
         plain = _BATCH.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         plain = None
-    if (
-        plain is not None
-        and 0 < len(plain.entries) <= most
-        and _in_order(raw, plain.entries, (b'"fence"', b'"first_seq"', b'"entries"'), levels=len(plain.entries))
-    ):
+    if plain is not None and 0 < len(plain.entries) <= most and _sound(raw, plain.entries):
         return plain.fence, plain.first_seq, _lines(plain.entries, "/entries/{}/ts")
     asked = bodies.decode(raw, shape)
     return asked.fence, asked.first_seq, _slowly(asked.entries, "/entries/{}/ts")
@@ -101,7 +108,17 @@ def _decoded(piece: bytes, number: int) -> TextLine:
         raise
 
 
-def _in_order(raw: bytes, entries: Sequence[_Line], once: Sequence[bytes], *, levels: int) -> bool:
+def _sound(raw: bytes, entries: Sequence[_Line]) -> bool:
+    """Say whether no key of a batch comes twice, and nothing is in it that would have to be refused."""
+    if b"\\" in raw or not raw.isascii():
+        return _in_order(raw, entries, _ONCE, levels=len(entries))
+    # Without escapes each text is between two quotes. What comes twice, or is null, makes more of them than this.
+    texts = len(_ONCE) + 4 * len(entries) + 2 * sum(entry.ts is not None for entry in entries)
+    texts += sum(1 + bytes(entry.fields).count(b'"') // 2 for entry in entries if entry.fields)
+    return raw.count(b'"') == 2 * texts
+
+
+def _in_order(raw: bytes, entries: Sequence[_Line | _TextLine], once: Sequence[bytes], *, levels: int) -> bool:
     """Say whether no key can come twice, and nothing is in it that would have to be refused."""
     if any(escape in raw for escape in _ESCAPES):
         return False
@@ -120,7 +137,7 @@ def _in_order(raw: bytes, entries: Sequence[_Line], once: Sequence[bytes], *, le
     return raw.count(b'"fields"') == sum(bool(entry.fields) for entry in entries)
 
 
-def _lines(entries: Sequence[_Line], pointer: str) -> logs.Lines:
+def _lines(entries: Sequence[_Line | _TextLine], pointer: str) -> logs.Lines:
     given = {
         number: bytes(entry.fields)
         for number, entry in enumerate(entries)
@@ -147,13 +164,17 @@ def _slowly(entries: Sequence[Any], pointer: str) -> logs.Lines:
 
 def _stamps(times: Sequence[datetime | None], pointer: str) -> list[int] | None:
     """Return times in milliseconds, None when no line has one. Raises `BadRequest` for one that is out of range."""
-    known = [at for at in times if at is not None]
-    if not known:
+    whole = [at for at in times if at is not None]
+    if not whole:
         return None
-    if not (min(known) >= EARLIEST and max(known) < LATEST):
+    stamps = [round(seconds * 1_000_000) // 1000 for seconds in map(datetime.timestamp, whole)]
+    if min(stamps) < 0 or max(stamps) >= _END:
         for number, at in enumerate(times):
             sane(at, pointer.format(number))
-    return [logs.NO_STAMP if at is None else round(at.timestamp() * 1_000_000) // 1000 for at in times]
+    if len(whole) == len(times):
+        return stamps
+    following = iter(stamps)
+    return [logs.NO_STAMP if at is None else next(following) for at in times]
 
 
 def sane(at: datetime | None, pointer: str) -> datetime | None:

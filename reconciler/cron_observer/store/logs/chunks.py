@@ -24,8 +24,9 @@ from cron_observer.store.logs.lines import LEVELS, LINE_COST, NO_STAMP, Lines, e
 #: Raw bytes of a chunk, about: little enough to be read for one line, enough to compress well.
 CHUNK_BYTES: Final = 64 * 1024
 
-#: A chunk below this many raw bytes is loose: it is packed with its neighbours when there are many.
-LOOSE_BYTES: Final = CHUNK_BYTES // 2
+#: A chunk below this many raw bytes, some hundred lines, is loose: it is packed with its neighbours when there are
+#: many. To pack larger ones as well would cost about as much as to have stored them, and save little.
+LOOSE_BYTES: Final = CHUNK_BYTES // 8
 
 #: Version, what is there, arrivals, lines, bytes of text, bytes of what only some lines have.
 _HEAD: Final = Struct("<BBHIII")
