@@ -106,3 +106,13 @@ def test_any_answer_is_judged(body: bytes, kind: str, status: int) -> None:
 
     assert (judged.outcome == "finished") == (200 <= status < 300 and status != 202)
     assert "\x00" not in f"{judged.result!r}{judged.error!r}{shown(answered, ['secret'])!r}".replace("\\x00", "\x00")
+
+
+@pytest.mark.parametrize("form", ["a/b+c==", r"a\/b+c==", "a%2Fb%2Bc%3D%3D"])
+def test_secrets_are_blotted_out_however_they_are_written(form: str) -> None:
+    """A destination that repeats a secret plainly, in JSON with escaped slashes or in a URL leaves none of it."""
+    answered = Answered(status=500, headers=[("Location", f"/x?{form}")], body=f"got {form}".encode())
+    kept = f"{shown(answered, ['a/b+c=='])}{judge(answered, ['a/b+c=='], NOW)}"
+
+    assert form not in kept
+    assert "***" in kept

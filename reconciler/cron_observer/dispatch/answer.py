@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
+from urllib.parse import quote
 
 import msgspec
 
@@ -109,8 +110,9 @@ def _error(kind: str, message: str) -> dict[str, Any]:
 
 
 def _without(text: str, secrets: Collection[str]) -> str:
+    written = {form for one in secrets if one for form in (one, one.replace("/", "\\/"), quote(one, safe=""))}
     # the longest first: one may hold another
-    for secret in sorted((one for one in secrets if one), key=len, reverse=True):
+    for secret in sorted(written, key=len, reverse=True):
         text = text.replace(secret, "***")
     return text
 
