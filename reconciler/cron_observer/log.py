@@ -50,7 +50,7 @@ EVENTS: Final = {
     "status_given_up": "A forge was not told how a commit fared, and is not going to be.",
     "status_not_sent": "A forge could not be told how a commit fared; it is tried again for a day.",
     "stopping": "The process was told to stop and finishes what it has begun.",
-    "log_packing_failed": "The small pieces of a log could not be packed into larger ones; it can be read all the same.",
+    "log_packing_failed": "Small pieces of a log could not be packed into larger ones; it can be read all the same.",
     "log_packing_postponed": "The database was not to be had; small pieces of logs wait to be packed.",
     "stream_failed": "Looking for changes to stream failed; it is tried again.",
     "stream_postponed": "The database was not to be had; streams wait.",

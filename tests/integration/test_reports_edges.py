@@ -12,7 +12,6 @@ from cron_observer.errors import AlreadyClaimed
 from cron_observer.lifecycle import Completion
 from cron_observer.schedule import id_floor, new_id
 from cron_observer.store import logs
-from cron_observer.store.logs import reading
 from cron_observer.store.engine import clock
 from cron_observer.store.executions import (
     Answer,
@@ -25,6 +24,7 @@ from cron_observer.store.executions import (
     expire,
     usable,
 )
+from cron_observer.store.logs import reading
 from support.claims import SECOND, claimed, complete, said, seat
 from support.databases import FreshDatabase, Tenant
 from support.rows import database_now, events, make_slot, make_task, state
