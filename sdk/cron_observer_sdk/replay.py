@@ -219,6 +219,7 @@ def _begin(segment: Segment, client: Client, head: JsonObject) -> JsonObject:
         started_at=head.get("started_at"),
         lease_seconds=LEASE_SECONDS,
         timeout=CALL_SECONDS,
+        tries=1,
     )
     # Under a higher fence it runs elsewhere by now: ours is the first, or none.
     ours = facts.get("worker") in {None, head.get("worker")}
@@ -250,7 +251,7 @@ def _send(client: Client, key: str, fence: int, first: int, lines: list[bytes], 
     while lines:
         batch = lines[:largest]
         try:
-            client.logs_encoded(key, fence, first - shift, batch, timeout=CALL_SECONDS)
+            client.logs_encoded(key, fence, first - shift, batch, timeout=CALL_SECONDS, tries=1)
         except LogGap as gap:  # lines before these were lost, there or here
             if gap.expected_seq >= first - shift:
                 raise

@@ -182,12 +182,16 @@ class Reporter:
         return DELIVERED if stored else AWAY
 
     def save(self, outcome: Outcome) -> bool:
-        """Write what is left of the log, and the outcome, to the journal; return True when it is safe there."""
+        """Write the outcome to the journal, then what is left of the log; return True when the outcome is safe there.
+
+        The outcome goes first: a process that has no time left loses lines.
+        """
         if self.journal is None:
             return False
-        self._log.save()
         self._keeper.stop()
-        return self.journal.end(outcome._asdict(), time.time(), self._log.next_number())
+        ended = self.journal.end(outcome._asdict(), time.time(), self._log.next_number())
+        self._log.save()
+        return ended
 
     def judged(self, outcome: Outcome) -> Outcome:
         """Return the outcome as it may leave the process, after the last lines were taken."""
