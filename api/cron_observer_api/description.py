@@ -198,7 +198,10 @@ def _responses(path: str, operation: Operation, shapes: _Shapes) -> dict[str, An
     for code in sorted(_problems(path, operation)):
         by_status.setdefault(PROBLEMS[code].status, []).append(code)
     for status, codes in by_status.items():
-        if str(status) not in found:
+        if operation.plain:
+            # what was refused before it came to the call is a problem all the same
+            found[str(status)] = _told(codes) | {"content": _told(codes)["content"] | {"text/plain": {}}}
+        elif str(status) not in found:
             shared = f"Problem{status}"
             is_shared = codes == _shared_codes(status)
             found[str(status)] = {"$ref": f"#/components/responses/{shared}"} if is_shared else _told(codes)

@@ -52,6 +52,8 @@ class Operation:
     answers: Mapping[int, Any] = field(default_factory=dict)
     #: codes of problems beyond those that every call has
     problems: tuple[str, ...] = ()
+    #: refuses in plain text, as the protocol that it speaks has it
+    plain: bool = False
     #: takes an Idempotency-Key
     idempotent: bool = False
     description: str = ""

@@ -66,7 +66,7 @@ def misses() -> Limiter:
 
 def _text(said: str, status: int = 200, more: dict[str, str] | None = None) -> Response[bytes]:
     headers = _HEADERS | (more or {})
-    return Response(said.encode(), status_code=status, media_type="text/plain; charset=utf-8", headers=headers)
+    return Response(said.encode(), status_code=status, media_type="text/plain", headers=headers)
 
 
 def _refused(error: CronObserverError) -> Response[bytes]:
@@ -162,6 +162,8 @@ def _declared(what: str) -> dict[str, Any]:
         summary=f"Say how a run goes that somebody else fires: {what}",
         tag="pings",
         answers={200: "text/plain"},
+        problems=("not_found", "already_final", "too_large", "rate_limited", "unavailable"),
+        plain=True,
         description="The protocol of Healthchecks, as docs/reference/pings.md lists it case by case. Answers and "
         "refusals are plain text. GET and HEAD mean the same as POST, whose body goes to the log.",
     )

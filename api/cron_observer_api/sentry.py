@@ -101,8 +101,19 @@ async def _authenticate(request: Request[Any, Any, Any], key: str | None, number
     return key
 
 
+_PROBLEMS: Final = (
+    "forbidden",
+    "not_found",
+    "already_final",
+    "too_large",
+    "unsupported_media_type",
+    "rate_limited",
+    "unavailable",
+)
+
+
 def _declared(summary: str, **more: Any) -> dict[str, Any]:
-    return declare(summary=summary, tag="pings", answers={200: Taken}, problems=("forbidden", "unavailable"), **more)
+    return declare(summary=summary, tag="pings", answers={200: Taken}, problems=_PROBLEMS, **more)
 
 
 class Taken(msgspec.Struct):
