@@ -26,8 +26,9 @@ OPEN = {
     ("GET", "/api/v1/sdk/executions/{execution_id}"),
     *(
         ("POST", f"/api/v1/sdk/executions/{{execution_id}}/{what}")
-        for what in ("start", "heartbeat", "logs", "complete", "release")
+        for what in ("start", "heartbeat", "logs", "logs/raw", "complete", "release")
     ),
+    ("PUT", "/api/v1/sdk/executions/{execution_id}/logs/raw"),
 }
 
 SAID: dict[str, dict[str, Any]] = {
