@@ -53,6 +53,14 @@ async def test_only_the_moves_of_the_table(database: FreshDatabase, tenant: Tena
     assert taken == LEGAL
 
 
+async def test_a_forecast_may_be_taken_back(database: FreshDatabase, tenant: Tenant) -> None:
+    """What was planned as skipped may be planned to run, until something has befallen it."""
+    slot = make_slot(tenant, make_task(tenant), database_now(database))
+    for events, refused in ((0, None), (1, "a_move_is_legal")):
+        database.do(f"UPDATE executions SET {assignments(Status.SKIPPED, 0)}, event_seq = {events} WHERE id = %s", slot)
+        assert await moved(database.scheduler, tenant, slot, Status.PENDING, 0) == refused
+
+
 async def test_a_fence_never_falls(database: FreshDatabase, tenant: Tenant) -> None:
     """No statement of ours can bring an older claim back."""
     slot = make_slot(tenant, make_task(tenant), database_now(database))

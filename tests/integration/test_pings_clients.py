@@ -104,7 +104,7 @@ import sys
 from runchecked import HealthCheckedContext
 with HealthCheckedContext(sys.argv[1], working_dir=".") as context:
     context.run(["echo", "hello"])
-    context.run(["{'true' if good else 'false'}"])
+    context.run(["{"true" if good else "false"}"])
 """
     (tmp_path / "job.py").write_text(program)
     async with served(tenant) as app:

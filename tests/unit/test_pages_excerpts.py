@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cron_observer_api.pages.sync import excerpt
 from cron_observer_api.pages.reporting import run_ways
+from cron_observer_api.pages.sync import excerpt
 
 
 def finding(text: str | None, **changes: Any) -> dict[str, Any]:
