@@ -183,13 +183,14 @@ async def test_results_are_bounded(tenant: Tenant) -> None:
 
 @pytest.mark.parametrize("queue", ["@http", "@checkin", "@"])
 async def test_queues_of_the_platform(tenant: Tenant, queue: str) -> None:
-    """Nobody claims from a queue of the platform: not by its name, nor as any queue of a task, nor is it shown."""
+    """Nobody takes from a queue of the platform: by its name, as any queue of a task, or one execution by its id."""
     async with working(tenant) as worker:
         reply = await worker.call("POST", "/claims", {"worker": "w", "queues": ["default", queue]})
         refused(reply, 400, "bad_request", "/queues/1")
         task = make_task(tenant)
-        worker.slot(task, queue=queue)
+        theirs = worker.slot(task, queue=queue)
         assert await worker.claim(tasks=[str(task)]) == []
+        refused(await worker.call("PATCH", f"/executions/{theirs}", {"status": "RUNNING"}), 409, "already_claimed")
         assert (await worker.call("GET", "/executions/pending")).json()["executions"] == []
         mine = worker.slot(task, queue="mine")
         assert [one["id"] for one in await worker.claim(tasks=[str(task)], max=10)] == [str(mine)]

@@ -17,9 +17,9 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer import lifecycle
-from cron_observer.errors import CronObserverError, LogGap, NotFound, NotRunning
+from cron_observer.errors import AlreadyClaimed, CronObserverError, LogGap, NotFound, NotRunning
 from cron_observer.lifecycle import FINAL, OPEN, Completion, Reason, Run, Status, Verdict
-from cron_observer.model import Overlap, Policy
+from cron_observer.model import RESERVED_PREFIX, Overlap, Policy
 from cron_observer.store import logs
 from cron_observer.store.engine import clock
 from cron_observer.store.executions import simple
@@ -118,7 +118,8 @@ async def _decide_all(
     rules = await policies_of(conn, tenant_id, list(held.runs.values()))
     keys = [key for report in reports if (key := _attempt_of(report, held.runs.get(report.id))) is not None]
     stored = await logs.counts(conn, tenant_id, keys)
-    begin = [held.runs[one.id] for one in reports if isinstance(one, PatchRunning) and one.id in held.runs]
+    asked = [held.runs[one.id] for one in reports if isinstance(one, PatchRunning) and one.id in held.runs]
+    begin = [run for run in asked if not run.queue.startswith(RESERVED_PREFIX)]
     workers = {one.id: one.worker for one in reports if isinstance(one, PatchRunning)}
     begun = await simple.begin(conn, tenant_id, begin, workers, rules, batch.now)
     stops = await _stops(conn, tenant_id, reports, held, rules, batch.now)
@@ -133,7 +134,7 @@ async def _decide_all(
         key = _attempt_of(report, run)
         attempt = stored.get(key) if key is not None else None
         if isinstance(report, PatchRunning):
-            answers.append(_note(run, report, begun[run.id], batch))
+            answers.append(_note(run, report, begun[run.id], batch) if run.id in begun else Answer(refusal=_ours()))
         elif isinstance(report, AppendLogs):
             answers.append(_append(run, report, attempt, batch, stops))
         elif isinstance(report, AppendText):
@@ -146,6 +147,12 @@ async def _decide_all(
         if run.status in OPEN and after is not None and after.status in FINAL and _placed(run, rules[run.id]):
             batch.freed.setdefault(run.task_uid, []).append(answers[-1])
     return answers
+
+
+def _ours() -> AlreadyClaimed:
+    return AlreadyClaimed(
+        "the platform runs this execution itself", hint="only tasks without run.http and run.checkin are for workers"
+    )
 
 
 def _placed(run: Run, policy: Policy) -> bool:
