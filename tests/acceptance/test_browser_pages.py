@@ -207,7 +207,8 @@ async def test_a_run_is_seen_as_it_happens(tenant: Tenant) -> None:
         await expect(page.locator("main .pill").first).to_have_text("Finished")
         await expect(page.locator("#L60")).to_have_count(1)
         await expect(page.get_by_text('"rows": 42')).to_be_visible()
-        assert await page.locator(".lines li").count() == 60
+        await expect(page.locator("#log header")).to_contain_text("60 lines")
+        await expect(page.locator("table .st").first).to_have_text("Finished")
         assert await page.evaluate("window.kept")
         assert complaints.heard == []
 

@@ -32,7 +32,7 @@
       this.cuts = JSON.parse(this.list.dataset.cuts);
       this.ranges = new Map();
       this.asked = new Set();
-      this.matches = [];
+      this.found = [];
       this.top = 0;
       this.rest = 0;
       this.build();
@@ -130,7 +130,7 @@
 
     mark(items) {
       const range = hashed();
-      const now = this.matches[this.match];
+      const now = this.found[this.match];
       for (const item of items) {
         const number = Number(item.id.slice(1));
         const chosen = (range && number >= range[0] && number <= range[1]) || (number > 0 && number - 1 === now);
@@ -318,7 +318,7 @@
       const line = this.line(this.sight());
       if (this.searched !== query) this.ranges.clear();
       this.searched = query;
-      this.matches = [];
+      this.found = [];
       this.match = undefined;
       const bar = $(".found", this);
       bar.hidden = !query;
@@ -330,7 +330,7 @@
       if (this.dataset.level) this.total = Number(this.dataset.stored);
       this.draw();
       let from = 0;
-      while (from !== null && this.searched === query && this.matches.length < MATCHES) {
+      while (from !== null && this.searched === query && this.found.length < MATCHES) {
         const address = new URL(this.dataset.matches, location.href);
         address.searchParams.set("q", query);
         address.searchParams.set("from_seq", from);
@@ -339,11 +339,11 @@
         const answer = await fetch(address);
         if (!answer.ok || this.searched !== query) break;
         const got = await answer.json();
-        this.matches.push(...got.items);
+        this.found.push(...got.items);
         from = got.next_seq;
         this.tell(from === null ? "" : `, ${Math.round((100 * from) / Math.max(1, got.lines))} % searched`);
-        if (this.match === undefined && this.matches.length) {
-          const next = this.matches.findIndex((one) => one >= (typeof line === "number" ? line : 0));
+        if (this.match === undefined && this.found.length) {
+          const next = this.found.findIndex((one) => one >= (typeof line === "number" ? line : 0));
           if (next >= 0 || from === null) {
             this.match = Math.max(0, next) - 1;
             this.step(1);
@@ -354,7 +354,7 @@
     }
 
     tell(more) {
-      const many = this.matches.length;
+      const many = this.found.length;
       this.more_ = more ?? this.more_;
       const count = many.toLocaleString("en");
       const place = this.match >= 0 ? `${(this.match + 1).toLocaleString("en")} of ${count}` : count;
@@ -362,9 +362,9 @@
     }
 
     step(by) {
-      if (!this.matches.length) return;
-      this.match = ((this.match ?? -1) + by + this.matches.length) % this.matches.length;
-      this.jump(this.matches[this.match]);
+      if (!this.found.length) return;
+      this.match = ((this.match ?? -1) + by + this.found.length) % this.found.length;
+      this.jump(this.found[this.match]);
       this.tell();
     }
   });
