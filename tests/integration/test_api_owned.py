@@ -189,6 +189,15 @@ ELSEWHERE = {
     "completeExecution": "a run, not its definition",
     "releaseExecution": "a run, not its definition",
     "patchExecution": "a run, not its definition",
+    "uploadLog": "a run, not its definition",
+    "putLog": "a run, not its definition",
+    "postPing": "a run, not its definition",
+    "postPingAction": "a run, not its definition",
+    "postPingTask": "a run, not its definition",
+    "postSentryCheckIn": "a run, not its definition",
+    "sentryEnvelope": "a run, not its definition",
+    "rotatePingAddress": "credentials",
+    "rotatePingKey": "credentials",
 }
 
 #: The one way out of a manifest's hands, for administrators, audited.

@@ -75,6 +75,13 @@ def later(number: str, *lines: str) -> Case:
     return replace(specs(number, "CO1301", *lines), more=True)
 
 
+def beside(case: Case, **lines: str) -> Case:
+    """Add a file for each further line of a spec, under the code with which it is refused."""
+    files = {f"{code}.yaml".encode(): manifest(code.lower(), line) for code, line in lines.items()}
+    codes = {f"{code}.yaml": {code} for code in lines}
+    return replace(case, files={**case.files, **files}, codes={**case.codes, **codes})
+
+
 LAUGHS = "".join(
     f"{chr(97 + n)}: &{chr(97 + n)} [{', '.join([f'*{chr(96 + n)}' if n else 'lol'] * 9)}]\n" for n in range(9)
 ).encode()
@@ -313,8 +320,30 @@ CASES: dict[str, Case] = {
     "M76": later("m76", "run: {host: {env: {LD_PRELOAD: x}}}", 'env: {"A=B": x}'),
     "M77": later("m77", 'run: {host: {command: ["a\\nb", "%"]}}', "command: x"),
     "M78": one(manifest("m78", "payload: {key: AKIA" + "ABCDEFGHIJKLMNOP}"), "CO1313"),
-    "M79": later("m79", 'run: {http: {url: "http://10.0.0.1/"}}'),
-    "M80": later("m80", 'run: {http: {url: "https://a", headers: {Host: "b\\r\\nX: y"}}}'),
+    "M79": beside(
+        specs(
+            "m79",
+            "CO1325",
+            'run: {http: {url: "http://"}}',
+            "run: {http: {url: https://bücher.example/}}",
+            "run: {http: {url: ftp://a/}}",
+        ),
+        CO1115='run: {http: {url: "https://a\\r\\nX: y/"}}',
+        CO1307=f"run: {{http: {{url: https://a/{'x' * 10_000}}}}}",
+        CO1313="run: {http: {url: https://user:pw@a/}}",
+    ),
+    "M80": beside(
+        specs(
+            "m80",
+            "CO1326",
+            "run: {http: {url: https://a, headers: {Host: b}}}",
+            "run: {http: {url: https://a, headers: {X-A: bücher}}}",
+            "run: {http: {url: https://a, headers: {X B: a}}}",
+            'run: {http: {url: https://a, headers: {Content-Length: "1"}}}',
+            "run: {http: {url: https://a, headers: {Transfer-Encoding: chunked}}}",
+        ),
+        CO1115='run: {http: {url: https://a, headers: {X-A: "b\\r\\nX: y"}}}',
+    ),
     "M81": Case(
         {
             f"{name}.yaml".encode(): (
