@@ -9,11 +9,13 @@ pings could not be received ends as unknown.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 from typing import Any, Final
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from cron_observer.durations import CheckIn
 from cron_observer.lifecycle import Completion, Ending, Event, Reason, Run, Status, Trigger, Verdict, written_at

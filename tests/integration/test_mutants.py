@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from cron_observer import lifecycle
 from cron_observer.lifecycle import Status, decide
@@ -138,7 +139,7 @@ async def a_step_from_an_older_state_has_no_effect(
     (run,) = await claimed(database.api, tenant)
     async with database.api.transaction([tenant.tenant_id]) as conn:
         now = await clock(conn)
-        waiting = replace(run, status=Status.PENDING, fence=0, attempt=0, event_seq=0)
+        waiting = structs.replace(run, status=Status.PENDING, fence=0, attempt=0, event_seq=0)
         stale = lifecycle.end_unclaimed(waiting, lifecycle.Event.SKIPPED, lifecycle.Reason.OVERLAP, now)
         assert await apply.write(conn, [apply.Step(waiting, stale)], now) == set()
     assert state(database, slot) == ("RUNNING", None)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cron_observer import checkins
 from cron_observer.checkins import Aim, Fate, Judgement, Known, Opened, Outage, Ping, Signal
@@ -184,9 +185,9 @@ def test_what_an_end_speaks_of() -> None:
     assert checkins.aim(SUCCESS, Known(last=missed), CLOCKS, NOW)[0] is Aim.LATE
     assert checkins.aim(SUCCESS, Known(waiting=[slot(NOW - 20 * MINUTE)]), CLOCKS, NOW)[0] is Aim.OVERDUE
     assert checkins.aim(SUCCESS, Known(), CLOCKS, NOW)[0] is Aim.BESIDE
-    timed_out = replace(open_, run=replace(open_.run, status=Status.FAILED, reason=Reason.TIMED_OUT))
+    timed_out = dataclasses.replace(open_, run=replace(open_.run, status=Status.FAILED, reason=Reason.TIMED_OUT))
     assert checkins.aim(SUCCESS, Known(loose=timed_out, last=missed), CLOCKS, NOW)[0] is Aim.RUN
-    older = replace(timed_out, opened_at=NOW - 60 * MINUTE)
+    older = dataclasses.replace(timed_out, opened_at=NOW - 60 * MINUTE)
     assert checkins.aim(SUCCESS, Known(loose=older, last=missed), CLOCKS, NOW)[0] is Aim.LATE
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise, product
 from uuid import UUID, uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from cron_observer.errors import AlreadyFinal, LeaseLost, NotRunning
 from cron_observer.lifecycle import (
@@ -161,7 +162,7 @@ def test_backoff_grows_to_its_cap() -> None:
     waits = [retry_wait(policy, attempt).total_seconds() for attempt in (1, 2, 3, 4, 100)]
 
     assert waits == [10, 20, 40, 60, 60]
-    assert retry_wait(replace(policy, backoff=Backoff.CONSTANT), 50) == 10 * SECOND
+    assert retry_wait(dataclasses.replace(policy, backoff=Backoff.CONSTANT), 50) == 10 * SECOND
 
 
 def test_a_lost_lease_is_offered_again_three_times() -> None:

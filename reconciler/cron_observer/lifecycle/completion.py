@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Final
+
+from msgspec.structs import replace
 
 from cron_observer.errors import AlreadyFinal, CronObserverError, LeaseLost, NotRunning
 from cron_observer.lifecycle.decide import cancelled_for, expire, failed

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from cron_observer.errors import AlreadyFinal, CronObserverError, LeaseLost
 from cron_observer.lifecycle.moves import FINAL, Event, Reason, Status, Trigger

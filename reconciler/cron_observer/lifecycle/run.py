@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cron_observer.errors import CronObserverError
 from cron_observer.lifecycle.moves import MOVES, Event, Reason, Status, Trigger
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class Run(Struct, frozen=True, kw_only=True):
     """One execution as it stands, without its bulky parts. Instants are aware UTC on the database's clock."""
 
     tenant_id: UUID
@@ -57,8 +58,7 @@ class Run:
     exit_code: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class Ending(Struct, frozen=True, kw_only=True):
     """How one attempt ends: what its row in `attempts` keeps."""
 
     outcome: str
@@ -68,8 +68,7 @@ class Ending:
     digest: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completion:
+class Completion(Struct, frozen=True, kw_only=True):
     """What a worker says at the end. `digest` identifies the request, so that a repeat is recognised."""
 
     outcome: str  #: finished, failed, cancelled or skipped
@@ -83,8 +82,7 @@ class Completion:
     told: Mapping[str, Any] | None = None  #: what the event says of how it was run
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(Struct, frozen=True, kw_only=True):
     """What shall be done. `run` is the execution as it shall stand; unchanged when there is a refusal."""
 
     run: Run

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from msgspec import structs
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer import checkins, lifecycle
@@ -173,7 +174,7 @@ class _Task:
         done = checkins.completion(run, one.ping, self.clocks, _digest(one.ping), now)
         verdict = lifecycle.complete(run, done, self.policy, now)
         if run.started_at is None:  # nothing was told of that, and it is not to look as if it took no time
-            verdict = replace(verdict, run=replace(verdict.run, started_at=None))
+            verdict = structs.replace(verdict, run=structs.replace(verdict.run, started_at=None))
         self.batch.follows.append(Step(run, verdict))
         return Taken(run=verdict.run)
 

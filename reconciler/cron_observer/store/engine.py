@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+import psycopg
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -81,7 +82,7 @@ class Database:
             opening += f"; SET LOCAL app.{name} = '{value}'"
         try:
             async with self.engine.begin() as connection:
-                await connection.exec_driver_sql(opening, execution_options={"no_parameters": True})
+                await _run(connection, opening)
                 yield connection
         except PoolTimeout as error:
             raise DatabaseError("every database connection is busy", hint="try again in a moment") from error
@@ -114,15 +115,32 @@ class Database:
 
 async def clock(connection: AsyncConnection) -> datetime:
     """Return the database's clock at this moment, as aware UTC."""
-    value: Any = (await connection.exec_driver_sql("SELECT clock_timestamp()")).scalar_one()
+    ((value,),) = await fetch(connection, "SELECT clock_timestamp()")
     assert isinstance(value, datetime)  # noqa: S101  PostgreSQL says so
     return value
 
 
 async def fetch(connection: AsyncConnection, statement: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
     """Run one statement with ``%(name)s`` placeholders and return its rows, each a tuple; [] if it has none."""
-    result = await connection.exec_driver_sql(statement, dict(parameters or {}))
-    return list(result.fetchall()) if result.returns_rows else []
+    return await _run(connection, statement, dict(parameters or {}))
+
+
+async def _run(connection: AsyncConnection, statement: str, parameters: dict[str, Any] | None = None) -> list[Any]:
+    """Hand a statement to the driver itself, which takes a quarter of the time; fail as SQLAlchemy would."""
+    opened: Any = connection.sync_connection
+    raw = opened.connection.driver_connection
+    cursor = raw.cursor()
+    try:
+        await cursor.execute(statement, parameters)
+        return await cursor.fetchall() if cursor.description else []
+    except psycopg.Error as error:
+        gone = bool(raw.closed)
+        if gone:
+            await connection.invalidate(error)
+        wrapped = DBAPIError.instance(
+            statement, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=gone
+        )
+        raise wrapped from error
 
 
 #: Deadlock, serialization failure, lock not to be had in time: the same statement may well succeed a moment later.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
+from msgspec import structs
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.lifecycle import FINAL, Event, Run, Status, Verdict, written_at
@@ -80,7 +81,7 @@ _BEGINS: Final = frozenset({Event.CLAIMED, Event.LATE_STARTED})
 
 #: Columns that are taken over as they are.
 _PLAIN: Final = tuple(
-    column for column in _INPUT if column in Run.__dataclass_fields__ and column not in {"tenant_id", "id", "event_seq"}
+    column for column in _INPUT if column in Run.__struct_fields__ and column not in {"tenant_id", "id", "event_seq"}
 )
 
 _APPLY: Final = f"""
@@ -130,6 +131,28 @@ WITH v AS (
 SELECT tenant_id, id FROM moved
 """
 
+#: What a sign of life changes: no status, no event, no end, and nothing that an index covers.
+_SIGNS: Final = ("started_at", "lease_until", "lease_seconds", "check_at", "progress", "message")
+
+_RENEWED: Final = ("tenant_id", "id", "seen_seq", "seen_fence", *_SIGNS, "checkpoint")
+
+_RENEW: Final = f"""
+UPDATE executions e SET
+    {", ".join(f"{column} = v.{column}" for column in _SIGNS)},
+    checkpoint = COALESCE(v.checkpoint::jsonb, e.checkpoint)
+FROM json_to_recordset(%(steps)s::json) AS v ({", ".join(f"{name} {_INPUT[name]}" for name in _RENEWED)})
+WHERE e.tenant_id = v.tenant_id AND e.id = v.id AND e.id BETWEEN %(low)s AND %(high)s
+  AND e.event_seq = v.seen_seq AND e.fence = v.seen_fence AND e.status = 'RUNNING'
+RETURNING e.tenant_id, e.id
+"""
+
+_STARTED: Final = """
+UPDATE attempts a SET started_at = v.started_at
+FROM json_to_recordset(%(steps)s::json) AS v (tenant_id uuid, id uuid, seen_fence bigint, started_at timestamptz)
+WHERE a.tenant_id = v.tenant_id AND a.execution_id = v.id AND a.fence = v.seen_fence AND a.started_at IS NULL
+  AND a.execution_id BETWEEN %(low)s AND %(high)s
+"""
+
 #: Evidence goes to the attempt that it belongs to, which need not be the execution's current one.
 _EVIDENCE: Final = """
 UPDATE attempts a SET late_outcome = v.late_outcome::jsonb
@@ -177,14 +200,63 @@ async def write(
     Each is guarded by status, fence and event number as they were seen; the caller holds the locks, so that a
     missing one means that it did not. At most one step for an execution.
     """
-    if not steps:
-        return set()
     checkpoints = checkpoints or {}
-    inputs = [_input(step, checkpoints.get(step.seen.id), now) for step in steps]
-    ids = sorted(step.seen.id for step in steps)
-    text = msgspec.json.encode(inputs).decode()
-    rows = await fetch(conn, _APPLY, {"steps": text, "low": ids[0], "high": ids[-1]})
-    return {(tenant, identity) for tenant, identity in rows}
+    signs = [step for step in steps if _is_sign(step)]
+    done = await _renew(conn, signs, checkpoints)
+    moves = [step for step in steps if not _is_sign(step)] if len(signs) < len(steps) else []
+    if moves:
+        inputs = [_input(step, checkpoints.get(step.seen.id), now) for step in moves]
+        done |= {(tenant, one) for tenant, one in await fetch(conn, _APPLY, _within(moves, inputs))}
+    return done
+
+
+def _within(steps: Sequence[Step], inputs: Sequence[Any]) -> dict[str, Any]:
+    """Return the parameters of a statement about `steps`: `inputs` as one text, and the bounds of the ids."""
+    ids = [step.seen.id for step in steps]
+    return {"steps": msgspec.json.encode(inputs).decode(), "low": min(ids), "high": max(ids)}
+
+
+def _is_sign(step: Step) -> bool:
+    """Say whether a step is no more than a sign of life."""
+    seen, verdict = step
+    if verdict.event is not None or verdict.ending is not None or seen.status is not Status.RUNNING:
+        return False
+    run = verdict.run
+    return run == structs.replace(seen, **{column: getattr(run, column) for column in _SIGNS})
+
+
+async def _renew(
+    conn: AsyncConnection, signs: Sequence[Step], checkpoints: Mapping[UUID, Any]
+) -> set[tuple[UUID, UUID]]:
+    """Write signs of life: the commonest report takes the cheapest statement."""
+    if not signs:
+        return set()
+    inputs = [
+        {
+            "tenant_id": seen.tenant_id,
+            "id": seen.id,
+            "seen_seq": seen.event_seq,
+            "seen_fence": seen.fence,
+            "started_at": verdict.run.started_at,
+            "lease_until": verdict.run.lease_until,
+            "lease_seconds": verdict.run.lease_seconds,
+            "check_at": verdict.run.check_at,
+            "progress": verdict.run.progress,
+            "message": verdict.run.message,
+            "checkpoint": to_json(checkpoints.get(seen.id)),
+        }
+        for seen, verdict in signs
+    ]
+    done = {(tenant, one) for tenant, one in await fetch(conn, _RENEW, _within(signs, inputs))}
+    first = [step for step in signs if step.seen.started_at is None and step.verdict.run.started_at is not None]
+    if first:
+        begun = [
+            {"tenant_id": one.tenant_id, "id": one.id, "seen_fence": one.fence, "started_at": one.started_at}
+            for one in (step.verdict.run for step in first)
+            if (one.tenant_id, one.id) in done
+        ]
+        await fetch(conn, _STARTED, _within(first, begun))
+    return done
 
 
 async def keep_evidence(conn: AsyncConnection, evidence: Sequence[tuple[UUID, UUID, int, Any]]) -> None:

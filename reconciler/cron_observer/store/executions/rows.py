@@ -17,7 +17,7 @@ from cron_observer.store.engine import fetch
 log = structlog.get_logger()
 
 #: The columns of `lifecycle.Run`, in the order of its fields.
-RUN_COLUMNS: Final = tuple(Run.__dataclass_fields__)
+RUN_COLUMNS: Final = tuple(Run.__struct_fields__)
 
 SELECTED: Final = ", ".join(f"e.{column}" for column in RUN_COLUMNS)
 
