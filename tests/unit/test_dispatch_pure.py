@@ -108,11 +108,27 @@ def test_any_answer_is_judged(body: bytes, kind: str, status: int) -> None:
     assert "\x00" not in f"{judged.result!r}{judged.error!r}{shown(answered, ['secret'])!r}".replace("\\x00", "\x00")
 
 
-@pytest.mark.parametrize("form", ["a/b+c==", r"a\/b+c==", "a%2Fb%2Bc%3D%3D"])
-def test_secrets_are_blotted_out_however_they_are_written(form: str) -> None:
-    """A destination that repeats a secret plainly, in JSON with escaped slashes or in a URL leaves none of it."""
-    answered = Answered(status=500, headers=[("Location", f"/x?{form}")], body=f"got {form}".encode())
-    kept = f"{shown(answered, ['a/b+c=='])}{judge(answered, ['a/b+c=='], NOW)}"
+@pytest.mark.parametrize(
+    "form",
+    [
+        'a/b+c&"d<==',
+        r"a\/b+c&\"d<==",
+        "a%2Fb%2Bc%26%22d%3C%3D%3D",
+        "a%2fb%2bc%26%22d%3c==",
+        r"a/b\u002bc\u0026\u0022d\u003C\u003d=",
+        "a/b+c&amp;&quot;d&lt;==",
+        "a&#x2F;b&#43;c&#038;&#34;d&lt;==",
+    ],
+)
+@pytest.mark.parametrize("kind", ["text/plain", "application/json"])
+def test_secrets_are_blotted_out_however_they_are_written(form: str, kind: str) -> None:
+    """A destination that repeats a secret plainly, or as JSON, a URL or HTML has it, leaves none of it."""
+    secret = 'a/b+c&"d<=='
+    headers = [("Content-Type", kind), ("Location", f"/x?{form}")]
+    for status in (200, 500):
+        answered = Answered(status=status, headers=headers, body=f'{{"got": "{form}"}}'.encode())
+        kept = f"{shown(answered, [secret])}{judge(answered, [secret], NOW)}"
 
-    assert form not in kept
-    assert "***" in kept
+        assert form not in kept
+        assert secret not in kept
+        assert "***" in kept

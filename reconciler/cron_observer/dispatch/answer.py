@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
-from urllib.parse import quote
 
 import msgspec
 
@@ -33,6 +32,9 @@ _TELLS_WHEN: Final = frozenset({429, 503})
 #: Headers of an answer that its event shows, and how much of each.
 _SHOWN: Final = ("content-type", "content-length", "date", "location", "retry-after", "server", "x-request-id")
 _HEADER_MAX: Final = 256
+
+#: How HTML writes some characters.
+_ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;", " ": r"\+"}
 
 #: What neither a JSON column nor a page can hold.
 _UNFIT: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -110,11 +112,22 @@ def _error(kind: str, message: str) -> dict[str, Any]:
 
 
 def _without(text: str, secrets: Collection[str]) -> str:
-    written = {form for one in secrets if one for form in (one, one.replace("/", "\\/"), quote(one, safe=""))}
     # the longest first: one may hold another
-    for secret in sorted(written, key=len, reverse=True):
-        text = text.replace(secret, "***")
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = re.sub("".join(map(_forms, secret)), "***", text)
     return text
+
+
+def _forms(character: str) -> str:
+    """Return a pattern for all the ways in which JSON, URLs and HTML write a character."""
+    plain = re.escape(character)
+    if character.isalnum():
+        return plain
+    code = ord(character)
+    forms = [plain, rf"\\{plain}", rf"(?i:\\u{code:04x})", rf"(?i:&#0*{code};|&#x0*{code:x};)"]
+    forms.append("".join(f"(?i:%{byte:02x})" for byte in character.encode()))
+    forms += [_ENTITIES[character]] if character in _ENTITIES else []
+    return f"(?:{'|'.join(forms)})"
 
 
 def _is_encoded(answered: Answered) -> bool:
