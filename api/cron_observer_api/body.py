@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from email.message import Message
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 from litestar import Request
+from msgspec import inspect
 
 from cron_observer.errors import BadRequest, UnknownField
 from cron_observer_api.problems import TooLarge, UnsupportedMedia
@@ -40,6 +41,7 @@ _STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 _WHERE: Final = re.compile(r"(.*?) - at `\$(.*)`", re.DOTALL)
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_MISSING: Final = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 _STEP: Final = re.compile(r"\.([^.\[\]]+)|\[([^\[\]]*)\]")
 
 _SMALLEST: Final = -(1 << 63)
@@ -141,7 +143,7 @@ def decode(raw: bytes, shape: type[T]) -> T:
         json.loads(text, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_word, parse_int=_bounded)
         value = msgspec.json.decode(raw, type=shape)
     except msgspec.ValidationError as error:
-        raise explain(error) from error
+        raise explain(error, shape) from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         if isinstance(error, _Refused):
             raise BadRequest(str(error), hint="mend the body and send it again") from error
@@ -199,13 +201,14 @@ def _words(value: Any) -> Iterator[str]:
             yield from _words(item)
 
 
-def explain(error: msgspec.ValidationError) -> BadRequest:
-    """Translate what msgspec says about a wrong value into a refusal with a JSON pointer."""
+def explain(error: msgspec.ValidationError, shape: Any = None) -> BadRequest:
+    """Translate what msgspec says about a wrong value of a `shape` into a refusal with a JSON pointer."""
     message = str(error)
     where = _WHERE.fullmatch(message)
     said, path = (where[1], where[2]) if where else (message, "")
-    pointer = "".join(_pointer_step(match[1] or match[2]) for match in _STEP.finditer(path))
-    unknown = _UNKNOWN.fullmatch(said)
+    steps = [match[1] or match[2] for match in _STEP.finditer(path)]
+    pointer = "".join(_pointer_step(step) for step in steps)
+    unknown, missing = _UNKNOWN.fullmatch(said), _MISSING.fullmatch(said)
     if unknown:
         name = unknown[1][:80]
         return UnknownField(
@@ -213,7 +216,42 @@ def explain(error: msgspec.ValidationError) -> BadRequest:
             hint="leave it out, or check its spelling",
             pointer=pointer + _pointer_step(name),
         )
+    if missing:
+        return BadRequest(f"the field {missing[1]!r} is missing", hint="send it", pointer=pointer)
+    if said.startswith("Invalid enum value"):
+        words = ", ".join(_words_at(shape, steps))
+        said = f"expected one of {words}" if words else "the value is none of those that are known here"
     return BadRequest(said[:300], hint="mend the field that `pointer` names", pointer=pointer)
+
+
+def _words_at(shape: Any, steps: Sequence[str]) -> list[str]:
+    """Return the words that a shape takes at a path; none if it is not made of what our shapes are made of."""
+    kinds = [inspect.type_info(shape)]
+    for step in [*steps, None]:
+        kinds = [inner for kind in kinds for inner in _inside(kind)]
+        if step is not None:
+            kinds = [inner for kind in kinds for inner in _members(kind, step)]
+    return [str(word) for kind in kinds if isinstance(kind, inspect.LiteralType) for word in kind.values]
+
+
+def _inside(kind: inspect.Type) -> Iterator[inspect.Type]:
+    """Yield what a type is behind its constraints and alternatives."""
+    if isinstance(kind, inspect.Metadata):
+        yield from _inside(kind.type)
+    elif isinstance(kind, inspect.UnionType):
+        for one in kind.types:
+            yield from _inside(one)
+    else:
+        yield kind
+
+
+def _members(kind: inspect.Type, step: str) -> Iterator[inspect.Type]:
+    if isinstance(kind, inspect.StructType):
+        yield from (field.type for field in kind.fields if field.encode_name == step)
+    elif isinstance(kind, inspect.ListType):
+        yield kind.item_type
+    elif isinstance(kind, inspect.DictType):
+        yield kind.value_type
 
 
 def _pointer_step(step: str) -> str:
@@ -245,7 +283,7 @@ def read_query(request: Request[Any, Any, Any], shape: type[T]) -> T:
     try:
         return msgspec.convert(given, shape, strict=False)
     except msgspec.ValidationError as error:
-        refusal = explain(error)
+        refusal = explain(error, shape)
         if isinstance(refusal, UnknownField):
             refusal.message = refusal.message.replace("the field", "the parameter", 1)
         raise refusal from error

@@ -6,10 +6,11 @@ import contextlib
 import gzip
 import json
 import time
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from litestar import Request
+from msgspec import Meta
 
 from cron_observer.errors import BadRequest, UnknownField
 from cron_observer_api import body, wire
@@ -101,6 +102,29 @@ def test_a_wrong_type_names_its_pointer(raw: bytes, pointer: str) -> None:
     with pytest.raises(BadRequest) as told:
         body.decode(raw, wire.CancelBody)
     assert told.value.facts["pointer"] == pointer
+
+
+class _Entry(wire.In):
+    level: Annotated[Literal["INFO", "ERROR"], Meta(description="How bad it is.")] | None = None
+
+
+class _Entries(wire.In):
+    entries: Annotated[list[_Entry], Meta(max_length=10)]
+
+
+def test_a_word_that_is_not_known_is_told_which_are() -> None:
+    """The refusal names the words that are known at that place, however deep it is, and not the one that came."""
+    with pytest.raises(BadRequest) as told:
+        body.decode(b'{"entries": [{}, {"level": "TRACE"}]}', _Entries)
+    assert told.value.message == "expected one of ERROR, INFO"
+    assert told.value.facts["pointer"] == "/entries/1/level"
+
+
+def test_a_missing_field_is_named() -> None:
+    """What has to be there is named, at the object that lacks it."""
+    with pytest.raises(BadRequest) as told:
+        body.decode(b"{}", _Entries)
+    assert "'entries' is missing" in told.value.message
 
 
 def test_an_unknown_field_is_named() -> None:
