@@ -253,6 +253,26 @@ async def test_case_24_and_25_ends_alone_and_twice(tenant: Tenant) -> None:
         assert task.runs()[0]["started_at"] is None
 
 
+async def test_case_24_a_length_that_nobody_knows_is_none(tenant: Tenant) -> None:
+    """An execution of unknown length has no duration, and is left out of medians, in the API and on the pages."""
+    async with watching(tenant) as task:
+        name = uuid4()
+        await task.ping(f"/start?rid={name}")
+        task.shift(started_at=5 * MINUTE, claimed_at=5 * MINUTE)
+        await task.ping(f"?rid={name}")
+        await task.ping()
+
+        listed = (await task.app.call("GET", "/executions?task=default/backup", "read")).json()["items"]
+        durations = [one["duration_seconds"] for one in listed]
+        stats = (await task.app.call("GET", "/projects/default/tasks/backup/stats", "read")).json()
+        page = (await task.app.client.get("/tasks/default/backup")).text
+    assert durations[0] is None
+    assert durations[1] >= 300
+    assert stats["duration_seconds"]["count"] == 1
+    assert stats["finished"] == 2
+    assert ">0 ms</td>" not in page.partition("Duration</th>")[2].partition("<tbody>")[2].replace("\n", "")
+
+
 async def test_case_30_and_31_deadlines(tenant: Tenant) -> None:
     """A run without an end has timed out after maxRuntime, and without a sign of life it is lost before."""
     async with watching(tenant, heartbeat="5m", grace="1s") as task:

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cron_observer import statistics
 from cron_observer.errors import BadRequest
+from cron_observer.model import RESERVED_QUEUES
 from cron_observer.store.links import line_link
 
 #: What only the full form of an execution carries: lists never load it.
@@ -97,7 +98,7 @@ def execution_item(row: Mapping[Any, Any]) -> dict[str, Any]:
         "lease_until": instant(row["lease_until"]),
         "started_at": instant(row["started_at"]),
         "finished_at": instant(row["finished_at"]),
-        "duration_seconds": seconds_between(row["started_at"] or row["claimed_at"], row["finished_at"]),
+        "duration_seconds": seconds_between(_began(row), row["finished_at"]),
         "run_deadline": instant(row["run_deadline"]),
         "heartbeat_every_seconds": (
             round(row["lease_seconds"] / HEARTBEATS_PER_LEASE, 3) if running and row["lease_seconds"] else None
@@ -111,6 +112,12 @@ def execution_item(row: Mapping[Any, Any]) -> dict[str, Any]:
         "backfill_id": None if row["backfill_id"] is None else str(row["backfill_id"]),
         "definition": definition(row),
     }
+
+
+def _began(row: Mapping[Any, Any]) -> datetime | None:
+    """Return when the last attempt began; None of a check-in that told its end alone."""
+    began: datetime | None = row["started_at"]
+    return row["claimed_at"] if began is None and row["queue"] != RESERVED_QUEUES["checkin"] else began
 
 
 def execution_full(row: Mapping[Any, Any]) -> dict[str, Any]:

@@ -29,12 +29,14 @@ NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 STEP: Final = 96
 
 #: The final outcomes of stretches of fire time, a row each. A duration runs from the start, or else the claim, of the
-#: last attempt; a start delay to the first claim, of what was offered to workers. Both in microseconds.
-#: `{0}` narrows the executions down. They are gathered first, so that nothing else is planned for each partition.
+#: last attempt, and is not known of a check-in that told its end alone; a start delay to the first claim, of what was
+#: offered to workers. Both in microseconds. `{0}` narrows the executions down. They are gathered first, so that
+#: nothing else is planned for each partition.
 OUTCOMES: Final = """
     SELECT e.task_uid, e.project_id, e.fire_at AS at, e.status, e.reason,
         e.late AND e.status = 'FINISHED' AS late, 1 AS n,
-        CASE WHEN e.status IN ('FINISHED', 'FAILED') AND e.claimed_at IS NOT NULL THEN greatest(0,
+        CASE WHEN e.status IN ('FINISHED', 'FAILED') AND coalesce(e.started_at, e.claimed_at) IS NOT NULL
+            AND (e.started_at IS NOT NULL OR e.queue <> '@checkin') THEN greatest(0,
             extract(epoch FROM e.finished_at - coalesce(e.started_at, e.claimed_at)) * 1000000)::bigint
         END AS duration,
         CASE WHEN e.claimed_at IS NOT NULL AND e.trigger NOT IN ('api', 'checkin') THEN greatest(0,
@@ -44,8 +46,8 @@ OUTCOMES: Final = """
                 ORDER BY a.fence LIMIT 1), e.claimed_at) END - e.fire_at) * 1000000)::bigint
         END AS delay
     FROM (
-        SELECT e.id, e.task_uid, e.project_id, e.fire_at, e.status, e.reason, e.late, e.trigger, e.fence, e.claimed_at,
-            e.started_at, e.finished_at
+        SELECT e.id, e.task_uid, e.project_id, e.fire_at, e.status, e.reason, e.late, e.trigger, e.fence, e.queue,
+            e.claimed_at, e.started_at, e.finished_at
         FROM unnest(CAST(:live_since AS timestamptz[]), CAST(:live_until AS timestamptz[])) AS live (since, until)
         JOIN executions AS e ON e.tenant_id = :tenant_id AND e.fire_at >= live.since AND e.fire_at < live.until
             AND e.id BETWEEN :low AND :high

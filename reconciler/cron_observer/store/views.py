@@ -31,8 +31,11 @@ LONGEST_SHOWN: Final = timedelta(days=1)
 #: Marks of a task on the timeline; runs that begin in the same slice of the window become one mark.
 TIMELINE_SLICES: Final = 240
 
+#: When an execution of which only the end is known by a ping began: nobody knows; any other at its claim or start.
+BEGAN: Final = "coalesce(e.started_at, CASE WHEN e.queue <> '@checkin' THEN e.claimed_at END)"
+
 #: Seconds for which an execution ran, or has been running.
-SECONDS: Final = "extract(epoch FROM coalesce(e.finished_at, :now) - coalesce(e.started_at, e.claimed_at))::float"
+SECONDS: Final = f"extract(epoch FROM coalesce(e.finished_at, :now) - {BEGAN})::float"
 
 #: Worst first: which of several outcomes a mark shows.
 RANK: Final = """CASE WHEN e.status = 'FAILED' THEN 0 WHEN e.status = 'MISSED' THEN 1 WHEN e.late THEN 2
