@@ -161,7 +161,7 @@ async def test_every_kind_of_outcome_has_its_word(tenant: Tenant) -> None:
         "running": ("Running", "62 of 100 tables"),
         "failed": ("Failed", "The command ended with an error code."),
         "skipped": ("Skipped", "."),
-        "missed": ("Missed", "No worker came in time."),
+        "missed": ("Missed", "Nobody took it in time."),
         "cancelled": ("Cancelled", "A person cancelled it."),
         "late": ("Late", "Finished"),
     }

@@ -163,7 +163,7 @@ async def test_forecasts_and_replaced_plans_are_no_history(tenant: Tenant) -> No
         task = (await it.client.get("/tasks/default/export")).text
     assert due in overview
     assert forecast in overview
-    assert "due, but no worker has claimed it" in text_of(overview)
+    assert "due, but nobody has begun it" in text_of(overview)
     executions = part(day, "executions")
     assert due in executions
     assert forecast not in executions

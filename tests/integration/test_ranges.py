@@ -215,5 +215,5 @@ async def test_pages_count_ranges(tenant: Tenant) -> None:
         page = text_of((await it.client.get(f"/?date={day.date()}")).text)
     assert "86,402" in overview
     assert "86,402 executions" in page
-    assert "Did not run: 86,400 skipped (the task was paused) · 1 missed (no worker came in time)." in page
+    assert "Did not run: 86,400 skipped (the task was paused) · 1 missed (nobody took it in time)." in page
     assert "86,400 skipped" in page

@@ -213,7 +213,7 @@ def problem(row: Row) -> dict[str, Any]:
 
 def _why(row: Row) -> str:
     if row["status"] == "PENDING":
-        return "due, but no worker has claimed it"
+        return "due, but nobody has begun it"
     tries = f"attempt {row['attempt']}: " if row["attempt"] > 1 else ""
     code = f" {row['exit_code']}" if row["exit_code"] and row["reason"] == "exit_code" else ""
     what = row["message"] or ("reported after its deadline" if row["late"] else "")

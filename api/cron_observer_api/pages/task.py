@@ -129,7 +129,8 @@ def _limits(spec: dict[str, Any]) -> tuple[str, str, str]:
     watched = (spec.get("run") or {}).get("checkin")
     if watched is not None:
         return ("Grace", watched["grace"], f"runs at most {watched['maxRuntime']}")
-    return ("Timeout", spec["timeout"], f"{spec['retries']['max']} retries")
+    retries = spec["retries"]["max"]
+    return ("Timeout", spec["timeout"], "1 retry" if retries == 1 else f"{retries} retries")
 
 
 def _next_note(row: Row) -> str:

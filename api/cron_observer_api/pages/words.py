@@ -18,16 +18,16 @@ class Badge(NamedTuple):
 #: Why an execution stands where it stands.
 REASONS: Final[Mapping[str, str]] = {
     "exit_code": "the command ended with an error code",
-    "error": "the worker reported an error",
+    "error": "an error was reported",
     "timed_out": "it ran past its timeout",
-    "lease_lost": "its worker fell silent",
+    "lease_lost": "it fell silent",
     "cancelled": "a person cancelled it",
     "overlap": "another run of the task was active",
     "calendar": "a calendar excludes the day",
     "window": "outside the window of its task group",
     "paused": "the task was paused",
     "too_late": "too late for the catch-up policy",
-    "no_worker": "no worker came in time",
+    "no_worker": "nobody took it in time",
     "coalesced": "it fell onto the instant of another slot",
     "dst_gap": "the local time did not exist",
     "task_deleted": "its task was removed",
@@ -57,7 +57,7 @@ MOVED: Final[Mapping[str, str]] = {"dst": "a clock change", "calendar": "a calen
 #: What happened to an execution, as its history tells it.
 EVENTS: Final[Mapping[str, str]] = {
     "created": "Created",
-    "claimed": "Claimed by a worker",
+    "claimed": "Claimed",
     "started": "Started",
     "accepted": "Accepted by the destination",
     "late_started": "Begun after it was given up",
@@ -119,7 +119,7 @@ def status(value: str, *, late: bool = False, why: str | None = None, upcoming: 
     if value == "PENDING":
         if upcoming:
             return Badge("plan", "Upcoming", "planned; not due yet")
-        return Badge("wait", "Waiting", "due; waits for a worker")
+        return Badge("wait", "Waiting", "due; nobody has begun it yet")
     tone, word = _STATUS[value]
     title = reason(why)
     if late and value == "FINISHED":
@@ -260,9 +260,12 @@ def usual(bars: Sequence[Sequence[Any]] | None) -> float | None:
 
 
 def delay(row: Mapping[str, Any]) -> float | None:
-    """Return the seconds between an execution's fire time and its claim; None where it never was claimed first."""
+    """Return the seconds between an execution's fire time and its claim; None where it never was claimed first.
+
+    What reports itself waits for nobody.
+    """
     claimed: datetime | None = row["claimed_at"]
     fired: datetime = row["fire_at"]
-    if claimed is None or row["attempt"] > 1:
+    if claimed is None or row["attempt"] > 1 or row["trigger"] in ("api", "checkin"):
         return None
     return max(0.0, (claimed - fired).total_seconds())
