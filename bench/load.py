@@ -1,7 +1,8 @@
 """A server to be measured, and a generator of load that is not what is measured.
 
 One API process on a database of its own, with durable commits. Beside its calls it answers
-``POST /api/v1/sdk/nothing``: the same guard, the same reading of the body, no work.
+``POST /api/v1/sdk/nothing``: the same guard, the same reading of the body, no work; found by the framework's
+routing. ``POST /api/v1/sdk/nothing-hot`` is the same at the workers' door, past that routing.
 Requests are bytes that are made beforehand; each connection sends one, waits for the answer and sends the next.
 """
 
@@ -30,7 +31,7 @@ from cron_observer.store import bootstrap
 from cron_observer.store.tenants import project_id, tenant_id
 from support import databases
 from support.databases import FreshDatabase, Tenant
-from support.postgres import short_folder, test_provider
+from support.postgres import DISK, short_folder, test_provider
 from support.processes import clean_environment, free_port, until
 
 #: Due executions of one task, a millisecond apart, in one statement; ids are UUIDv8 of their instant.
@@ -108,7 +109,7 @@ def serving(pool: int = 4) -> Iterator[Server]:
     """Serve the API alone until the block ends."""
     with (
         tempfile.TemporaryDirectory(prefix="co-load-") as folder,
-        short_folder("co-load-pg-") as home,
+        short_folder("co-load-pg-", DISK) as home,
         launch(home / "pg", provider=test_provider()) as postgres,
         databases.template(postgres.url(SUPERUSER, "postgres")) as template,
         databases.fresh(postgres.url(SUPERUSER, "postgres"), template) as database,
@@ -233,6 +234,7 @@ def run(server: Server, requests: Sequence[bytes], connections: int) -> Load:
 
 def _serve(port: int, folder: str, url: str) -> None:
     """Run the API in this process, with a call that does nothing."""
+    from cron_observer.service import collect_seldom
     from cron_observer.settings import Settings
     from cron_observer_api import serve as serving_module
     from cron_observer_api.app import create_app
@@ -251,14 +253,22 @@ def _serve(port: int, folder: str, url: str) -> None:
         await read(request, CompleteBody)
         return answer(kept)
 
+    @post("/sdk/nothing-hot", status_code=200, opt=nothing.opt)
+    async def hot(request: Request[Any, Any, Any]) -> Response[bytes]:
+        await read(request, CompleteBody)
+        return answer(kept)
+
     pool = int(os.environ.get("CRON_OBSERVER_POOL_SIZE_API", "4"))
     settings = Settings(data_dir=Path(folder), database_url=url, port=port, pool_size_api=pool)
 
     async def work() -> None:
         import signal
 
+        collect_seldom()
+
         app = create_app(settings)
-        app.register(Router(path=PREFIX, route_handlers=[nothing]))
+        app.register(Router(path=PREFIX, route_handlers=[nothing, hot]))
+        app.state.door.open(PREFIX, hot)
         app.state.limiter = Limiter(rate=1e9, burst=1 << 40)
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

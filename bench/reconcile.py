@@ -32,7 +32,7 @@ from cron_observer.postgres import launch
 from cron_observer.postgres.cluster import SUPERUSER
 from support import databases
 from support.databases import FreshDatabase, make_tenant
-from support.postgres import short_folder, test_provider
+from support.postgres import DISK, short_folder, test_provider
 from support.repositories import Following, following, git
 
 FIRST_SECONDS = 15.0
@@ -156,7 +156,7 @@ def _is_postgres(pid: int) -> bool:
 def fresh_database() -> Iterator[FreshDatabase]:
     """Run a server with durable commits and give an empty database on it."""
     with (
-        short_folder("co-bench-") as folder,
+        short_folder("co-bench-", DISK) as folder,
         launch(folder / "pg", provider=test_provider()) as server,
     ):
         url = server.url(SUPERUSER, "postgres")
@@ -389,7 +389,7 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     verdict = Verdict()
     print(f"machine: {os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}")
-    with short_folder("co-bench-") as folder:
+    with short_folder("co-bench-", DISK) as folder:
         asyncio.run(measure(folder, asked.manifests, asked.times, verdict))
     if verdict.missed:
         print("MISSED")

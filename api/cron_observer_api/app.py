@@ -40,6 +40,7 @@ from cron_observer_api import (
 )
 from cron_observer_api.auth import KeyRing, guard, is_loopback
 from cron_observer_api.cursors import Cursors, load_key
+from cron_observer_api.door import Door
 from cron_observer_api.edge import Edge, Hosts
 from cron_observer_api.health import Readiness
 from cron_observer_api.limits import Limiter
@@ -108,7 +109,9 @@ def create_app(
         request_max_body_size=None,
     )
     app.state.description = description.rendered(app)
-    app.edge = Edge(app.routed, Hosts.of(settings.host, settings.base_url, settings.allowed_hosts), settings.base_url)
+    door = Door(app, PREFIX + work.router.path, work.hot, _answer)
+    app.state.door = door
+    app.edge = Edge(door, Hosts.of(settings.host, settings.base_url, settings.allowed_hosts), settings.base_url)
     return app
 
 

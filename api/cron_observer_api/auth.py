@@ -138,15 +138,17 @@ def is_loopback(host: str) -> bool:
 
 def _credential(request: ASGIConnection[Any, Any, Any, Any]) -> str | None:
     """Return the key that came with a request, or None. Raises `Unauthenticated` for two or a wrong kind."""
-    given = request.headers.getall("authorization", []) + request.headers.getall("x-api-key", [])
+    given = [(name, value) for name, value in request.scope["headers"] if name in (b"authorization", b"x-api-key")]
     if not given:
         return None
     hint = "send Authorization: Bearer co_… or X-API-Key: co_…"
     if len(given) > 1:
         raise Unauthenticated("several credentials came with the request", hint=hint)
-    if "x-api-key" in request.headers:
-        return given[0].strip()
-    kind, _, token = given[0].strip().partition(" ")
+    ((name, value),) = given
+    said = value.decode("latin-1").strip()
+    if name == b"x-api-key":
+        return said
+    kind, _, token = said.partition(" ")
     if kind.lower() != "bearer" or not token.strip():
         raise Unauthenticated("the credential is of another kind", hint=hint)
     return token.strip()

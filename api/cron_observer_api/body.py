@@ -74,7 +74,7 @@ async def read_bytes(
     media_types: tuple[str, ...] = ("application/json",),
 ) -> bytes:
     """Return the body as inflated bytes, having checked its size and how it is labelled."""
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    coding = field(request, b"content-encoding", "identity").strip().lower()
     if coding not in (("identity", "gzip") if gzip else ("identity",)):
         raise UnsupportedMedia(
             "the Content-Encoding is not read here", hint="send the body as it is" + (" or gzip" * gzip)
@@ -82,13 +82,21 @@ async def read_bytes(
     raw = await collect(request, limit)
     if not raw and optional:
         return b"{}"
-    _check_media_type(request.headers.get("content-type", ""), media_types)
+    _check_media_type(field(request, b"content-type", ""), media_types)
     return _inflate(raw, limit) if coding == "gzip" else raw
+
+
+def field(request: Request[Any, Any, Any], wanted: bytes, otherwise: str) -> str:
+    """Return the first header field of a name, given in lower case, or `otherwise` where there is none."""
+    for name, value in request.scope["headers"]:
+        if name == wanted:
+            return value.decode("latin-1")
+    return otherwise
 
 
 async def collect(request: Request[Any, Any, Any], limit: int) -> bytes:
     """Return the body as it was sent, however it is labelled. Raises `TooLarge`, or `BadRequest` if it ends early."""
-    announced = request.headers.get("content-length", "")
+    announced = field(request, b"content-length", "")
     if announced.isascii() and announced.isdigit() and int(announced[:20]) > limit:
         raise _too_large(limit)
     chunks: list[bytes] = []
@@ -110,6 +118,8 @@ def _too_large(limit: int) -> TooLarge:
 
 
 def _check_media_type(content_type: str, allowed: tuple[str, ...]) -> None:
+    if content_type in allowed:
+        return
     message = Message()
     message["content-type"] = content_type
     charset = message.get_param("charset", "utf-8")

@@ -175,7 +175,10 @@ class _Sender:
             self.status = message["status"]
             headers = list(message["headers"])
             there = {name.lower() for name, _ in headers}
-            headers += [(name, value) for name, value in SECURITY.items() if name not in there]
+            if there.isdisjoint(SECURITY):
+                headers += SECURITY.items()
+            else:
+                headers += [(name, value) for name, value in SECURITY.items() if name not in there]
             headers += self._scope.get("state", {}).get(limits.FIELDS, [])
             message = message | {"headers": headers}
         if not self._bodiless:

@@ -260,6 +260,9 @@ async def running(app: Litestar) -> AsyncIterator[None]:
         await asyncio.gather(packing, return_exceptions=True)
 
 
+#: The calls that workers make most often.
+hot: Final = (claim, reports.start, reports.heartbeat, reports.append_logs, reports.complete, reports.release)
+
 router = Router(
     path="/sdk",
     route_handlers=[claim, begin, pending, get_execution, *reports.handlers, *log_upload.handlers],

@@ -169,19 +169,21 @@ class Writer:
         tenants = {report.tenant_id for report in reports}
         async with self._database.transaction(tenants) as conn:
             answers = await process(conn, reports, trusted=lambda read: self._guard.observe(read).now, caps=self._caps)
-            written = [Written(answer) for answer in answers]
             for tenant_id in sorted(tenants):
                 wanted = [
                     number
                     for number, report in enumerate(reports)
-                    if report.tenant_id == tenant_id and _shown(report, written[number].answer)
+                    if report.tenant_id == tenant_id
+                    and answers[number].shown is None
+                    and _shown(report, answers[number])
                 ]
                 found = await reads.executions(conn, tenant_id, [reports[number].id for number in wanted])
                 for number in wanted:
-                    shown = found.get(reports[number].id)
-                    if shown is not None and answers[number].stop:
-                        shown["cancel_requested"] = True
-                    written[number].execution = shown
+                    answers[number].shown = found.get(reports[number].id)
+        written = [Written(answer, answer.shown) for answer in answers]
+        for one in written:
+            if one.execution is not None and one.answer.stop:
+                one.execution["cancel_requested"] = True
         self.batches += 1
         self.reports += len(reports)
         return written

@@ -141,7 +141,7 @@ async def a_step_from_an_older_state_has_no_effect(
         now = await clock(conn)
         waiting = structs.replace(run, status=Status.PENDING, fence=0, attempt=0, event_seq=0)
         stale = lifecycle.end_unclaimed(waiting, lifecycle.Event.SKIPPED, lifecycle.Reason.OVERLAP, now)
-        assert await apply.write(conn, [apply.Step(waiting, stale)], now) == set()
+        assert await apply.write(conn, [apply.Step(waiting, stale)], now) == {}
     assert state(database, slot) == ("RUNNING", None)
 
 

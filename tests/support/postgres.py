@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 from cron_observer.postgres import Provider, Server, launch, providers
 
@@ -23,6 +24,10 @@ def test_provider() -> Provider:
     """Return the programs that tests run on."""
     named = os.environ.get(BIN_VARIABLE)
     return providers.find({providers.BIN_VARIABLE: named} if named else {})
+
+
+#: Where what has to be durable is put, to be measured.
+DISK: Final = "/var/tmp"
 
 
 @cache
@@ -40,9 +45,12 @@ def quick_place() -> str:
 
 
 @contextmanager
-def short_folder(prefix: str = "co-test-") -> Iterator[Path]:
-    """Make an empty folder that every account can enter, short enough for a socket, and remove it after."""
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=quick_place()))
+def short_folder(prefix: str = "co-test-", place: str | None = None) -> Iterator[Path]:
+    """Make an empty folder that every account can enter, short enough for a socket, and remove it after.
+
+    It is made where `place` says: what is measured with durable commits belongs on a disk.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place or quick_place()))
     folder.chmod(0o755)
     try:
         yield folder

@@ -23,6 +23,23 @@ class Step(NamedTuple):
     verdict: Verdict
 
 
+class Rest(NamedTuple):
+    """What a moved execution has beside its `Run`, as it was written: the rest of what the wire shows."""
+
+    nominal_at: datetime | None
+    nominal_local: datetime | None
+    nominal_fold: int | None
+    timezone: str | None
+    repeats: UUID | None
+    payload: Any
+    checkpoint: Any
+    result: Any
+    error: Any
+
+
+#: What was written, by tenant and id; with what was moved, the rest of it.
+Done = dict[tuple[UUID, UUID], Rest | None]
+
 #: Member of the statement's input, one JSON text for all steps, and its PostgreSQL type. Arrays, one for each column,
 #: take three times as long to write.
 _INPUT: Final = {
@@ -98,7 +115,7 @@ WITH v AS (
     FROM v
     WHERE e.tenant_id = v.tenant_id AND e.id = v.id AND e.id BETWEEN %(low)s AND %(high)s
       AND e.event_seq = v.seen_seq AND e.fence = v.seen_fence AND e.status = v.seen_status
-    RETURNING v.*
+    RETURNING v.*, {", ".join(f"e.{column} AS now_{column}" for column in Rest._fields)}
 ), logged AS (
     INSERT INTO execution_events (tenant_id, execution_id, seq, at, type, attempt, fence, status, reason, actor, data)
     SELECT tenant_id, id, event_seq, at, event, attempt, fence, status, reason, actor, data::jsonb
@@ -128,7 +145,7 @@ WITH v AS (
     DELETE FROM active_runs r USING moved m
     WHERE r.tenant_id = m.tenant_id AND r.execution_id = m.id AND m.frees
 )
-SELECT tenant_id, id FROM moved
+SELECT tenant_id, id, {", ".join(f"now_{column}" for column in Rest._fields)} FROM moved
 """
 
 #: What a sign of life changes: no status, no event, no end, and nothing that an index covers.
@@ -194,7 +211,7 @@ def _input(step: Step, checkpoint: Any, now: datetime) -> dict[str, Any]:
 
 async def write(
     conn: AsyncConnection, steps: Sequence[Step], now: datetime, *, checkpoints: dict[UUID, Any] | None = None
-) -> set[tuple[UUID, UUID]]:
+) -> Done:
     """Carry out verdicts on executions of any of the transaction's tenants and return which took effect.
 
     Each is guarded by status, fence and event number as they were seen; the caller holds the locks, so that a
@@ -206,7 +223,7 @@ async def write(
     moves = [step for step in steps if not _is_sign(step)] if len(signs) < len(steps) else []
     if moves:
         inputs = [_input(step, checkpoints.get(step.seen.id), now) for step in moves]
-        done |= {(tenant, one) for tenant, one in await fetch(conn, _APPLY, _within(moves, inputs))}
+        done |= {(tenant, one): Rest(*rest) for tenant, one, *rest in await fetch(conn, _APPLY, _within(moves, inputs))}
     return done
 
 
@@ -225,12 +242,10 @@ def _is_sign(step: Step) -> bool:
     return run == structs.replace(seen, **{column: getattr(run, column) for column in _SIGNS})
 
 
-async def _renew(
-    conn: AsyncConnection, signs: Sequence[Step], checkpoints: Mapping[UUID, Any]
-) -> set[tuple[UUID, UUID]]:
+async def _renew(conn: AsyncConnection, signs: Sequence[Step], checkpoints: Mapping[UUID, Any]) -> Done:
     """Write signs of life: the commonest report takes the cheapest statement."""
     if not signs:
-        return set()
+        return {}
     inputs = [
         {
             "tenant_id": seen.tenant_id,
@@ -247,7 +262,7 @@ async def _renew(
         }
         for seen, verdict in signs
     ]
-    done = {(tenant, one) for tenant, one in await fetch(conn, _RENEW, _within(signs, inputs))}
+    done: Done = dict.fromkeys(await fetch(conn, _RENEW, _within(signs, inputs)))
     first = [step for step in signs if step.seen.started_at is None and step.verdict.run.started_at is not None]
     if first:
         begun = [

@@ -113,7 +113,7 @@ class Answer:
 
     `again` asks for another round, since only now a deadline was noticed; `busy` as well, since somebody else holds
     the execution. `stop` says that its worker is to stop, though the row does not say so yet; `wakes` that something
-    else may begin now.
+    else may begin now. `shown` is a moved execution in its wire shape, as it was written.
     """
 
     run: Run | None = None
@@ -125,3 +125,4 @@ class Answer:
     wakes: bool = False
     stream: int | None = None
     loose: int = 0
+    shown: dict[str, Any] | None = None

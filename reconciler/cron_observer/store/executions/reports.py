@@ -24,7 +24,7 @@ from cron_observer.model import RESERVED_PREFIX, Overlap, Policy
 from cron_observer.store import logs
 from cron_observer.store.engine import clock
 from cron_observer.store.executions import simple
-from cron_observer.store.executions.apply import Step, keep_evidence, write
+from cron_observer.store.executions.apply import Done, Rest, Step, keep_evidence, write
 from cron_observer.store.executions.bounds import due_bounds
 from cron_observer.store.executions.messages import (
     Accept,
@@ -42,6 +42,7 @@ from cron_observer.store.executions.messages import (
 )
 from cron_observer.store.executions.rows import Locked, lock, policies_of
 from cron_observer.store.executions.settling import ask_to_stop, end, hold, settlements, to_hold
+from cron_observer.store.executions.showing import definitions, shown
 
 #: Bytes of log lines that are compressed beside the event loop; fewer are done before a thread has woken.
 _THREAD_FROM: Final = 128 * 1024
@@ -104,6 +105,7 @@ async def process(
     missing = [step.seen.id for step in batch.steps if (step.seen.tenant_id, step.seen.id) not in done]
     if missing:
         raise AssertionError(f"{len(missing)} locked executions changed under their lock")
+    await _show(conn, reports, answers, done, batch.now)
     await keep_evidence(conn, batch.evidence)
     appended = await _store(conn, batch, caps)
     for report, answer in zip(reports, answers, strict=True):
@@ -148,6 +150,22 @@ async def _decide_all(
         if run.status in OPEN and after is not None and after.status in FINAL and _placed(run, rules[run.id]):
             batch.freed.setdefault(run.task_uid, []).append(answers[-1])
     return answers
+
+
+async def _show(
+    conn: AsyncConnection, reports: Sequence[Report], answers: Sequence[Answer], done: Done, now: datetime
+) -> None:
+    """Put what was moved into its wire shape, as far as the reply carries it."""
+    moved: dict[UUID, list[tuple[Answer, Run, Rest]]] = {}
+    for report, answer in zip(reports, answers, strict=True):
+        rest = done.get((report.tenant_id, report.id))
+        if rest is not None and answer.run is not None:
+            moved.setdefault(report.tenant_id, []).append((answer, answer.run, rest))
+    for tenant_id, some in sorted(moved.items()):
+        known = await definitions(conn, tenant_id, [run for _, run, _ in some], now)
+        for answer, run, rest in some:
+            if run.id in known:
+                answer.shown = shown(run, rest, known[run.id])
 
 
 def _ours() -> AlreadyClaimed:
