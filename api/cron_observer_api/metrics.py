@@ -10,6 +10,7 @@ from litestar import Request, Response, get
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from cron_observer.model import RESERVED_QUEUES
 from cron_observer.store import live
 from cron_observer.store.engine import clock
 from cron_observer_api import metrics_sources
@@ -111,20 +112,28 @@ class _Live:
         for (status, reason), count in sorted(counts.by_outcome.items()):
             outcomes.add_metric([status, reason], count)
         yield outcomes
+        yield from self._waiting("executions", "that wait for a worker", counts.waiting.get("", live.Waiting()))
+        webhooks = RESERVED_QUEUES["http"]
+        yield from self._waiting("webhooks", "that wait to be sent", counts.waiting.get(webhooks, live.Waiting()))
+        running = sum(counts.running.values())
+        yield _single("cron_observer_executions_running", "Executions that run; counted up to 100,000.", running)
         yield _single(
-            "cron_observer_executions_due", "Due executions that wait for a worker; counted up to 100,000.", counts.due
+            "cron_observer_webhooks_running",
+            "Those of them that were sent, or taken by their destination.",
+            counts.running.get(webhooks, 0),
         )
-        oldest = max(0.0, (self._now - counts.oldest_due).total_seconds()) if counts.oldest_due else 0.0
-        yield _single(
-            "cron_observer_executions_due_oldest_seconds", "How long the oldest of them has been due.", oldest
-        )
-        yield _single("cron_observer_executions_running", "Executions that run; counted up to 100,000.", counts.running)
         yield _single(
             "cron_observer_statistics_quarters_waiting",
             "Closed quarters that have changed and wait to be counted.",
             counts.quarters_waiting,
         )
         yield from metrics_sources.gauges(counts.sources, self._now)
+
+    def _waiting(self, what: str, how: str, found: live.Waiting) -> Iterator[Metric]:
+        """Yield how many executions are due that nobody has begun, and for how long."""
+        yield _single(f"cron_observer_{what}_due", f"Due executions {how}; counted up to 100,000.", found.count)
+        seconds = max(0.0, (self._now - found.oldest).total_seconds()) if found.oldest else 0.0
+        yield _single(f"cron_observer_{what}_due_oldest_seconds", "How long the oldest of them has been due.", seconds)
 
 
 def _gauge(name: str, says: str, values: Mapping[str, float], label: str) -> GaugeMetricFamily:

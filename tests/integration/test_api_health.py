@@ -96,6 +96,22 @@ async def test_metrics_count_what_is_going_on(tenant: Tenant) -> None:
     assert found["cron_observer_http_requests_total", route] >= 1
 
 
+async def test_metrics_tell_workers_dispatchers_and_check_ins_apart(tenant: Tenant) -> None:
+    """What a dispatcher has to send is counted on its own, and what waits for a ping accuses no worker."""
+    now = database_now(tenant.database)
+    task = make_task(tenant)
+    make_slot(tenant, task, now - timedelta(minutes=9), queue="@checkin")
+    make_slot(tenant, task, now - timedelta(minutes=7), queue="@http")
+    make_slot(tenant, task, now - timedelta(minutes=3))
+    async with api(tenant) as it:
+        told = (await it.client.get("/metrics")).text
+    found = {sample.name: sample.value for family in text_string_to_metric_families(told) for sample in family.samples}
+    assert found["cron_observer_executions_due"] == found["cron_observer_webhooks_due"] == 1
+    assert 170 < found["cron_observer_executions_due_oldest_seconds"] < 300
+    assert 410 < found["cron_observer_webhooks_due_oldest_seconds"] < 500
+    assert found["cron_observer_webhooks_running"] == 0
+
+
 async def test_metrics_tell_how_sources_stand(tenant: Tenant) -> None:
     """What waits, since when a source is behind or suspended, and what the steps of its last run took."""
     add_source(tenant, passed=True)

@@ -48,15 +48,19 @@ _OUTCOMES: Final = text(f"""
         SELECT many.status, many.reason, many.n FROM ({QUARTERS}) AS many) AS counted
     GROUP BY 1, 2""")
 
+#: By queue, as far as it is one of the platform's own; all others together under an empty name.
 _DUE: Final = text(f"""
-    SELECT count(*) AS n, min(available_at) AS oldest FROM (
-        SELECT e.available_at FROM executions AS e
+    SELECT looked_at.queue, count(*) AS n, min(looked_at.available_at) AS oldest FROM (
+        SELECT CASE WHEN e.queue LIKE '@%' THEN e.queue ELSE '' END AS queue, e.available_at FROM executions AS e
         WHERE e.tenant_id = :tenant_id AND e.status = 'PENDING' AND e.available_at <= :now AND NOT {OBSOLETE}
-        LIMIT :cap) AS looked_at""")
+        LIMIT :cap) AS looked_at
+    GROUP BY looked_at.queue""")
 
 _RUNNING: Final = text("""
-    SELECT count(*) FROM (
-        SELECT FROM executions AS e WHERE e.tenant_id = :tenant_id AND e.status = 'RUNNING' LIMIT :cap) AS looked_at""")
+    SELECT looked_at.queue, count(*) AS n FROM (
+        SELECT CASE WHEN e.queue LIKE '@%' THEN e.queue ELSE '' END AS queue FROM executions AS e
+        WHERE e.tenant_id = :tenant_id AND e.status = 'RUNNING' LIMIT :cap) AS looked_at
+    GROUP BY looked_at.queue""")
 
 #: Closed quarters whose statistics have to be counted again.
 _QUARTERS_WAITING: Final = text("""
@@ -96,15 +100,22 @@ class SourceCounts:
     timings: Mapping[str, float] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Due executions that nobody has begun, and since when the oldest of them has been due."""
+
+    count: int = 0
+    oldest: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
     """What one scrape found."""
 
     by_status: Mapping[str, int]
     by_outcome: Mapping[tuple[str, str], int]  #: (status, reason or "") of the slots of the last hour
-    due: int
-    oldest_due: datetime | None
-    running: int
+    waiting: Mapping[str, Waiting]  #: by the platform's queue, and under "" of all that workers claim
+    running: Mapping[str, int]  #: likewise
     quarters_waiting: int
     sources: Sequence[SourceCounts]
 
@@ -119,19 +130,18 @@ async def counts(conn: AsyncConnection, tenant_id: UUID, now: datetime) -> Count
     }
     by_status = {row.status: row.n for row in await conn.execute(_BY_STATUS, window)}
     by_outcome = await _by_outcome(conn, values, now)
-    due = (await conn.execute(_DUE, values)).one()
-    running: int = (await conn.execute(_RUNNING, values)).scalar_one()
-    waiting: int = (
+    due = {row.queue: Waiting(row.n, row.oldest) for row in await conn.execute(_DUE, values)}
+    running = {row.queue: row.n for row in await conn.execute(_RUNNING, values)}
+    quarters: int = (
         await conn.execute(_QUARTERS_WAITING, {"tenant_id": tenant_id, "closed": quarter_of(now)})
     ).scalar_one()
     sources = (await conn.execute(_SOURCES, {"tenant_id": tenant_id})).mappings().all()
     return Counts(
         by_status=by_status,
         by_outcome=by_outcome,
-        due=due.n,
-        oldest_due=due.oldest,
+        waiting=due,
         running=running,
-        quarters_waiting=waiting,
+        quarters_waiting=quarters,
         sources=[SourceCounts(**row) for row in sources],
     )
 
