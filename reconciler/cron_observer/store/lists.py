@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
+from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.errors import BadRequest
@@ -25,6 +26,8 @@ ID_SLACK: Final = timedelta(days=16)
 _EARLIEST: Final = datetime(1970, 1, 18, tzinfo=UTC)
 _LATEST: Final = datetime(9999, 12, 1, tzinfo=UTC)
 
+_INSTANT: Final = timedelta(microseconds=1)
+
 #: Days that one call may ask for.
 MAX_DAYS: Final = 400
 
@@ -36,22 +39,25 @@ _FILTERS: Final = f"""
     AND (CAST(:tasks AS uuid[]) IS NULL OR e.task_uid = ANY (CAST(:tasks AS uuid[])))
     AND (:upcoming OR {DUE}) AND NOT {OBSOLETE}"""
 
+#: Names `executions` once: what it costs to plan is each mention of it times the weeks between the ids.
 _PAGE: Final = text(f"""
-    WITH chosen AS MATERIALIZED (
-        SELECT e.tenant_id, e.id FROM executions AS e
+    SELECT {ITEM_COLUMNS}, {DEFINITION_COLUMNS}, e.error - 'traceback' AS error
+    FROM (
+        SELECT e.* FROM executions AS e
         WHERE {_FILTERS}
           AND (CAST(:statuses AS text[]) IS NULL OR e.status = ANY (CAST(:statuses AS text[])))
           AND (CAST(:reasons AS text[]) IS NULL OR e.reason = ANY (CAST(:reasons AS text[])))
           AND (CAST(:triggers AS text[]) IS NULL OR e.trigger = ANY (CAST(:triggers AS text[])))
           AND (CAST(:worker AS text) IS NULL OR e.worker = :worker)
           AND (CAST(:after_id AS uuid) IS NULL OR (e.fire_at, e.id) < (:after_at, CAST(:after_id AS uuid)))
-        ORDER BY e.fire_at DESC, e.id DESC LIMIT :limit)
-    SELECT {ITEM_COLUMNS}, {DEFINITION_COLUMNS}, e.error - 'traceback' AS error
-    FROM chosen AS c JOIN executions AS e
-        ON e.tenant_id = c.tenant_id AND e.id = c.id AND e.id BETWEEN :low AND :high
+        ORDER BY e.fire_at DESC, e.id DESC LIMIT :limit) AS e
     {JOINS}
     WHERE e.tenant_id = :tenant_id
     ORDER BY e.fire_at DESC, e.id DESC""")
+
+#: How far back the looks for a page go, one after the other; behind them is all that the list covers. A page of what
+#: is frequent or new touches the weeks around it only, however many are kept.
+_LOOKS: Final = (timedelta(days=3), timedelta(days=45))
 
 
 class Position(NamedTuple):
@@ -88,24 +94,43 @@ class ExecutionFilter:
         return dataclasses.replace(self, since=since, until=until)
 
 
-def _values(chosen: ExecutionFilter, now: datetime) -> dict[str, Any]:
-    """Return the parameters of the filters. Nothing that is due fires later than `now`."""
+def _window(chosen: ExecutionFilter, now: datetime, after: Position | None) -> tuple[datetime, datetime]:
+    """Return between which instants a page is looked for. Nothing that is due fires later than `now`."""
     since = min(max(chosen.since or _EARLIEST, _EARLIEST), _LATEST)
     until = min(chosen.until or _LATEST, _LATEST)
     if not chosen.upcoming:
         until = min(until, now + timedelta(seconds=1))
+    if after is not None:
+        until = min(until, max(after.fire_at, _EARLIEST) + _INSTANT)
+    return since, until
+
+
+def _looks(since: datetime, until: datetime, now: datetime) -> Iterator[tuple[datetime, datetime]]:
+    """Cut a window into the looks for a page, the newest first."""
+    newest = max(min(until, now), _EARLIEST + _LOOKS[-1])
+    for back in _LOOKS:
+        if since < newest - back < until:
+            yield newest - back, until
+            until = newest - back
+    yield since, until
+
+
+def _values(chosen: ExecutionFilter, now: datetime, after: Position | None) -> dict[str, Any]:
+    """Return the parameters of the filters."""
     several = None if chosen.tasks is None else list(chosen.tasks)
     return {
         "now": now,
-        "since": since,
-        "until": until,
-        "low": id_floor(since - ID_SLACK),
-        "high": id_ceil(max(since, until) + ID_SLACK),
         "project_id": chosen.project_id,
         # equality is what lets the task's own index give the order
         "one_task": several[0] if several is not None and len(several) == 1 else None,
         "tasks": several if several is not None and len(several) != 1 else None,
         "upcoming": chosen.upcoming,
+        "statuses": _listed(chosen.statuses),
+        "reasons": _listed(chosen.reasons),
+        "triggers": _listed(chosen.triggers),
+        "worker": chosen.worker,
+        "after_at": after.fire_at if after else now,
+        "after_id": after.id if after else None,
     }
 
 
@@ -122,19 +147,14 @@ async def list_executions(
 
     Only history (what is due) unless `chosen.upcoming`; slots of a replaced plan never.
     """
-    values = _values(chosen, now) | {
-        "tenant_id": tenant_id,
-        "statuses": _listed(chosen.statuses),
-        "reasons": _listed(chosen.reasons),
-        "triggers": _listed(chosen.triggers),
-        "worker": chosen.worker,
-        "after_at": after.fire_at if after else now,
-        "after_id": after.id if after else None,
-        "limit": limit + 1,
-    }
-    if after is not None:
-        values["high"] = min(values["high"], id_ceil(after.fire_at + ID_SLACK))
-    rows = (await conn.execute(_PAGE, values)).mappings().all()
+    values = _values(chosen, now, after) | {"tenant_id": tenant_id}
+    rows: list[RowMapping] = []
+    for since, until in _looks(*_window(chosen, now, after), now):
+        ids = {"low": id_floor(since - ID_SLACK), "high": id_ceil(max(since, until) + ID_SLACK)}
+        asked = values | ids | {"since": since, "until": until, "limit": limit + 1 - len(rows)}
+        rows += (await conn.execute(_PAGE, asked)).mappings().all()
+        if len(rows) > limit:
+            break
     last = rows[limit - 1] if len(rows) > limit else None
     page = [shapes.execution_item(row) for row in rows[:limit]]
     return page, (Position(last["fire_at"], last["id"]) if last is not None else None)

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.model import RESERVED_PREFIX
 from cron_observer.store import shapes
+from cron_observer.store.executions.bounds import due_bounds
 
 #: The columns that every form of an execution shows, beside those of its definition.
 ITEM_COLUMNS: Final = """
@@ -48,9 +49,12 @@ OBSOLETE: Final = """
 #: History begins when a slot is due; a forecast is none.
 DUE: Final = "(e.available_at <= :now OR e.fence > 0 OR e.trigger NOT IN ('schedule', 'catchup'))"
 
+_FULL_COLUMNS: Final = f"""
+    {ITEM_COLUMNS}, {DEFINITION_COLUMNS}, e.fence, e.error, e.result, e.checkpoint,
+    coalesce(e.payload, coalesce(r.spec, t.spec) -> 'payload') AS payload"""
+
 _FULL: Final = text(f"""
-    SELECT {ITEM_COLUMNS}, {DEFINITION_COLUMNS}, e.fence, e.error, e.result, e.checkpoint,
-        coalesce(e.payload, coalesce(r.spec, t.spec) -> 'payload') AS payload
+    SELECT {_FULL_COLUMNS}
     FROM executions AS e {JOINS}
     WHERE e.tenant_id = :tenant_id AND e.id = ANY (:ids) AND e.id BETWEEN :low AND :high""")
 
@@ -59,12 +63,18 @@ _ITEMS: Final = text(f"""
     FROM executions AS e {JOINS}
     WHERE e.tenant_id = :tenant_id AND e.id = ANY (:ids) AND e.id BETWEEN :low AND :high""")
 
+#: In full, between the ids among which claims look.
 _PENDING: Final = text(f"""
-    SELECT e.id FROM executions AS e
-    WHERE e.tenant_id = :tenant_id AND e.status = 'PENDING' AND e.available_at <= :now
-      AND NOT starts_with(e.queue, :reserved)
-      AND (CAST(:task_uid AS uuid) IS NULL OR e.task_uid = :task_uid) AND NOT {OBSOLETE}
-    ORDER BY e.priority DESC, e.available_at, e.id LIMIT :limit""")
+    SELECT {_FULL_COLUMNS}
+    FROM (
+        SELECT e.* FROM executions AS e
+        WHERE e.tenant_id = :tenant_id AND e.status = 'PENDING' AND e.available_at <= :now
+          AND e.id BETWEEN :low AND :high AND NOT starts_with(e.queue, :reserved)
+          AND (CAST(:task_uid AS uuid) IS NULL OR e.task_uid = :task_uid) AND NOT {OBSOLETE}
+        ORDER BY e.priority DESC, e.available_at, e.id LIMIT :limit) AS e
+    {JOINS}
+    WHERE e.tenant_id = :tenant_id
+    ORDER BY e.priority DESC, e.available_at, e.id""")
 
 _EVENTS: Final = text("""
     SELECT seq, at, type, attempt, status, reason, actor, data FROM execution_events
@@ -110,16 +120,15 @@ async def pending(
 
     What the platform runs itself waits for no worker.
     """
-    values = {
+    values: dict[str, Any] = {
         "tenant_id": tenant_id,
         "now": now,
         "limit": limit,
         "task_uid": task_uid,
         "reserved": RESERVED_PREFIX,
     }
-    ids: list[UUID] = list((await conn.execute(_PENDING, values)).scalars())
-    found = await executions(conn, tenant_id, ids)
-    return [found[one] for one in ids if one in found]
+    rows = (await conn.execute(_PENDING, values | due_bounds(now))).mappings()
+    return [shapes.execution_full(row) for row in rows]
 
 
 async def events(
