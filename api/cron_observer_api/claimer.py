@@ -24,7 +24,7 @@ from cron_observer.lifecycle import Run
 from cron_observer.run_token import mint
 from cron_observer.store import reads
 from cron_observer.store.engine import Database, clock, is_transient
-from cron_observer.store.executions import Release, Seat, claim_round, next_due, remember, repeated
+from cron_observer.store.executions import Release, Seat, claim_round, next_due, remember, repeated, show
 from cron_observer.turns import Turns
 
 log = structlog.get_logger()
@@ -254,8 +254,10 @@ class Claimer:
             claims = {one.claim_id: one.seat.got for one in fresh if one.claim_id and one.seat.got}
             if not await remember(conn, tenant_id, claims, now):
                 raise _AnsweredElsewhereError
+            shown = await show(conn, tenant_id, [(run, seat.rests[run.id]) for seat in seats for run in seat.got], now)
             ids = {run.id for seat in seats for run in seat.got} | {one for ids in again.values() for one in ids}
-            shown = await reads.executions(conn, tenant_id, sorted(ids)) if ids else {}
+            if ids - shown.keys():
+                shown |= await reads.executions(conn, tenant_id, sorted(ids - shown.keys()))
             # Whoever still waits is served again at once after a round that gave something.
             resting = seats and not any(seat.got or seat.more for seat in seats)
             upcoming = await next_due(conn, tenant_id, seats, now) if resting else None

@@ -2,7 +2,7 @@
 
 `candidates` finds what could be handed out, `settling` says which of it may run, `places` how many at once.
 `deadlines` is what time does to them, `messages` what can be said of them, `simple` the form for scripts. `rows`
-reads and locks them, `bounds` says where, `apply` writes what `lifecycle` has decided.
+reads and locks them, `bounds` says where, `apply` writes what `lifecycle` has decided, `showing` tells it.
 """
 
 from cron_observer.store.executions.candidates import Seat, next_due
@@ -25,6 +25,7 @@ from cron_observer.store.executions.messages import (
 )
 from cron_observer.store.executions.repeats import remember, repeated
 from cron_observer.store.executions.reports import process
+from cron_observer.store.executions.showing import show
 
 __all__ = [
     "Accept",
@@ -51,5 +52,6 @@ __all__ = [
     "repeated",
     "resolve",
     "settle_waiting",
+    "show",
     "usable",
 ]

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from cron_observer.lifecycle import REPLACING, Run
 from cron_observer.model import RESERVED_PREFIX, Overlap
 from cron_observer.store.engine import fetch
+from cron_observer.store.executions.apply import Rest
 from cron_observer.store.executions.bounds import BETWEEN, CURRENT, due_bounds
 from cron_observer.store.executions.places import Need, Places
 from cron_observer.store.executions.rows import RUN_COLUMNS, SELECTED, policies, task_rows, to_run
@@ -130,6 +131,7 @@ class Seat:
     any_queue: bool = False  #: with `tasks`: of whatever queue they are, but for the platform's own
     without: frozenset[UUID] = frozenset()  #: tasks of which it takes none
     got: list[Run] = field(default_factory=list)
+    rests: dict[UUID, Rest] = field(default_factory=dict)  #: of what it got, beside its `Run`
     more: bool = False  #: the round ended before it had seen everything that is due
 
     @property

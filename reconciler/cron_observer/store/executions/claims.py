@@ -229,11 +229,13 @@ async def _carry_out(
     ]
     await write(conn, [step for step in replaced if step.verdict.event is not None], now)
     steps = await take_places(conn, [choice.step for choice in chosen], places, now)
-    done = {identity for _, identity in await write(conn, steps, now)}
+    done = {identity: rest for (_, identity), rest in (await write(conn, steps, now)).items()}
     given = []
     for choice in chosen:
-        if choice.step.seen.id in done:
+        rest = done.get(choice.step.seen.id)
+        if rest is not None:
             choice.seat.got.append(choice.step.verdict.run)
+            choice.seat.rests[choice.step.seen.id] = rest
             given.append(choice.step.verdict.run)
     return given
 

@@ -42,7 +42,7 @@ from cron_observer.store.executions.messages import (
 )
 from cron_observer.store.executions.rows import Locked, lock, policies_of
 from cron_observer.store.executions.settling import ask_to_stop, end, hold, settlements, to_hold
-from cron_observer.store.executions.showing import definitions, shown
+from cron_observer.store.executions.showing import show
 
 #: Bytes of log lines that are compressed beside the event loop; fewer are done before a thread has woken.
 _THREAD_FROM: Final = 128 * 1024
@@ -156,16 +156,14 @@ async def _show(
     conn: AsyncConnection, reports: Sequence[Report], answers: Sequence[Answer], done: Done, now: datetime
 ) -> None:
     """Put what was moved into its wire shape, as far as the reply carries it."""
-    moved: dict[UUID, list[tuple[Answer, Run, Rest]]] = {}
+    moved: dict[UUID, list[tuple[Run, Rest]]] = {}
     for report, answer in zip(reports, answers, strict=True):
         rest = done.get((report.tenant_id, report.id))
         if rest is not None and answer.run is not None:
-            moved.setdefault(report.tenant_id, []).append((answer, answer.run, rest))
-    for tenant_id, some in sorted(moved.items()):
-        known = await definitions(conn, tenant_id, [run for _, run, _ in some], now)
-        for answer, run, rest in some:
-            if run.id in known:
-                answer.shown = shown(run, rest, known[run.id])
+            moved.setdefault(report.tenant_id, []).append((answer.run, rest))
+    shown = {tenant_id: await show(conn, tenant_id, some, now) for tenant_id, some in sorted(moved.items())}
+    for report, answer in zip(reports, answers, strict=True):
+        answer.shown = shown.get(report.tenant_id, {}).get(report.id)
 
 
 def _ours() -> AlreadyClaimed:

@@ -69,6 +69,14 @@ async def definitions(
     return {identity: found[key] for identity, key in keys.items() if key in found}
 
 
+async def show(
+    conn: AsyncConnection, tenant_id: UUID, written: Sequence[tuple[Run, Rest]], now: datetime
+) -> dict[UUID, dict[str, Any]]:
+    """Return executions of one tenant as they were written, in full, by id; those without a definition are left out."""
+    known = await definitions(conn, tenant_id, [run for run, _ in written], now)
+    return {run.id: shown(run, rest, known[run.id]) for run, rest in written if run.id in known}
+
+
 def shown(run: Run, rest: Rest, definition: Definition) -> dict[str, Any]:
     """Return an execution in full, as `reads.executions` does."""
     row = {**definition._asdict(), "def_generation": run.generation, **structs.asdict(run), **rest._asdict()}
