@@ -81,6 +81,13 @@ def task_name(text: str) -> str:
     return text
 
 
+def queue_name(text: str) -> str:
+    """Read the name of a queue that workers claim from."""
+    if text.startswith("@"):
+        raise argparse.ArgumentTypeError(f"{text!r}: queues that begin with @ are the platform's own")
+    return text
+
+
 def size(text: str) -> int:
     """Read ``500``, ``64k``, ``1M``: bytes, in units of 1024."""
     match = re.fullmatch(r"([0-9]{1,12})([kKmMgG]?)", text)
@@ -109,7 +116,9 @@ def env_file(name: str) -> tuple[tuple[str, str], ...]:
     """Read a file of variables."""
     try:
         return tuple(read_env_file(name).items())
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot read {name}: {error.strerror}") from None
+    except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
@@ -147,6 +156,7 @@ def parser() -> Parser:
     )
     made.add_argument(
         "--queue",
+        type=queue_name,
         action="append",
         metavar="NAME",
         help="take a due slot of the task from this queue only; may be repeated",

@@ -172,10 +172,13 @@ def _rid(text: str) -> str:
 
 
 def _body(name: str | None) -> bytes | None:
-    """Read the end of the body. Raise `OSError`."""
+    """Read the end of the body. Raise `ValueError` for a file that cannot be read."""
     if name is None:
         return None
-    whole = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    try:
+        whole = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise ValueError(f"--body: cannot read {name}: {error.strerror} (a file, or - for standard input)") from None
     return whole[-BODY_BYTES:]
 
 
@@ -186,7 +189,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         url = address(asked.where, asked.suffix or "", asked.rid)
         body = _body(asked.body)
-    except (NotConfigured, OSError) as error:
+    except (NotConfigured, ValueError) as error:
         reader.error(str(error))
     try:
         send(url, body, timeout=asked.timeout)

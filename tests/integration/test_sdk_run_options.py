@@ -215,6 +215,8 @@ def test_a_ping_is_tried_again_and_refusals_are_not(pings: PingServer) -> None:
     refused = cli("ping", f"{pings.url}/ping/k/s")
     assert (refused.returncode, refused.stderr.count(b"answered 404")) == (1, 1)
     assert len(pings.got) == 5
+    unread = cli("ping", "http://127.0.0.1:1/ping/k/s", "--body", "hello")
+    assert (unread.returncode, b"--body: cannot read hello" in unread.stderr) == (64, True)
     nobody = cli("ping", f"http://127.0.0.1:{free_port()}/ping/k/s", "--timeout", "300ms")
     assert (nobody.returncode, b"cannot reach" in nobody.stderr) == (1, True)
 

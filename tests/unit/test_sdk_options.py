@@ -57,11 +57,12 @@ def test_the_command_keeps_its_own_dashes() -> None:
         ("--ping k/s a/b -- true", "a task or --ping, not both"),
         ("--tail-bytes 1x a/b -- true", "'1x' is not a size: write 64k or 1M"),
         ("--tail-bytes 1k --no-output a/b -- true", "not allowed with argument"),
+        ("--queue @http a/b -- true", "queues that begin with @ are the platform's own"),
         ("--tee --quiet a/b -- true", "not allowed with argument"),
         ("--success-codes 0,256 a/b -- true", "are not exit codes: write 0,3"),
         ("--redact ( a/b -- true", "is no regular expression"),
         ("--redact x* a/b -- true", "it would hide everything"),
-        ("--env-from-file /no/such/file a/b -- true", "No such file"),
+        ("--env-from-file /no/such/file a/b -- true", "cannot read /no/such/file: No such file"),
         ("--env-from-file /etc/passwd a/b -- true", "/etc/passwd:1 is no NAME=value"),
     ],
 )
