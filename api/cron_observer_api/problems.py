@@ -73,7 +73,7 @@ PROBLEMS: Final = {
     "bad_cursor": Problem(400, "The cursor does not belong to this list"),
     "bad_host": Problem(400, "The Host header names another server"),
     "unauthenticated": Problem(401, "A valid API key is needed"),
-    "forbidden": Problem(403, "The API key does not allow this"),
+    "forbidden": Problem(403, "The credential does not allow this"),
     "not_found": Problem(404, "There is no such thing"),
     "method_not_allowed": Problem(405, "The address does not take this method"),
     "manifest_owned": Problem(409, "The task is owned by a manifest in Git"),
@@ -129,6 +129,14 @@ _HINTS: Final = {
 }
 
 
+#: The same where a code says more than its status.
+_HINTS_OF_CODES: Final = {
+    "already_final": "nothing more is to be reported: `execution` says how it ended",
+    "log_gap": "go on from where the answer says that the log ends",
+    "not_running": "claim it first, or read how it stands",
+}
+
+
 def problem(error: CronObserverError) -> dict[str, Any]:
     """Return the body that tells a client about `error`."""
     known = PROBLEMS.get(error.code)
@@ -139,7 +147,7 @@ def problem(error: CronObserverError) -> dict[str, Any]:
         "status": error.status,
         "detail": error.message,
         "code": error.code,
-        "hint": error.hint or _HINTS.get(error.status),
+        "hint": error.hint or _HINTS_OF_CODES.get(error.code) or _HINTS.get(error.status),
     } | error.facts
 
 

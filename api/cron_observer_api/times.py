@@ -45,6 +45,12 @@ def _check_until(until: datetime | None, now: datetime) -> None:
         )
 
 
+def _check_resume(asked: str | None, spec: Any) -> None:
+    """Refuse to run what a pause of a task that somebody else runs has left out. Raises `Conflict`."""
+    if asked not in (None, OnResume.SKIP.value):
+        refuse_watched(spec)
+
+
 @post(
     "/projects/{project:str}/tasks/{name:str}/pause",
     operation_id="pauseTask",
@@ -57,7 +63,7 @@ def _check_until(until: datetime | None, now: datetime) -> None:
         body=wire.PauseBody,
         body_optional=True,
         answers={200: wire.Task},
-        problems=("not_found", "out_of_range"),
+        problems=("not_found", "out_of_range", "conflict"),
         idempotent=True,
         description="Pausing a paused task gives the pause another end, reason and policy. What runs goes on, and "
         "runs by hand stay possible. Allowed for tasks that manifests own.",
@@ -73,6 +79,7 @@ async def pause_task(request: Request[Any, Any, Any], project: FromPath[str], na
     async def work(conn: Any, now: datetime) -> Created:
         row = await _find(conn, caller.tenant_id, project, known)
         _check_until(asked.until, now)
+        _check_resume(asked.on_resume, row.spec)
         on_resume = OnResume(asked.on_resume) if asked.on_resume else Policy.read(row.spec).on_resume
         done = await pausing.begin(
             conn,
@@ -113,7 +120,7 @@ async def _record(
         body=wire.ResumeBody,
         body_optional=True,
         answers={200: wire.Task},
-        problems=("not_found",),
+        problems=("not_found", "conflict"),
         idempotent=True,
         description="It ends a few seconds from now; then `on_resume` says which of its slots run after all. "
         "Resuming a task that is not paused changes nothing. Allowed for tasks that manifests own.",
@@ -128,6 +135,7 @@ async def resume_task(request: Request[Any, Any, Any], project: FromPath[str], n
 
     async def work(conn: Any, now: datetime) -> Created:
         row = await _find(conn, caller.tenant_id, project, known)
+        _check_resume(asked.on_resume, row.spec)
         on_resume = OnResume(asked.on_resume) if asked.on_resume else None
         ended = await pausing.end(conn, caller.tenant_id, row.task_uid, by=caller.actor, on_resume=on_resume)
         if ended is not None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from support.api import api
+from support.checkins import watching
 from support.databases import Tenant
 from support.repositories import Repository, following, manifest
 
@@ -55,3 +58,16 @@ async def test_a_pushed_check_in_is_watched_until_it_is_no_more(tenant: Tenant, 
         app.app.state.address_book.forget()  # type: ignore[union-attr]
         assert await shown() == address
         assert (await app.client.get(address)).text == "OK"
+
+
+@pytest.mark.parametrize("asked", ["last", "all"])
+async def test_a_pause_makes_up_for_nothing(tenant: Tenant, asked: str) -> None:
+    """What a pause leaves out cannot be run afterwards, so nobody is promised that it will be."""
+    async with watching(tenant) as task:
+        place = f"/projects/default/tasks/{task.name}"
+        paused = await task.app.call("POST", f"{place}/pause", "trigger", json={"reason": "away", "on_resume": asked})
+        assert (paused.status_code, paused.json()["code"]) == (409, "conflict")
+        assert (await task.app.call("POST", f"{place}/pause", "trigger", json={"reason": "away"})).status_code == 200
+        resumed = await task.app.call("POST", f"{place}/resume", "trigger", json={"reason": "", "on_resume": asked})
+        assert resumed.status_code == 409
+        assert (await task.app.call("POST", f"{place}/resume", "trigger", json={"reason": ""})).status_code == 200

@@ -58,6 +58,7 @@ def test_what_we_would_do_does_not_bear_upon_what_others_run() -> None:
         ("{checkin: {}}", "  timeout: 2h\n", ("CO1315", "/spec/timeout")),
         ("{checkin: {}}", "  retries: {max: 2}\n", ("CO1315", "/spec/retries/max")),
         ("{checkin: {}}", "  payload: {a: 1}\n", ("CO1315", "/spec/payload")),
+        ("{checkin: {}}", "  onResume: last\n", ("CO1315", "/spec/onResume")),
     ],
 )
 def test_what_is_wrong_is_found(run: str, more: str, expected: tuple[str, str]) -> None:

@@ -18,6 +18,7 @@ _OURS: Final[Mapping[str, Any]] = {
     "maxLateness": None,
     "overlap": "skip",
     "maxParallel": None,
+    "onResume": "skip",
     "startDeadline": None,
     "timeout": "1h",
 }
