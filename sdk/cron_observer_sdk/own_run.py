@@ -290,6 +290,8 @@ class OwnRun:
         """Begin to report as this execution, or tell the spool which one it is if the end is there already."""
         if not (isinstance(facts.get("fence"), int) and facts.get("id") and isinstance(facts.get("task"), dict)):
             raise ApiError("the answer is not from Cron Observer: it is no execution", status=200, code="bad_reply")
+        if facts.get("queue") == "@checkin":
+            self.notices.say("watched", f"{self._task} waits for pings: this run counts beside its slots; use --ping")
         journal = self._journal
         with self._lock:
             if self._spooled:

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -241,3 +242,20 @@ def test_a_server_that_dies_meanwhile_changes_nothing(tmp_path: Path) -> None:
     assert (process.returncode, out) == (6, b"one\ntwo\n")
     assert err.count(b"cron-observer: ") == 2
     assert err.endswith(b"the outcome is spooled and will be reported later\n")
+
+
+class Watching(WireServer):
+    """A server whose tasks are check-ins."""
+
+    def new(self, key: str, task: str, **facts: Any) -> dict[str, Any]:
+        """Make an execution that somebody else runs."""
+        return super().new(key, task, queue="@checkin", **facts)
+
+
+def test_a_run_of_a_check_in_says_that_its_slots_wait_for_pings() -> None:
+    """It is reported all the same, and once it is said why the slot will be missed."""
+    with serving(Watching()) as server:
+        done = cli(*sh("echo done"), server=server)
+        assert (done.returncode, done.stdout) == (0, b"done\n")
+        assert done.stderr.count(b"waits for pings") == 1
+        assert server.only()["status"] == "FINISHED"
