@@ -27,7 +27,7 @@ from support.protocol_model import Exec, Model
 from support.rows import database_now, make_task
 
 #: Histories of one run, of forty steps each; the full size is as long as one likes.
-HISTORIES = int(os.environ.get("CRON_OBSERVER_HTTP_HISTORIES", "12"))
+HISTORIES = int(os.environ.get("CRON_OBSERVER_HTTP_HISTORIES", "8"))
 
 #: Seconds that pass at once: no sum of a few of them comes near a deadline of the model (5, 10, 30, 60).
 PASSES = (7, 7, 7, 100)
@@ -271,5 +271,5 @@ def test_a_mutant_is_seen_over_http(database: FreshDatabase, monkeypatch: pytest
     """A server that takes an old fence leaves the model."""
     real = decide._refuse
     monkeypatch.setattr(decide, "_refuse", lambda run, _fence: real(run, run.fence))
-    with pytest.raises(Exception), histories(database, shrink=False):  # noqa: B017, PT011
-        raise AssertionError("nothing was seen")
+    with pytest.raises(Exception), histories(database, shrink=False):  # noqa: B017, PT011  whichever
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import defaultdict
 from datetime import timedelta
 from itertools import pairwise
@@ -36,6 +37,9 @@ from support.protocol_model import Exec, Model
 from support.rows import database_now, make_slot, make_task
 
 SECOND = timedelta(seconds=1)
+
+#: Histories of one run, of forty steps each; the full size is as long as one likes.
+HISTORIES = int(os.environ.get("CRON_OBSERVER_HISTORIES", "12"))
 TERMS: dict[str, Any] = {
     "timeout": "60s",
     "retries": {"max": 1, "backoff": "constant", "initial": "10s"},
@@ -300,7 +304,7 @@ def histories(database: FreshDatabase, runner: asyncio.Runner, api: Database, *,
     """Live through the same random histories every time; a failure that needs no explanation is not shrunk."""
     phases = [Phase.generate, Phase.shrink] if shrink else [Phase.generate]
     steps = settings(
-        max_examples=25,
+        max_examples=HISTORIES,
         stateful_step_count=40,
         derandomize=True,
         deadline=None,
