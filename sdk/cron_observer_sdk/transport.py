@@ -253,12 +253,15 @@ class Transport:
 
 
 def _whole(answer: http.client.HTTPResponse) -> bytes:
-    """Read a reply to its end; refuse one without measure."""
+    """Read a reply to its end; refuse one without measure, and one that is not whole."""
     parts: list[bytes] = []
     size = 0
     while True:
         part = answer.read(65536)
         if not part:
+            # Nobody else notices: a reply that ends before its length, or within its headers, reads as a short one.
+            if answer.length or (not parts and answer.length is None and not answer.chunked):
+                raise http.client.HTTPException("the reply was cut")
             return b"".join(parts)
         parts.append(part)
         size += len(part)

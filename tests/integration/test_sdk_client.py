@@ -88,6 +88,25 @@ def test_a_claim_whose_reply_was_lost_claims_nothing_twice(server: WireServer, c
     assert len(server.due) == 1
 
 
+@pytest.mark.parametrize("cut", [1, 10, -12, -17, -30, -35, -45, -46, -47, -50, -52, -54])
+def test_half_a_reply_is_none(server: WireServer, client: co.Client, cut: int) -> None:
+    """A reply that was cut, in its body or before, is asked for again: it is neither empty nor a stranger's."""
+    server.add_due()
+    server.fail("claims", Fault(cut=cut))
+    (execution,) = client.claim("w")
+    assert execution["fence"] == 1
+    assert len(server.of("claims")) == 2
+
+
+def test_half_a_refusal_is_none(server: WireServer, client: co.Client) -> None:
+    """A refusal that was cut is asked for again: it says nothing yet of what was refused."""
+    lost = {"status": 409, "problem": {"code": "lease_lost", "detail": "gone"}}
+    server.fail("heartbeat", Fault(cut=5, **lost), Fault(**lost))
+    with pytest.raises(co.LeaseLost, match="gone"):
+        client.heartbeat("01900000-0000-7000-8000-000000000000", 1)
+    assert len(server.of("heartbeat")) == 2
+
+
 def test_a_creation_whose_reply_was_lost_creates_once(server: WireServer, client: co.Client) -> None:
     """The repeat carries the id that the client minted."""
     server.fail("create", Fault(drop=True), Fault(drop=True))

@@ -44,6 +44,9 @@ class Fault:
     hang: float = 0.0  #: say nothing for this long, then close
     drip: float = 0.0  #: answer one byte at a time, with this pause
     raw: bytes | None = None  #: answer 200 with this body
+    cut: int = (
+        0  #: do the work, then hang up so many bytes before the end of the answer; below 0: so many after its beginning
+    )
 
 
 class WireServer:
@@ -285,6 +288,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif fault.drop:
             self.server.state.answer(call)
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+        elif fault.cut:
+            status, answer = (fault.status, fault.problem) if fault.status else self.server.state.answer(call)
+            body = json.dumps(answer).encode()
+            whole = b"HTTP/1.1 %d OK\r\nServer: test\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
+            self.connection.sendall(whole[: -fault.cut])
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
         elif fault.drip:
