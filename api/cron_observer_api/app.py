@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import cache, partial
 from typing import Any
 
 from litestar import Litestar, Request, Response, Router
@@ -108,7 +109,8 @@ def create_app(
         logging_config=None,
         request_max_body_size=None,
     )
-    app.state.description = description.rendered(app)
+    # Made when it is first asked for: most processes are never asked.
+    app.state.description = cache(partial(description.rendered, app))
     door = Door(app, PREFIX + work.router.path, work.hot, _answer)
     app.state.door = door
     app.edge = Edge(door, Hosts.of(settings.host, settings.base_url, settings.allowed_hosts), settings.base_url)

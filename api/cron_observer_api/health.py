@@ -139,7 +139,7 @@ async def get_problem(code: FromPath[str]) -> Response[bytes]:
 )
 async def get_description(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the description of the API, OpenAPI 3.1."""
-    return Response(request.app.state.description, media_type="application/json", headers=_SHORT)
+    return Response(request.app.state.description(), media_type="application/json", headers=_SHORT)
 
 
 handlers = [livez, readyz, get_schema, get_problem, get_description]
