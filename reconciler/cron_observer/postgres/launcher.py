@@ -46,11 +46,10 @@ _SETTINGS: Final = {
     "log_line_prefix": "%m [%p] ",
     "log_checkpoints": "off",  # the log is only cut at a start
     "logging_collector": "off",
-    # Statements are planned anew each time, for every week of executions that they touch. Partitions are chosen by their
-    # bounds all the same; comparing each filter with each check of their rows takes a third of the planning, in vain.
+    # Statements are planned anew each time, for every week of executions that they touch. Partitions are chosen by
+    # their bounds all the same; comparing each filter with each check of rows takes a third of the planning, in vain.
     "constraint_exclusion": "off",
-    # Nor are plans used twice: what they cost by estimate, a hundred partitions, would have them compiled for longer
-    # than they run.
+    # For many weeks the estimates are so high that a plan, used once, would be compiled for longer than it runs.
     "jit": "off",
 }
 
