@@ -163,9 +163,9 @@ class Worker:
 
     def _claim_until_stopped(self, client: Client, handlers: Handlers, tasks: Sequence[str] | None) -> None:
         """Claim and begin what comes. Raise `ApiError` for a refusal that waiting will not mend."""
-        pause = 0.5
+        pause, claim_id = 0.5, uuid7()
         while self._wait_for_room():
-            claim_id, asked_at = uuid7(), time.monotonic()
+            asked_at = time.monotonic()
             try:
                 found = self._claim(client, tasks, claim_id, self._wait_seconds)
             except ApiError as error:
@@ -177,11 +177,12 @@ class Worker:
                     _logger.warning("%s; trying again", error)
                 self._stopping.wait(random.uniform(pause / 2, pause))  # noqa: S311
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
-                continue
+                continue  # with the same claim_id: what it brought may have been lost on the way
             pause = 0.5
             leased_at = lasting_clock()  # the reply follows the claim at once; the request may have waited
             if self._stopping.is_set():
                 break
+            claim_id = uuid7()
             for facts in found:
                 self._take(client, handlers, facts, leased_at)
             if not found and client.spool:

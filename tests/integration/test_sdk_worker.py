@@ -276,6 +276,16 @@ def test_an_outage_is_waited_out(server: WireServer, caplog: pytest.LogCaptureFi
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
 
 
+def test_a_claim_whose_replies_were_all_lost_is_found_again(server: WireServer) -> None:
+    """Also the next round of tries names the same claim: what it took is run now, not when its lease has ended."""
+    server.fail("claims", *[Fault(drop=True)] * 7)
+    due = server.add_due("t/work")
+    with working(server, {"t/work": lambda: None}):
+        server.wait_for(lambda: due["status"] == "FINISHED")
+    assert len({call.body["claim_id"] for call in server.of("claims")[:8]}) == 1
+    assert due["fence"] == 1
+
+
 def test_an_outcome_survives_an_outage(server: WireServer) -> None:
     """The end of a run is told again until the server takes it."""
     server.fail("complete", Fault(status=503), Fault(drop=True))
