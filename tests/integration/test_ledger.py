@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.ledger import slot_id
-from cron_observer.store import backfills
+from cron_observer.store import backfills, statistics
 from support.databases import Tenant
 from support.ledgers import SCHEDULES, World
 from support.scenes import Scene
@@ -273,6 +273,34 @@ async def test_a_range_that_counts_wrong_is_named(world: World) -> None:
     due = sum(defect.kind == "missing" for defect in verdict.defects) + verdict.more
     assert 0 < due <= gone
     assert due > gone - 2 * 3600
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        ("UPDATE stats_15m SET skipped = skipped + 1 WHERE scope = %s AND at = %s", "tell 901 SKIPPED; there are 900"),
+        ("DELETE FROM stats_15m WHERE scope = %s AND at = %s", "tell nothing; there are 900 SKIPPED"),
+    ],
+)
+async def test_statistics_that_count_wrong_are_named(world: World, harm: str, words: str) -> None:
+    """A quarter hour that tells other outcomes than its rows and ranges have is a defect, until it is marked."""
+    paused, uid = await world.add("a", {"every": "1s"}), await world.add("b", {"every": "5m"})
+    await world.scene.pause(paused)
+    await world.live(3 * HOUR)
+    database, now = world.scene.database, world.scene.now
+    skip = "UPDATE executions SET status = 'SKIPPED', reason = 'overlap', finished_at = fire_at WHERE task_uid = %s"
+    database.do(f"{skip} AND status = 'PENDING' AND fire_at < %s", uid, now)
+    async with database.scheduler.transaction([world.scene.tenant.tenant_id]) as conn:
+        assert await statistics.roll_up(conn, world.scene.tenant.tenant_id, now, 1_000) > 10
+    clean = [one for one in await world.check() if one.kind == "statistics"]
+    assert clean == []
+
+    database.do(harm, paused, FRIDAY + HOUR)
+    (defect,) = [one for one in await world.check() if one.kind == "statistics"]
+    assert (defect.task, defect.label) == ("default/a", "2026-03-27 13:00 UTC")
+    assert words in defect.what
+    database.do("INSERT INTO stats_marks SELECT tenant_id, %s, 1, now() FROM stats_state", FRIDAY + HOUR)
+    assert [one for one in await world.check() if one.kind == "statistics"] == []
 
 
 async def test_open_and_unreasoned_slots_are_named(world: World) -> None:

@@ -62,7 +62,7 @@ class Defect:
 
     task: str  #: project/name
     label: str  #: nominal local time and zone
-    kind: str  #: missing, doubled, moved, misjudged, range, open, unreasoned or unplanned
+    kind: str  #: missing, doubled, moved, misjudged, range, open, unreasoned, unplanned or statistics
     what: str
     mend: str
     id: UUID | None = None  #: of the execution, or of the slot that should be one

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from cron_observer.ledger import Generation, Judge, Range, Row, Verdict
 from cron_observer.model import parse_duration
 from cron_observer.schedule import id_ceil, id_floor, id_time, tzdata_version
+from cron_observer.store import statistics_check
 from cron_observer.store.engine import Database, clock
 
 #: How far back a check looks when it is not told.
@@ -148,6 +149,8 @@ async def check(database: Database, tenant_id: UUID, asked: Asked) -> AsyncItera
             async with database.transaction([tenant_id]) as conn:
                 await conn.exec_driver_sql(_SNAPSHOT)
                 verdict = await _check(conn, task)
+                if verdict is not None:
+                    verdict.defects += await statistics_check.compare(conn, tenant_id, (uid, name), since, until)
             if verdict is not None:
                 yield name, verdict
         if len(page) < TASKS:
