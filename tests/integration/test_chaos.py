@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from cron_observer import lifecycle
+from cron_observer.store.logs import Lines
 from support.backlogs import EVERY, make_backlog
 from support.databases import Tenant
 from support.proxy import FAULTS, proxied
@@ -34,20 +35,24 @@ class Stubborn:
 
     def __init__(self, url: str, token: str) -> None:
         self.failures = 0
-        self._url, self._headers = url, {"Authorization": f"Bearer {token}", "Connection": "close"}
+        self._headers = {"Authorization": f"Bearer {token}", "Connection": "close"}
+        self._client = httpx.AsyncClient(base_url=url, trust_env=False, timeout=20)
 
     async def ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
         """Return the answer to a request, however often it takes."""
         for _ in range(PATIENCE):
             try:
-                async with httpx.AsyncClient(base_url=self._url, trust_env=False, timeout=20) as client:
-                    return await client.request(method, f"/api/v1/sdk{path}", json=body, headers=self._headers)
+                return await self._client.request(method, f"/api/v1/sdk{path}", json=body, headers=self._headers)
             except httpx.TransportError:
                 self.failures += 1
         raise AssertionError("nothing comes through")
 
     async def work(self) -> UUID:
         """Claim one execution, write its log and complete it."""
+        async with self._client:
+            return await self._work()
+
+    async def _work(self) -> UUID:
         claim = {"worker": "w", "claim_id": str(uuid4()), "lease_seconds": 600, "wait_seconds": 5}
         given = (await self.ask("POST", "/claims", claim)).json()["executions"]
         assert len(given) == 1
@@ -115,9 +120,14 @@ def _deaf(run: Any, done: Any, policy: Any, now: Any, *, real: Any = lifecycle.c
     return real(run, done, policy, now, **{**more, "seen_digest": None})
 
 
+def _all_of_them(self: Lines, _first: int, *, real: Any = Lines.part) -> Any:
+    return real(self, 0)
+
+
 #: What is broken of the server, and how: each loses or doubles something when an answer is lost.
 MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "a claim is not remembered": lambda patch: patch.setattr("cron_observer_api.claimer.repeated", _forgetful),
+    "a line that is stored is taken again": lambda patch: patch.setattr(Lines, "part", _all_of_them),
     "a repeated completion is another one": lambda patch: patch.setattr(lifecycle, "complete", _deaf),
 }
 

@@ -41,8 +41,14 @@ TRIALS, ZOMBIES = (1_000, 10) if FULL else (20, 2)
 POISON = 100 if FULL else 10
 PATIENT = 10_000 if FULL else 1_000
 
-#: Seconds within which a storm of one execution in a hundred is over, on whatever machine.
+#: Seconds within which a storm is over, on whatever machine.
 PATIENCE = max(120.0, EXECUTIONS / 10)
+
+
+#: Patience for what all trials of zombies take together.
+LONG = 600.0 if FULL else 60.0
+
+pytestmark = pytest.mark.timeout(PATIENCE + 2 * LONG)
 
 
 class Cluster:
@@ -209,7 +215,7 @@ def zombies_come_back(made: Fleet) -> list[dict[str, Any]]:
     assert reading is not None
     assert len(json.loads(reading.readline())) == TRIALS // 2
     steady = made.start("steady", 4)
-    until(lambda: made.count("FINISHED") == TRIALS - TRIALS // 2, "others have finished the rest")
+    until(lambda: made.count("FINISHED") == TRIALS - TRIALS // 2, "others have finished the rest", LONG)
     made.send(steady, signal.SIGKILL)
     before = [made.database.rows(query) for query in _KEPT]
     for name in names:
@@ -218,7 +224,7 @@ def zombies_come_back(made: Fleet) -> list[dict[str, Any]]:
         assert pipe is not None
         pipe.write(b"\n")
         pipe.flush()
-    until(lambda: len(made.notes("answers")) == TRIALS, "the zombies have tried")
+    until(lambda: len(made.notes("answers")) == TRIALS, "the zombies have tried", LONG)
     assert [made.database.rows(query) for query in _KEPT] == before, "a zombie changed it"
     return made.notes("answers")
 

@@ -10,6 +10,7 @@ from typing import Any
 from cron_observer import lifecycle
 from cron_observer.lifecycle import decide
 from cron_observer.store.executions import claims
+from cron_observer.store.logs import Lines
 from cron_observer_sdk.cli import main
 
 
@@ -38,6 +39,11 @@ def _for_ever() -> None:
     decide.LEASE_LOSSES_MAX = 1_000_000  # type: ignore[misc]
 
 
+def _again() -> None:
+    real = Lines.part
+    Lines.part = lambda self, _first, last=None: real(self, 0, last)  # type: ignore[method-assign]
+
+
 #: What is broken, and how.
 TWINS: dict[str, Callable[[], None]] = {
     "none": lambda: None,
@@ -45,6 +51,7 @@ TWINS: dict[str, Callable[[], None]] = {
     "leases that never end": _never,
     "an old fence that is taken": _any_fence,
     "leases that are lost for ever again": _for_ever,
+    "lines that are taken again": _again,
 }
 
 if __name__ == "__main__":

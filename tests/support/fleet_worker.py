@@ -75,11 +75,12 @@ def writing(client: Noting, name: str, lines: int) -> None:
     """Write a log of `lines` lines in each of eight executions at a time."""
 
     def work(execution: Execution) -> dict[str, int]:
+        client.notes.add(what="begin", id=execution.id, fence=execution.fence, worker=name)
         for line in range(lines):
             execution.log(f"line {line}")
-        return {"lines": lines}
+        return {"lines": lines, "fence": execution.fence}
 
-    Worker(client, name=name, concurrency=8, lease_seconds=60, grace_seconds=60).run({"*": work})
+    Worker(client, name=name, concurrency=8, lease_seconds=600, wait_seconds=2).run({"*": work})
 
 
 def zombie(client: Noting, name: str, number: int) -> None:
