@@ -218,12 +218,10 @@ async def test_an_answer_outlives_an_absence_of_the_database(database: FreshData
 
 
 async def test_the_next_slot_is_sent_when_it_falls_due(database: FreshDatabase, tenant: Tenant) -> None:
-    """Nobody waits for the next look: a slot that falls due is sent at once."""
+    """Nobody waits for the next look, which is a minute away: a slot that falls due is sent."""
     async with receiver() as there:
         first = due(tenant, there.url)
         task = row(database, first)["task_uid"]
         later = slot(tenant, task, -1.5)
-        async with dispatching(database):
-            await until(lambda: ended(database, later))
-    found = row(database, later)
-    assert found["claimed_at"] - found["available_at"] < 0.3 * SECOND
+        async with dispatching(database, look=60):
+            await until(lambda: ended(database, later), 30)

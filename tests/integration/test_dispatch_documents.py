@@ -15,6 +15,7 @@ from cron_observer import manifest
 from cron_observer.settings import load
 from support.databases import FreshDatabase, Tenant
 from support.documents import ROOT, blocks
+from support.processes import clean_environment, free_port
 from support.receivers import dispatching, due, ended, row, until
 
 GUIDE = (ROOT / "docs/how-to/run-by-webhook.md").read_text(encoding="utf-8")
@@ -37,12 +38,11 @@ async def test_the_receiver_of_the_guide_takes_what_is_signed(
 ) -> None:
     """It does what a dispatcher sends, also while the secret is changed, and refuses what anybody else does."""
     (tmp_path / "receiver.py").write_text(block("python"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     monkeypatch.setenv("CRON_OBSERVER_SECRET_JOBS_SIGNING", f"{NEXT} {SECRET}")
     command = [sys.executable, tmp_path / "receiver.py", str(port)]
-    process = subprocess.Popen(command, env={"WEBHOOK_SECRET": SECRET}, stderr=subprocess.DEVNULL)  # noqa: ASYNC220
+    environment = clean_environment(WEBHOOK_SECRET=SECRET)
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)  # noqa: ASYNC220
     try:
         await until(lambda: answers(port))
         url = f"http://127.0.0.1:{port}/export"

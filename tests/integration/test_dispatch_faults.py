@@ -7,6 +7,8 @@ import contextlib
 import gzip
 import os
 import time
+from bisect import bisect
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 
 from cron_observer.dispatch.answer import BODY_MAX
 from support.databases import FreshDatabase, Tenant
+from support.machine import Stopwatch, waited
 from support.mutants import Mutant
 from support.receivers import Handler, Received, Receiver, dispatching, due, ended, receiver, reply, row, slot, until
 from support.rows import database_now, make_slot
@@ -64,8 +67,35 @@ BAD: list[Handler | bytes] = [
 ]
 
 
-async def beside(database: FreshDatabase, tenant: Tenant, seconds: float, endpoints: int) -> tuple[float, Receiver]:
-    """Run a healthy destination at 10/s beside bad ones; return the p99 of its delay, and a receiver that hangs."""
+@contextlib.asynccontextmanager
+async def lateness() -> AsyncIterator[Callable[[float, float], float]]:
+    """Give a function that says how long this process waited for a processor between two monotonic instants."""
+    samples = [(time.monotonic(), waited())]
+
+    async def sample() -> None:
+        while True:
+            await asyncio.sleep(0.05)
+            samples.append((time.monotonic(), waited()))
+
+    def between(since: float, until: float) -> float:
+        first = samples[max(0, bisect(samples, (since,)) - 1)]
+        last = samples[min(len(samples) - 1, bisect(samples, (until,)))]
+        return last[1] - first[1]
+
+    sampling = asyncio.create_task(sample())
+    try:
+        yield between
+    finally:
+        sampling.cancel()
+
+
+async def beside(
+    database: FreshDatabase, tenant: Tenant, seconds: float, endpoints: int, *, patience: float = 30
+) -> tuple[float, Receiver]:
+    """Run a healthy destination at 10/s beside bad ones; return the p99 of its delay, and a receiver that hangs.
+
+    Of a delay what the process waited for a processor is taken off; fails after `patience` seconds more.
+    """
     async with contextlib.AsyncExitStack() as stack:
         bad = [await stack.enter_async_context(receiver(BAD[number % len(BAD)])) for number in range(endpoints)]
         there = await stack.enter_async_context(receiver(reply(200, b"{}")))
@@ -89,12 +119,13 @@ async def beside(database: FreshDatabase, tenant: Tenant, seconds: float, endpoi
             at = now + SECOND * (1 + number / 10)
             fires[str(make_slot(tenant, task, at, queue="@http"))] = at
         began_at, began = database_now(database), time.monotonic()
-        async with dispatching(database, webhook_concurrency=160):
-            await until(lambda: len(there.received) > len(fires), seconds + 6)
+        async with dispatching(database, webhook_concurrency=160), lateness() as late:
+            await until(lambda: len(there.received) > len(fires), seconds + patience)
 
     def delay(came: Received) -> float:
         due_at: datetime = fires[came.header("webhook-id")]
-        return (began_at + timedelta(seconds=came.at - began) - due_at).total_seconds()
+        since = began + (due_at - began_at).total_seconds()
+        return came.at - since - late(since, came.at)
 
     delays = sorted(delay(came) for came in there.received if came.header("webhook-id") in fires)
     assert len(delays) == len(fires)
@@ -123,7 +154,7 @@ async def test_the_check_sees_a_dispatcher_without_shares(
     Mutant("dispatch.lanes", "Lanes.is_open", rule, "True").apply(monkeypatch)
 
     with pytest.raises(AssertionError):
-        await beside(database, tenant, 1, 50)
+        await beside(database, tenant, 1, 50, patience=3)
 
 
 def resident() -> int:
@@ -228,10 +259,11 @@ async def test_the_deadline_is_for_all_of_a_request(database: FreshDatabase, ten
     """However little comes however often, a request takes no longer than its timeout, and is tried again."""
     async with receiver(handler) as there:
         identity = due(tenant, there.url, http={"timeout": "1s"}, retries={"max": 1, "initial": "1h", "cap": "1h"})
-        began = time.monotonic()
+        began, taken = time.monotonic(), Stopwatch()
         async with dispatching(database):
             await until(
                 lambda: row(database, identity)["status"] == "PENDING" and row(database, identity)["fence"] == 1
             )
-    assert 0.9 <= time.monotonic() - began <= 5
+    assert time.monotonic() - began >= 0.9
+    assert taken.seconds <= 5
     assert row(database, identity)["error"]["type"] == "timeout"

@@ -40,7 +40,7 @@ async def test_the_role_sends_and_stops_in_order(database: FreshDatabase, tenant
 
     async def hang(_: Received, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await let_go.wait()
 
     async with receiver(reply(200)) as there, receiver(hang) as hanging:
@@ -51,7 +51,7 @@ async def test_the_role_sends_and_stops_in_order(database: FreshDatabase, tenant
         try:
             await until(lambda: ended(database, quick) and hanging.received)
             process.send_signal(signal.SIGTERM)
-            said = await asyncio.to_thread(process.communicate, timeout=15)
+            said = await asyncio.to_thread(process.communicate, timeout=60)
         finally:
             process.kill()
             let_go.set()

@@ -19,6 +19,7 @@ from cron_observer.store.migrate import migrate
 from support.api import served
 from support.checkins import Watched, watched
 from support.databases import FreshDatabase, Tenant, connect, make_tenant, named
+from support.machine import Stopwatch
 from support.postgres import short_folder, test_provider
 
 #: Pings, of how many tasks, and how many are under way at once.
@@ -55,11 +56,11 @@ class Load:
     async def _one(self, host: str, port: int, number: int) -> None:
         reader, writer = await asyncio.open_connection(host, port)
         for turn in range(PINGS // AT_ONCE):
-            task, name, began = self.tasks[(number + turn) % len(self.tasks)], uuid4(), time.monotonic()
+            task, name, taken = self.tasks[(number + turn) % len(self.tasks)], uuid4(), Stopwatch(alone=True)
             writer.write(f"GET /ping/{task.doors.address}?rid={name} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             await reader.readexactly(int(head.partition("content-length: ")[2].partition("\r\n")[0]))
-            self._note(int(head.split()[1]), name, head, time.monotonic() - began)
+            self._note(int(head.split()[1]), name, head, taken.seconds)
             await asyncio.sleep(0.2)
         writer.close()
 
@@ -87,12 +88,12 @@ async def drive(tenant: Tenant, loaded: threading.Event, back: threading.Event) 
         await load.begun.wait()
         loaded.set()
         await asyncio.to_thread(back.wait)
-        again = time.monotonic()
+        again, since = time.monotonic(), Stopwatch()
         await running
         assert set(load.answers) == {200, 503}
         assert load.answers[503] > 20
         assert load.headers == {True}
-        assert load.last_refused - again < 5
+        assert load.last_refused - again < 5 + since.kept_waiting
         assert load.slowest < 2.5
         assert load.most - before < 2 * AT_ONCE + 50
         assert (await tasks[0].ping()).text == "OK"
@@ -119,7 +120,7 @@ def test_case_15_i23_a_ping_is_durable_or_refused() -> None:
         with ThreadPoolExecutor(1) as executor:
             driving = executor.submit(asyncio.run, drive(tenant, loaded, back))
             try:
-                assert loaded.wait(30)
+                assert loaded.wait(60)
                 assert server.pid is not None
                 os.kill(server.pid, signal.SIGQUIT)
                 time.sleep(AWAY)

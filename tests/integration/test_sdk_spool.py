@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -292,17 +293,26 @@ resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\nos.execv(sys.argv
     assert acknowledged == bool(ended) == (limit > 300)
 
 
+@contextmanager
+def _at_work(server: WireServer, work: Callable[[Any], Any]) -> Iterator[None]:
+    """Run a worker beside the block, and stop it whatever becomes of that."""
+    worker = co.Worker(Client(server.url, TOKEN), wait_seconds=0)
+    thread = threading.Thread(target=worker.run, args=({"x/y": work},))
+    thread.start()
+    try:
+        yield
+    finally:
+        worker.stop()
+        thread.join(30)
+
+
 def test_a_worker_replays_when_it_has_nothing_to_do(server: WireServer) -> None:
     """A claim that brought nothing is an occasion."""
     made = Spool().create(_head(server))
     made.write([b'{"kind":"end","outcome":{"outcome":"skipped"},"at":"2026","next_seq":0}'], durable=True)
     made.close()
-    worker = co.Worker(Client(server.url, TOKEN), wait_seconds=0)
-    thread = threading.Thread(target=worker.run, args=({"x/y": print},))
-    thread.start()
-    server.wait_for(lambda: server.of("complete"))
-    worker.stop()
-    thread.join(30)
+    with _at_work(server, print):
+        server.wait_for(lambda: server.of("complete"))
     assert server.only()["status"] == "SKIPPED"
 
 
@@ -312,14 +322,10 @@ def test_a_worker_spools_an_end_that_nobody_takes(server: WireServer, monkeypatc
     monkeypatch.setattr("cron_observer_sdk.shift.LOG_QUIET_SECONDS", 0.2)
     server.add_due("x/y")
     server.always.update(dict.fromkeys(("logs", "complete"), Fault(status=503)))
-    worker = co.Worker(Client(server.url, TOKEN), wait_seconds=0)
-    thread = threading.Thread(target=worker.run, args=({"x/y": lambda run: run.log("done") or {"n": 1}},))
-    thread.start()
-    _until(lambda: any("end" in kinds(path) for path in Spool().waiting()))
-    server.always.clear()
-    server.wait_for(lambda: server.only()["status"] == "FINISHED")
-    worker.stop()
-    thread.join(30)
+    with _at_work(server, lambda run: run.log("done") or {"n": 1}):
+        _until(lambda: any("end" in kinds(path) for path in Spool().waiting()))
+        server.always.clear()
+        server.wait_for(lambda: server.only()["status"] == "FINISHED")
     assert server.only()["result"] == {"n": 1}
     assert server.messages()[0] == "done"
 

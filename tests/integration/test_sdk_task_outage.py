@@ -11,6 +11,7 @@ import pytest
 
 import cron_observer_sdk as co
 from cron_observer_sdk import notice
+from support.machine import Stopwatch
 from support.processes import free_port
 from support.sdk_server import TOKEN, Fault, WireServer, serving
 
@@ -69,23 +70,22 @@ def test_a_dead_server_costs_work_nothing_but_a_warning(
     """Nobody listens: the work runs, and begin and end together cost it two seconds at most."""
     monkeypatch.setenv("CRON_OBSERVER_URL", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("CRON_OBSERVER_TOKEN", TOKEN)
-    begun = time.monotonic()
+    taken = Stopwatch()
     with co.task("a/b") as run:
         run.log("hello")
-    assert time.monotonic() - begun < 3.9
+    assert taken.seconds < 2.6
     assert len([record for record in caplog.records if record.name == "cron_observer_sdk"]) == 1
 
 
 def test_a_silent_server_holds_work_two_seconds_at_most(server: WireServer) -> None:
     """A server that accepts and never answers delays begin and end by two seconds together, no more."""
     server.always["claims"] = Fault(hang=60)
-    begun = time.monotonic()
+    taken, begun = Stopwatch(), time.monotonic()
     with co.task("a/b") as run:
-        began = time.monotonic()
         assert not run.observed
-    ended = time.monotonic()
-    assert 1.0 < began - begun < 1.9
-    assert ended - begun < 2.5
+        assert time.monotonic() - begun > 1.0
+        assert taken.seconds < 1.9
+    assert taken.seconds < 2.5
 
 
 def test_a_server_that_falls_silent_in_the_middle_holds_the_end_two_seconds(server: WireServer) -> None:
@@ -93,8 +93,8 @@ def test_a_server_that_falls_silent_in_the_middle_holds_the_end_two_seconds(serv
     with co.task("a/b") as run:
         server.always["logs"] = server.always["complete"] = Fault(hang=60)
         run.log("never")
-        begun = time.monotonic()
-    assert time.monotonic() - begun < 3.9
+        taken = Stopwatch()
+    assert taken.seconds < 2.6
     server.wait_for(lambda: server.of("complete"))
 
 

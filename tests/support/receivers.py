@@ -121,9 +121,9 @@ def slot(tenant: Tenant, task: UUID, ago: float = 1.0) -> UUID:
 
 @asynccontextmanager
 async def dispatching(
-    database: FreshDatabase, dispatcher: Dispatcher | None = None, **changes: Any
+    database: FreshDatabase, dispatcher: Dispatcher | None = None, *, look: float = 0.2, **changes: Any
 ) -> AsyncIterator[Dispatcher]:
-    """Run a dispatcher's loop; at the end it is stopped as a process stops it."""
+    """Run a dispatcher's loop, which looks each `look` seconds at least; at the end it is stopped as a process is."""
     running = dispatcher or Dispatcher(database.scheduler, settings(**changes))
 
     async def loop() -> None:
@@ -131,7 +131,7 @@ async def dispatching(
             running.wake.clear()
             await running.tick()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.2):
+                async with asyncio.timeout(look):
                     await running.wake.wait()
 
     ticking = asyncio.create_task(loop())
