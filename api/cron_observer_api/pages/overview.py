@@ -10,7 +10,7 @@ from litestar import Request, Response, get
 from markupsafe import Markup
 
 from cron_observer.statistics import ERROR, quarter_of
-from cron_observer.store import views, views_tasks
+from cron_observer.store import checkin_rows, views, views_tasks
 from cron_observer.store.views import Row
 from cron_observer_api.pages import moments, svg, words
 from cron_observer_api.pages.anchors import anchor
@@ -67,6 +67,7 @@ async def _present(shown: Opened) -> dict[str, Any]:
     tasks = await views_tasks.by_attention(conn, tenant, now, limit=BUSIEST)
     problems = await views.attention(conn, tenant, now - timedelta(days=1), now, patience=PATIENCE, limit=6)
     total, suspended = present["tasks"]
+    outages = await checkin_rows.deaf(conn, tenant, now - timedelta(days=1))
     return {
         "title": "Overview",
         "heading": f"Today, {moments.long_day(when.today)}",
@@ -85,6 +86,7 @@ async def _present(shown: Opened) -> dict[str, Any]:
         "chart_href": link("/", range=shown.query.get("range")),
         "tasks": [task_line(row, when) for row in tasks],
         "task_count": total,
+        "outages": outages,
         "problems": [problem(row) for row in _once(problems)],
         "history": _history(shown, slices),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from litestar import Request, Response, get
@@ -15,7 +15,7 @@ from cron_observer.errors import NotFound, ScheduleError
 from cron_observer.model import ScheduleSpec
 from cron_observer.schedule import Explanation, explain
 from cron_observer.schedule.calendars import Calendar
-from cron_observer.store import addresses, reruns, views_tasks, views_time
+from cron_observer.store import addresses, checkin_rows, reruns, views_tasks, views_time
 from cron_observer.store.links import line_link
 from cron_observer.store.views import Row
 from cron_observer_api.pages import reporting, statistics, svg, words
@@ -78,6 +78,9 @@ async def task(request: Request[Any, Any, Any], project: FromPath[str], name: Fr
         if row is None:
             raise NotFound(f"there is no task {project}/{name}", hint="look for it in the list of tasks")
         beside = await views_time.of_task(shown.conn, shown.tenant_id, row, row["project_id"], shown.when.now)
+        outages = []
+        if CheckIn.of(row["spec"]) is not None:
+            outages = await checkin_rows.deaf(shown.conn, shown.tenant_id, shown.when.now - timedelta(days=1))
         tab = next((one for one, _ in TABS if one == shown.query.get("tab")), "runs")
         values = await _tab(request, shown, row, tab, beside)
         frame = shown.frame(name, "tasks", ("executions", "tasks"))
@@ -88,6 +91,7 @@ async def task(request: Request[Any, Any, Any], project: FromPath[str], name: Fr
         **frame,
         **_head(row, shown.when),
         declared=beside["declared"],
+        outages=outages,
         here_path=here,
         tab=tab,
         tabs=[

@@ -96,6 +96,14 @@ SELECT o.since, o.until FROM outages o
 WHERE o.tenant_id = %(tenant)s AND o.until >= %(from)s ORDER BY o.since
 """
 
+#: Of a tenant with check-ins: to all others it is nothing.
+_DEAF: Final = """
+SELECT o.since, o.until FROM outages o
+WHERE o.tenant_id = %(tenant)s AND o.until >= %(from)s
+  AND EXISTS (SELECT 1 FROM ping_addresses a WHERE a.tenant_id = %(tenant)s)
+ORDER BY o.since DESC
+"""
+
 _RECEIVED: Final = "SELECT r.until FROM receiving r WHERE r.tenant_id = %(tenant)s"
 
 _RECEIVE: Final = "SELECT receive_pings(%(now)s, %(patience)s * interval '1 second', %(audit)s::uuid)"
@@ -200,6 +208,11 @@ async def outages(conn: AsyncConnection, tenant_id: UUID, now: datetime) -> list
         return [*found, Outage(now - OUTAGES_KEPT)]
     until = received[0][0]
     return [*found, Outage(until)] if until + PATIENCE < now else found
+
+
+async def deaf(conn: AsyncConnection, tenant_id: UUID, since: datetime) -> list[Outage]:
+    """Return the outages that ended at `since` or later, newest first, of a tenant that has check-ins."""
+    return [Outage(*row) for row in await fetch(conn, _DEAF, {"tenant": tenant_id, "from": since})]
 
 
 async def receive(conn: AsyncConnection, now: datetime, patience: timedelta, audit: UUID) -> int:

@@ -15,6 +15,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.schedule import id_ceil, id_floor
+from cron_observer.store.executions.bounds import running_bounds
 from cron_observer.store.reads import OBSOLETE
 
 Row = Mapping[str, Any]
@@ -65,7 +66,7 @@ _LOG_BYTES: Final = text("""
 _PRESENT: Final = text(f"""
     SELECT
         (SELECT jsonb_build_array(count(*), min(e.claimed_at)) FROM executions AS e
-         WHERE e.tenant_id = :tenant_id AND e.status = 'RUNNING') AS running,
+         WHERE e.tenant_id = :tenant_id AND e.status = 'RUNNING' AND e.id BETWEEN :running_low AND :high) AS running,
         (SELECT jsonb_build_array(count(*), count(*) FILTER (WHERE t.spec @> '{{"suspend": true}}'))
          FROM tasks AS t
          WHERE t.tenant_id = :tenant_id AND t.removed_at IS NULL AND t.deleted_at IS NULL) AS tasks,
@@ -108,16 +109,16 @@ _PROBLEMS: Final = f"""
     SELECT 'execution' AS kind, e.fire_at AS at, e.id::text AS id, p.name AS project_name, t.name AS name,
         e.status, e.reason, e.late, e.attempt, e.exit_code, left(e.error ->> 'message', 300) AS message,
         e.timezone, e.worker, NULL::int AS line, NULL::int AS "column", NULL AS hint, NULL AS source_name,
-        e.finished_at, e.recovered, t.path
-    FROM (
-        SELECT DISTINCT ON (e.task_uid) e.*, EXISTS (
+        e.finished_at, EXISTS (
             SELECT FROM executions AS l
-            WHERE l.tenant_id = e.tenant_id AND l.task_uid = e.task_uid AND l.fire_at > e.fire_at
-              AND l.fire_at <= :now AND l.status = 'FINISHED' AND l.id BETWEEN :low AND :high) AS recovered
-        FROM executions AS e
+            WHERE l.tenant_id = :tenant_id AND l.task_uid = e.task_uid AND l.fire_at > e.fire_at
+              AND l.fire_at <= :now AND l.status = 'FINISHED' AND l.id BETWEEN :low AND :high) AS recovered, t.path
+    FROM (
+        SELECT DISTINCT ON (e.task_uid) e.* FROM executions AS e
         WHERE e.tenant_id = :tenant_id AND e.id BETWEEN :low AND :high
           AND e.fire_at >= :since AND e.fire_at <= :now
-          AND (e.status IN ('FAILED', 'MISSED') OR e.late OR (e.status = 'PENDING' AND e.available_at < :patience))
+          AND (e.status IN ('FAILED', 'MISSED') OR e.late
+               OR (e.status = 'PENDING' AND e.available_at < :patience AND e.queue <> '@checkin'))
           AND NOT {OBSOLETE}
         ORDER BY e.task_uid, e.fire_at DESC, e.id DESC) AS e
     JOIN tasks AS t ON t.tenant_id = e.tenant_id AND t.task_uid = e.task_uid AND t.removed_at IS NULL
@@ -169,7 +170,8 @@ async def log_bytes(conn: AsyncConnection, tenant_id: UUID, since: datetime, unt
 
 async def present(conn: AsyncConnection, tenant_id: UUID, now: datetime) -> Row:
     """Return what runs now, how many tasks there are, and the next fires, in epoch seconds."""
-    (row,) = await fetch(conn, _PRESENT, tenant_id, now=now, **bounds(now, now + timedelta(days=2)))
+    around = bounds(now, now + timedelta(days=2))
+    (row,) = await fetch(conn, _PRESENT, tenant_id, now=now, running_low=running_bounds(now)["low"], **around)
     return row
 
 
