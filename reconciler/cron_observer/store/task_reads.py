@@ -19,6 +19,7 @@ from cron_observer.model import TASK_NAME, ScheduleSpec
 from cron_observer.schedule import describe, id_ceil
 from cron_observer.schedule.calendars import Calendar
 from cron_observer.store import addresses, plan_facts, reads, shapes
+from cron_observer.store.executions.bounds import due_bounds
 from cron_observer.store.lists import ID_SLACK
 from cron_observer.store.plan_work import prepared
 from cron_observer.store.task_status import PAUSE_COLUMNS, PAUSE_JOIN, STATUS, conditions
@@ -71,7 +72,7 @@ _AROUND: Final = text(f"""
             (SELECT min(e.fire_at) FROM executions AS e
              WHERE e.tenant_id = :tenant_id AND e.task_uid = wanted.task_uid AND e.status = 'PENDING'
                AND e.fence = 0 AND e.available_at > :now AND e.plan_generation IS NOT NULL
-               AND NOT {reads.OBSOLETE}),
+               AND e.id >= :low AND NOT {reads.OBSOLETE}),
             CASE WHEN plan.next_fire_at > :now THEN plan.next_fire_at END) AS next_fire_at
     FROM unnest(CAST(:uids AS uuid[])) AS wanted (task_uid)
     LEFT JOIN task_plan AS plan ON plan.tenant_id = :tenant_id AND plan.task_uid = wanted.task_uid""")
@@ -207,6 +208,7 @@ async def _dressed(
         "uids": [row["task_uid"] for row in rows],
         "now": now,
         "high": id_ceil(now + ID_SLACK),
+        "low": due_bounds(now)["low"],
     }
     around = {row["task_uid"]: row for row in (await conn.execute(_AROUND, values)).mappings()}
     last = await reads.items(conn, tenant_id, [row["last_id"] for row in around.values() if row["last_id"] is not None])

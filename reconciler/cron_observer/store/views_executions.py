@@ -32,16 +32,16 @@ _AROUND: Final = text(f"""
     SELECT
         (SELECT e.id FROM executions AS e
          WHERE e.tenant_id = :tenant_id AND e.task_uid = :task_uid AND (e.fire_at, e.id) < (:fire_at, :id)
-           AND {DUE} AND NOT {OBSOLETE}
+           AND e.id <= :high AND {DUE} AND NOT {OBSOLETE}
          ORDER BY e.fire_at DESC, e.id DESC LIMIT 1) AS previous,
         (SELECT e.id FROM executions AS e
          WHERE e.tenant_id = :tenant_id AND e.task_uid = :task_uid AND (e.fire_at, e.id) > (:fire_at, :id)
-           AND e.fire_at <= :now AND {DUE} AND NOT {OBSOLETE}
+           AND e.fire_at <= :now AND e.id >= :low AND {DUE} AND NOT {OBSOLETE}
          ORDER BY e.fire_at, e.id LIMIT 1) AS next,
         (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) FROM (
             SELECT {SECONDS} AS seconds FROM executions AS e
             WHERE e.tenant_id = :tenant_id AND e.task_uid = :task_uid AND e.fire_at < :fire_at
-              AND e.status = 'FINISHED' AND e.claimed_at IS NOT NULL
+              AND e.id <= :high AND e.status = 'FINISHED' AND e.claimed_at IS NOT NULL
             ORDER BY e.fire_at DESC LIMIT {COMPARED}) AS earlier) AS usual""")
 
 _ATTEMPTS: Final = text("""
@@ -73,9 +73,8 @@ async def execution(conn: AsyncConnection, tenant_id: UUID, execution_id: UUID, 
 
 async def around(conn: AsyncConnection, tenant_id: UUID, row: Row, now: datetime) -> Row:
     """Return the ids of the task's previous and next run, and the usual seconds of the runs before this one."""
-    (found,) = await fetch(
-        conn, _AROUND, tenant_id, task_uid=row["task_uid"], fire_at=row["fire_at"], id=row["id"], now=now
-    )
+    values = {"task_uid": row["task_uid"], "fire_at": row["fire_at"], "id": row["id"], "now": now}
+    (found,) = await fetch(conn, _AROUND, tenant_id, **values, **bounds(row["fire_at"], row["fire_at"]))
     return found
 
 

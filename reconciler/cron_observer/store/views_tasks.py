@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from cron_observer.store.executions.bounds import due_bounds
 from cron_observer.store.reads import DUE, OBSOLETE
 from cron_observer.store.task_status import PAUSE_COLUMNS, PAUSE_JOIN, STATUS
 from cron_observer.store.views import SECONDS, Row, bounds, fetch
@@ -43,7 +44,7 @@ _RECENT: Final = f"""
     LEFT JOIN LATERAL (
         SELECT e.fire_at FROM executions AS e
         WHERE e.tenant_id = :tenant_id AND e.task_uid = t.task_uid AND e.status = 'PENDING'
-          AND e.available_at > :now AND e.fence = 0 AND NOT {OBSOLETE}
+          AND e.available_at > :now AND e.fence = 0 AND e.id >= :ahead AND NOT {OBSOLETE}
         ORDER BY e.available_at LIMIT 1) AS planned ON true
     LEFT JOIN task_plan AS far ON far.tenant_id = t.tenant_id AND far.task_uid = t.task_uid AND far.active"""
 
@@ -152,10 +153,16 @@ class TaskFilter:
     label_keys: Sequence[str] = ()
 
 
+def _ahead(now: datetime) -> dict[str, UUID]:
+    """Return behind which ids every slot lies that is still to fire."""
+    return {"ahead": due_bounds(now)["low"]}
+
+
 async def by_attention(conn: AsyncConnection, tenant_id: UUID, now: datetime, *, limit: int) -> list[Row]:
     """Return the tasks that need attention most, with their last runs and next fire."""
     since = now - timedelta(days=1)
-    return list(await fetch(conn, _BY_ATTENTION, tenant_id, now=now, since=since, limit=limit, **bounds(since, now)))
+    values = {"since": since, "limit": limit, **bounds(since, now), **_ahead(now)}
+    return list(await fetch(conn, _BY_ATTENTION, tenant_id, now=now, **values))
 
 
 async def tasks(
@@ -188,13 +195,14 @@ async def tasks(
         "after_name": after[1] if after else None,
         "now": now,
         "limit": limit,
+        **_ahead(now),
     }
     return list(await fetch(conn, _PAGE, tenant_id, **values))
 
 
 async def task(conn: AsyncConnection, tenant_id: UUID, project: str, name: str, now: datetime) -> Row | None:
     """Return one task with its manifest's text, findings, revisions, last runs and next fire."""
-    rows = await fetch(conn, _ONE, tenant_id, project=project, name=name, now=now)
+    rows = await fetch(conn, _ONE, tenant_id, project=project, name=name, now=now, **_ahead(now))
     return rows[0] if rows else None
 
 
