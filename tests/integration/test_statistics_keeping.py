@@ -32,11 +32,12 @@ async def roll(tenant: Tenant, now: datetime, limit: int = 10_000) -> int:
         return await statistics.roll_up(conn, tenant.tenant_id, now, limit)
 
 
-async def drop(tenant: Tenant, keep_from: datetime, now: datetime) -> tuple[bool, int]:
+async def drop(tenant: Tenant, keep_from: datetime, now: datetime, patience: str = "5s") -> tuple[bool, int]:
     """Freeze and drop as the scheduler does; say whether it was frozen, and how many weeks went."""
     async with tenant.database.scheduler.transaction([tenant.tenant_id]) as conn:
         frozen = await statistics.freeze(conn, tenant.tenant_id, keep_from, now)
     async with tenant.database.scheduler.transaction([]) as conn:
+        await conn.exec_driver_sql(f"SET LOCAL lock_timeout = '{patience}'")
         return frozen, await upkeep.drop_partitions(conn, keep_from)
 
 
@@ -94,7 +95,7 @@ async def test_a_reading_keeps_partitions(tenant: Tenant) -> None:
         reading = await Reading.begin(conn, tenant.tenant_id, now)
         await roll(tenant, now)
         with pytest.raises(DBAPIError, match="lock timeout"):
-            await drop(tenant, now - 10 * DAY, now)
+            await drop(tenant, now - 10 * DAY, now, patience="0.3s")
         found = await reading.count(EVERYTHING, [now - 60 * DAY, now])
     assert found[0].counts == {"finished": 1}
 
