@@ -135,16 +135,19 @@ async def test_beyond_the_cap_head_and_tail_stay(tenant: Tenant) -> None:
     assert f"{cut['lines']:,} of them not kept" in shown
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(46))
 def test_what_goes_is_in_one_piece_and_never_the_newest(seed: int) -> None:
     """Whatever was written under how many claims, and was cut before: below the cap, one gap a claim, newest kept."""
     chosen = random.Random(seed)  # noqa: S311
-    caps = storing.Caps(raw_bytes=chosen.randint(200, 1000), lines=chosen.choice((40, 10_000)))
+    uneven = seed >= 20  # lines of very different lengths, so that now the one cap and now the other is reached
+    most = chosen.randint(200, 1000)
+    caps = storing.Caps(raw_bytes=most, lines=chosen.choice((8, 12, 20, 40) if uneven else (40, 10_000)))
     rows: list[Weight] = []
     missing: dict[int, set[int]] = {}
     for fence in range(1, 4):
         for first in range(chosen.randint(1, 120)):
-            rows.append(Weight(fence, first, 1, chosen.randint(1, 40)))
+            size = chosen.choice((1, 1, 1, chosen.randint(1, 80))) if uneven else chosen.randint(1, 40)
+            rows.append(Weight(fence, first, 1, size))
             cuts = {one: min(gone) for one, gone in missing.items()}
             for one in storing.middle(rows, fence, cuts, caps):
                 assert one != rows[-1]
@@ -156,8 +159,16 @@ def test_what_goes_is_in_one_piece_and_never_the_newest(seed: int) -> None:
                 assert gone == set(range(min(gone), max(gone) + 1))
 
 
+def test_the_newest_stays_however_large() -> None:
+    """A chunk that is more than the cap allows is kept until there is a newer one."""
+    rows = [Weight(1, first, 1, 50) for first in range(4)] + [Weight(1, 4, 1, 5000)]
+    assert storing.middle(rows, 1, {}, storing.Caps(raw_bytes=400)) == rows[2:4]
+    later = [*rows[:2], rows[4], Weight(1, 5, 1, 50)]
+    assert storing.middle(later, 1, {1: 2}, storing.Caps(raw_bytes=400)) == rows[4:]
+
+
 def test_neighbours_are_packed_up_to_a_size() -> None:
-    """What is large enough stays; what is loose joins its neighbours, and a loose end waits for more."""
+    """What is large enough stays; what is loose joins its neighbours but not over a gap, and a loose end waits."""
     made = [long_logs.made(first, 50) for first in range(0, 2000, 50)]
     now = datetime(2026, 1, 1, tzinfo=UTC)
     read = [
@@ -166,8 +177,11 @@ def test_neighbours_are_packed_up_to_a_size() -> None:
         for chunk in chunks
     ]
     groups, packed = packing.regroup(read)
-    assert all(50 * 1024 < group.chunk.raw_bytes <= 64 * 1024 for group in groups[:-1])
+    assert all(group.chunk.raw_bytes > 50 * 1024 for group in groups[:-1])
+    assert all(group.chunk.raw_bytes <= 64 * 1024 for group in groups)
     assert sum(len(group.parts) for group in groups) == 40
     assert groups[0].chunk.first_seq == 0
     assert packed == 2000
     assert packing.regroup(read[:2])[1] == 0
+    around, _ = packing.regroup(read[:3] + read[4:7])
+    assert [[part.first_seq for part in group.parts] for group in around] == [[0, 50, 100], [200, 250, 300]]
