@@ -10,10 +10,10 @@ from litestar.connection import ASGIConnection
 from cron_observer_api.problems import RateLimited
 
 #: Requests a second that one key may make for as long as it likes: above what one process serves to honest workers.
-RATE: Final = 3000.0
+RATE: Final = 10_000.0
 
 #: Requests that may come at once before the rate counts.
-BURST: Final = 6000
+BURST: Final = 20_000
 
 #: Buckets remembered; full ones are forgotten beyond it, and they lose nothing by that.
 REMEMBERED: Final = 10_000

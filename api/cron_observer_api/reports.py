@@ -142,7 +142,7 @@ async def submit(request: Request[Any, Any, Any], text: str, kind: type[Report],
     try:
         return await writer.submit(kind(tenant_id=tenant_id, id=identity, **said))
     except NotFound:
-        ours = await _alias(request, identity)
+        ours = await alias(request, identity)
         if ours is None:
             raise
     return await writer.submit(kind(tenant_id=tenant_id, id=ours, **said))
@@ -153,10 +153,10 @@ async def _own(request: Request[Any, Any, Any], identity: UUID) -> UUID:
     run = principal_of(request).run
     if run is None or identity == run.execution_id:
         return identity
-    return await _alias(request, identity) or identity
+    return await alias(request, identity) or identity
 
 
-async def _alias(request: Request[Any, Any, Any], identity: UUID) -> UUID | None:
+async def alias(request: Request[Any, Any, Any], identity: UUID) -> UUID | None:
     """Return the id of ours that a client's own stands for: it may go on using the one that it minted."""
     async with transaction(request) as (conn, _):
         return await resolve(conn, principal_of(request).tenant_id, identity)
@@ -251,7 +251,7 @@ async def append_logs(request: Request[Any, Any, Any], execution_id: FromPath[st
     return answer({"next_seq": written.answer.next_seq, "cancel_requested": cancelled}, 202)
 
 
-def _completion(asked: CompleteBody) -> Completion:
+def completion(asked: CompleteBody) -> Completion:
     said = msgspec.json.encode([asked.outcome, asked.exit_code, asked.error, asked.result, asked.retryable])
     return Completion(
         outcome=asked.outcome,
@@ -278,7 +278,7 @@ def _completion(asked: CompleteBody) -> Completion:
 async def complete(request: Request[Any, Any, Any], execution_id: FromPath[str]) -> Response[bytes]:
     """Take the last word."""
     asked = await read(request, CompleteBody)
-    return answer((await submit(request, execution_id, Complete, done=_completion(asked))).execution)
+    return answer((await submit(request, execution_id, Complete, done=completion(asked))).execution)
 
 
 @post(

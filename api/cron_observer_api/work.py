@@ -27,6 +27,7 @@ from cron_observer.store.executions import Seat, adopt, create_running, resolve
 from cron_observer_api import log_upload, paths, reports, wire
 from cron_observer_api.auth import check_run, principal_of
 from cron_observer_api.claimer import Claimer
+from cron_observer_api.completions import complete_many
 from cron_observer_api.log_lines import sane
 from cron_observer_api.operation import answer, declare, query, read
 from cron_observer_api.packing import Packer
@@ -261,9 +262,17 @@ async def running(app: Litestar) -> AsyncIterator[None]:
 
 
 #: The calls that workers make most often.
-hot: Final = (claim, reports.start, reports.heartbeat, reports.append_logs, reports.complete, reports.release)
+hot: Final = (
+    claim,
+    complete_many,
+    reports.start,
+    reports.heartbeat,
+    reports.append_logs,
+    reports.complete,
+    reports.release,
+)
 
 router = Router(
     path="/sdk",
-    route_handlers=[claim, begin, pending, get_execution, *reports.handlers, *log_upload.handlers],
+    route_handlers=[claim, begin, pending, get_execution, *reports.handlers, complete_many, *log_upload.handlers],
 )

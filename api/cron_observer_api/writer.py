@@ -23,7 +23,7 @@ from cron_observer.errors import AlreadyFinal, CronObserverError, DatabaseError
 from cron_observer.lifecycle import Status
 from cron_observer.store import reads
 from cron_observer.store.engine import Database, is_transient
-from cron_observer.store.executions import Answer, AppendLogs, AppendText, Heartbeat, Report, process
+from cron_observer.store.executions import Answer, AppendLogs, AppendText, Complete, Heartbeat, Report, process
 from cron_observer.store.logs import LOOSE_MAX, Caps
 
 log = structlog.get_logger()
@@ -82,21 +82,24 @@ class Writer:
 
     async def submit(self, report: Report) -> Written:
         """Write one report and return what became of it once that is durable; raise its refusal if there is one."""
-        size = report.lines.size if isinstance(report, AppendLogs | AppendText) else 0
+        (done,) = self.take([report])
+        return await done
+
+    def take(self, reports: Sequence[Report]) -> list[asyncio.Future[Written]]:
+        """Take several reports, which will be written together as far as they fit; return what to wait for."""
+        size = sum(report.lines.size for report in reports if isinstance(report, AppendLogs | AppendText))
         full = len(self._queue) >= QUEUE_MAX or (self._bytes and self._bytes + size > QUEUE_BYTES)
         if self._stopping or full:
             raise DatabaseError("the server is too busy to take this report", hint="send it again in a moment")
-        waiting = _Waiting(report, size, time.monotonic() + LOCK_WAIT, asyncio.get_running_loop().create_future())
-        self._queue.append(waiting)
+        until, loop = time.monotonic() + LOCK_WAIT, asyncio.get_running_loop()
+        taken = []
+        for report in reports:
+            bulk = report.lines.size if isinstance(report, AppendLogs | AppendText) else 0
+            taken.append(_Waiting(report, bulk, until, loop.create_future()))
+        self._queue.extend(taken)
         self._bytes += size
         self._arrived.set()
-        written = await waiting.done
-        if written.answer.refusal is not None:
-            refusal = written.answer.refusal
-            if isinstance(refusal, AlreadyFinal) and written.execution is not None:
-                refusal.facts["execution"] = written.execution
-            raise refusal
-        return written
+        return [waiting.done for waiting in taken]
 
     async def run(self) -> None:
         """Write batches until `stop` was called and nothing waits any more."""
@@ -203,8 +206,8 @@ class Writer:
             elif one.answer.busy:
                 locked = DatabaseError("the execution is locked by something else", hint="send the report again")
                 self._fail([waiting], locked)
-            elif not waiting.done.done():
-                waiting.done.set_result(one)
+            else:
+                _settle(waiting.done, one)
         self._queue.extendleft(reversed(again))
         self._bytes += sum(waiting.size for waiting in again)
         for tenant_id in claimable:
@@ -225,8 +228,23 @@ class Writer:
                 waiting.done.set_exception(error)
 
 
+def _settle(done: asyncio.Future[Written], written: Written) -> None:
+    """Tell who waits for a report what became of it, if anybody still does: the refusal, if there is one."""
+    refusal = written.answer.refusal
+    if done.done():
+        return
+    if refusal is None:
+        done.set_result(written)
+        return
+    if isinstance(refusal, AlreadyFinal) and written.execution is not None:
+        refusal.facts["execution"] = written.execution
+    done.set_exception(refusal)
+
+
 def _shown(report: Report, answer: Answer) -> bool:
     """Say whether the reply carries the execution: heartbeats and log lines answer with less."""
     if isinstance(answer.refusal, CronObserverError):
         return isinstance(answer.refusal, AlreadyFinal)
+    if isinstance(report, Complete) and report.brief:
+        return False
     return not (answer.again or answer.busy) and not isinstance(report, Heartbeat | AppendLogs | AppendText)

@@ -187,6 +187,7 @@ ELSEWHERE = {
     "heartbeat": "a run, not its definition",
     "appendLogs": "a run, not its definition",
     "completeExecution": "a run, not its definition",
+    "completeExecutions": "runs, not their definition",
     "releaseExecution": "a run, not its definition",
     "patchExecution": "a run, not its definition",
     "uploadLog": "a run, not its definition",
@@ -218,6 +219,9 @@ BODIES: dict[str, Any] = {
     "heartbeat": {"fence": 1},
     "appendLogs": {"fence": 1, "first_seq": 0, "entries": []},
     "completeExecution": {"fence": 1, "outcome": "finished"},
+    "completeExecutions": {
+        "completions": [{"id": "00000000-0000-0000-0000-000000000001", "fence": 1, "outcome": "finished"}]
+    },
     "releaseExecution": {"fence": 1, "reason": "x"},
     "patchExecution": {"status": "RUNNING"},
 }

@@ -10,8 +10,8 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.store.engine import Database, clock
 from cron_observer.store.executions import (
@@ -44,11 +44,12 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 class Explained(dict[str, dict[str, int]]):
     """The costs of each statement that ran, by its text: weeks it touched, rows it read and threw away."""
 
-    async def note(self, conn: AsyncConnection, run: Any, statement: str, parameters: Any) -> None:
+    async def note(self, cursor: Any, run: Any, statement: str, parameters: Any) -> None:
         """Explain a statement by running it and taking that back."""
-        await run(conn, "SAVEPOINT explained")
-        found = (await run(conn, f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters)).scalar_one()
-        await run(conn, "ROLLBACK TO SAVEPOINT explained")
+        await run(cursor, "SAVEPOINT explained")
+        await run(cursor, f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters)
+        ((found,),) = await cursor.fetchall()
+        await run(cursor, "ROLLBACK TO SAVEPOINT explained")
         plan = (found if isinstance(found, list) else json.loads(found))[0]["Plan"]
         touched = [node for node in nodes(plan) if re.search(r"_\d{8}$", node.get("Relation Name", ""))]
         weeks = {node["Relation Name"][-8:] for node in touched}
@@ -59,16 +60,16 @@ class Explained(dict[str, dict[str, int]]):
 @asynccontextmanager
 async def explaining(database: Database, tenant: Tenant, patch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Any, Any]]:
     """Open a transaction of which every statement is explained; give the connection and the costs."""
-    costs, run = Explained(), AsyncConnection.exec_driver_sql
+    costs, run = Explained(), psycopg.AsyncCursor.execute
 
-    async def explained(conn: Any, statement: str, parameters: Any = None, **more: Any) -> Any:
+    async def explained(cursor: Any, statement: str, parameters: Any = None, **more: Any) -> Any:
         if isinstance(parameters, dict) and "execution" in statement:
-            await costs.note(conn, run, statement, parameters)
-        return await run(conn, statement, parameters, **more)
+            await costs.note(cursor.connection.cursor(), run, statement, parameters)
+        return await run(cursor, statement, parameters, **more)
 
     async with database.transaction([tenant.tenant_id]) as conn:
         with patch.context() as patched:
-            patched.setattr(AsyncConnection, "exec_driver_sql", explained)
+            patched.setattr(psycopg.AsyncCursor, "execute", explained)
             yield conn, costs
 
 

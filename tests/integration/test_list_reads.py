@@ -8,13 +8,13 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cron_observer.store import lists, reads
 from cron_observer.store.engine import clock
 from support.databases import FreshDatabase, Tenant
 from support.rows import database_now, make_slot, make_task
+from support.statements import executed
 
 #: Ages of executions: within each look for a page, where one ends and the next begins, and behind them all.
 AGES = [timedelta(days=days) for days in (0.1, 2.9, 3, 3.1, 20, 44, 45, 46, 100, 300)]
@@ -77,16 +77,7 @@ async def _pages(conn: AsyncConnection, tenant: Tenant, chosen: lists.ExecutionF
 
 async def _weeks(conn: AsyncConnection, work: Callable[[], Awaitable[object]]) -> int:
     """Return how many weeks of executions `work` reads, or would if they were not empty."""
-    seen: list[tuple[str, Any]] = []
-
-    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
-        seen.append((statement, parameters))
-
-    engine = conn.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", note)
-    try:
+    with executed() as seen:
         await work()
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
     plans = [row for told in seen for row in await conn.exec_driver_sql(f"EXPLAIN {told[0]}", told[1])]
     return len(set(re.findall(r" on executions_(\d{8}) ", "\n".join(row[0] for row in plans))))

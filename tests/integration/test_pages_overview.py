@@ -231,7 +231,7 @@ async def test_a_page_costs_a_handful_of_statements(tenant: Tenant) -> None:
         }
         spent = {}
         for path in paths:
-            with statements(tenant) as seen:
+            with statements() as seen:
                 await it.get(path)
             spent[path] = len(seen)
     assert {path: n for path, n in spent.items() if n > paths[path]} == {}

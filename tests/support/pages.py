@@ -10,13 +10,13 @@ from html.parser import HTMLParser
 from typing import Any
 
 import httpx
-from sqlalchemy import event
 
 from support import pages_data, pages_logs
 from support.api import api
 from support.databases import Tenant
 from support.pages_company import Company
 from support.rows import database_now
+from support.statements import executed
 
 
 @dataclass
@@ -50,20 +50,12 @@ async def site(tenant: Tenant, days: int = 4) -> AsyncIterator[Site]:
 
 
 @contextmanager
-def statements(tenant: Tenant) -> Iterator[list[str]]:
-    """Collect the statements that the API's pool runs, those that open transactions aside."""
+def statements() -> Iterator[list[str]]:
+    """Collect the statements that run in the block, those that open transactions aside."""
     seen: list[str] = []
-
-    def note(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if not statement.startswith("SET LOCAL"):
-            seen.append(statement)
-
-    engine = tenant.database.api.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", note)
-    try:
+    with executed() as all_of_them:
         yield seen
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
+    seen += [statement for statement, _ in all_of_them if not statement.startswith("SET LOCAL")]
 
 
 class _Reader(HTMLParser):

@@ -84,11 +84,7 @@ _INPUT: Final = {
     "event": "text",
     "actor": "text",
     "data": "text",
-    "outcome": "text",
-    "ending_reason": "text",
-    "ending_code": "int",
-    "ending_error": "text",
-    "digest": "text",
+    "ends": "boolean",
     "begins": "boolean",
     "frees": "boolean",
 }
@@ -101,6 +97,10 @@ _PLAIN: Final = tuple(
     column for column in _INPUT if column in Run.__struct_fields__ and column not in {"tenant_id", "id", "event_seq"}
 )
 
+#: What becomes of an execution's attempt, looked up by its id. It is no table to be joined: of one that was never
+#: counted the planner thinks that it has a row, and then goes through all of another for each row that it really has.
+_END: Final = "(%(ends)s::jsonb -> a.execution_id::text)"
+
 _APPLY: Final = f"""
 WITH v AS (
     SELECT * FROM json_to_recordset(%(steps)s::json)
@@ -109,9 +109,9 @@ WITH v AS (
     UPDATE executions e SET
         {", ".join(f"{column} = v.{column}" for column in _PLAIN)},
         event_seq = v.event_seq,
-        result = CASE WHEN v.begins OR v.outcome IS NOT NULL THEN v.result::jsonb ELSE e.result END,
+        result = CASE WHEN v.begins OR v.ends THEN v.result::jsonb ELSE e.result END,
         checkpoint = COALESCE(v.checkpoint::jsonb, e.checkpoint),
-        error = CASE WHEN v.begins OR v.outcome IS NOT NULL THEN v.error::jsonb ELSE e.error END
+        error = CASE WHEN v.begins OR v.ends THEN v.error::jsonb ELSE e.error END
     FROM v
     WHERE e.tenant_id = v.tenant_id AND e.id = v.id AND e.id BETWEEN %(low)s AND %(high)s
       AND e.event_seq = v.seen_seq AND e.fence = v.seen_fence AND e.status = v.seen_status
@@ -130,17 +130,17 @@ WITH v AS (
     FROM moved m WHERE m.begins
 ), ended AS (
     UPDATE attempts a SET
-        started_at = COALESCE(a.started_at, m.started_at),
-        ended_at = CASE WHEN m.outcome IS NULL THEN a.ended_at ELSE m.at END,
-        outcome = COALESCE(m.outcome, a.outcome),
-        reason = CASE WHEN m.outcome IS NULL THEN a.reason ELSE m.ending_reason END,
-        exit_code = COALESCE(m.ending_code, a.exit_code),
-        error = COALESCE(m.ending_error::jsonb, a.error),
-        digest = COALESCE(decode(m.digest, 'hex'), a.digest)
-    FROM moved m
-    WHERE a.tenant_id = m.tenant_id AND a.execution_id = m.id AND a.fence = m.fence AND NOT m.begins
+        started_at = COALESCE(a.started_at, ({_END} ->> 'started_at')::timestamptz),
+        ended_at = COALESCE(({_END} ->> 'ended_at')::timestamptz, a.ended_at),
+        outcome = COALESCE({_END} ->> 'outcome', a.outcome),
+        reason = CASE WHEN {_END} ? 'outcome' THEN {_END} ->> 'reason' ELSE a.reason END,
+        exit_code = COALESCE(({_END} ->> 'exit_code')::int, a.exit_code),
+        error = COALESCE({_END} -> 'error', a.error),
+        digest = COALESCE(decode({_END} ->> 'digest', 'hex'), a.digest)
+    WHERE a.execution_id = ANY (ARRAY(SELECT m.id FROM moved m WHERE NOT m.begins))
       AND a.execution_id BETWEEN %(low)s AND %(high)s
-      AND (m.outcome IS NOT NULL OR (m.started_at IS NOT NULL AND a.started_at IS NULL))
+      AND a.tenant_id = ({_END} ->> 'tenant_id')::uuid AND a.fence = ({_END} ->> 'fence')::bigint
+      AND ({_END} ? 'outcome' OR (a.started_at IS NULL AND {_END} ? 'started_at'))
 ), freed AS (
     DELETE FROM active_runs r USING moved m
     WHERE r.tenant_id = m.tenant_id AND r.execution_id = m.id AND m.frees
@@ -182,7 +182,6 @@ WHERE a.tenant_id = v.tenant_id AND a.execution_id = v.execution_id AND a.fence 
 
 def _input(step: Step, checkpoint: Any, now: datetime) -> dict[str, Any]:
     seen, verdict, run = step.seen, step.verdict, step.verdict.run
-    ending = verdict.ending
     values: dict[str, Any] = {column: getattr(run, column) for column in _PLAIN}
     values |= {
         "tenant_id": run.tenant_id,
@@ -198,15 +197,27 @@ def _input(step: Step, checkpoint: Any, now: datetime) -> dict[str, Any]:
         "event": verdict.event,
         "actor": verdict.actor,
         "data": to_json(verdict.data),
-        "outcome": ending and ending.outcome,
-        "ending_reason": ending and ending.reason,
-        "ending_code": ending and ending.exit_code,
-        "ending_error": to_json(ending and ending.error),
-        "digest": None if ending is None or ending.digest is None else ending.digest.hex(),
+        "ends": verdict.ending is not None,
         "begins": verdict.event in _BEGINS,
         "frees": run.status in FINAL and (seen.fence > 0 or seen.status is Status.RUNNING),
     }
     return values
+
+
+def _end(step: Step, now: datetime) -> dict[str, Any]:
+    """Return what becomes of an attempt; what stays as it is is left out."""
+    run, ending = step.verdict.run, step.verdict.ending
+    values: dict[str, Any] = {"tenant_id": run.tenant_id, "fence": run.fence, "started_at": run.started_at}
+    if ending is not None:
+        values |= {
+            "ended_at": written_at(run, now),
+            "outcome": ending.outcome,
+            "reason": ending.reason,
+            "exit_code": ending.exit_code,
+            "error": None if ending.error is None else msgspec.Raw(str(to_json(ending.error)).encode()),
+            "digest": None if ending.digest is None else ending.digest.hex(),
+        }
+    return {name: value for name, value in values.items() if value is not None}
 
 
 async def write(
@@ -223,7 +234,9 @@ async def write(
     moves = [step for step in steps if not _is_sign(step)] if len(signs) < len(steps) else []
     if moves:
         inputs = [_input(step, checkpoints.get(step.seen.id), now) for step in moves]
-        done |= {(tenant, one): Rest(*rest) for tenant, one, *rest in await fetch(conn, _APPLY, _within(moves, inputs))}
+        ends = {str(step.seen.id): _end(step, now) for step in moves}
+        parameters = {**_within(moves, inputs), "ends": msgspec.json.encode(ends).decode()}
+        done |= {(tenant, one): Rest(*rest) for tenant, one, *rest in await fetch(conn, _APPLY, parameters)}
     return done
 
 

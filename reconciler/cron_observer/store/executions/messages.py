@@ -63,9 +63,10 @@ class AppendText(Report):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Complete(Report):
-    """The worker's last word."""
+    """The worker's last word. Who says many at once is told `brief`ly."""
 
     done: Completion
+    brief: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

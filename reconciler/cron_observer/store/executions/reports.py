@@ -159,7 +159,8 @@ async def _show(
     moved: dict[UUID, list[tuple[Run, Rest]]] = {}
     for report, answer in zip(reports, answers, strict=True):
         rest = done.get((report.tenant_id, report.id))
-        if rest is not None and answer.run is not None:
+        brief = isinstance(report, Complete) and report.brief
+        if rest is not None and answer.run is not None and not brief:
             moved.setdefault(report.tenant_id, []).append((answer.run, rest))
     shown = {tenant_id: await show(conn, tenant_id, some, now) for tenant_id, some in sorted(moved.items())}
     for report, answer in zip(reports, answers, strict=True):
