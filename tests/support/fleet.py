@@ -167,7 +167,8 @@ class Fleet:
     def _start(
         self, module: str, arguments: list[str], settings: dict[str, str] | None = None, **pipes: Any
     ) -> subprocess.Popen[bytes]:
-        state = {"XDG_STATE_HOME": str(self.folder / "state"), "PYTHONPATH": str(_TESTS)}
+        found = os.pathsep.join(filter(None, (str(_TESTS), os.environ.get("PYTHONPATH"))))
+        state = {"XDG_STATE_HOME": str(self.folder / "state"), "PYTHONPATH": found}
         return subprocess.Popen(
             [sys.executable, "-m", f"support.{module}", *arguments],
             cwd=self.folder,
