@@ -47,6 +47,7 @@ from cron_observer_api.health import Readiness
 from cron_observer_api.limits import Limiter
 from cron_observer_api.operation import PREFIX
 from cron_observer_api.pages import failures
+from cron_observer_api.pages.log_book import LogBook
 from cron_observer_api.problems import handle
 from cron_observer_api.stream import Hub
 
@@ -96,6 +97,7 @@ def create_app(
             touching.cancel()
             await asyncio.gather(touching, return_exceptions=True)
             await app.state.hub.close()
+            await app.state.log_book.close()
             if opened:
                 await pool.close()
 
@@ -176,6 +178,7 @@ def _shared(settings: Settings, database: Database, late_roles: Callable[[], Ite
         "cursors": Cursors(load_key(settings.data_dir)),
         "readiness": Readiness(database, tenant, [source.name for source in settings.sources], late_roles),
         "hub": Hub(database),
+        "log_book": LogBook(database),
         "repeating": set(),
         "draining": asyncio.Event(),
         # what else has to end when the server stops; each may be called again

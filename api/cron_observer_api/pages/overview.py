@@ -15,6 +15,7 @@ from cron_observer.store.views import Row
 from cron_observer_api.pages import moments, svg, words
 from cron_observer_api.pages.anchors import anchor
 from cron_observer_api.pages.day import SLICE, one_day
+from cron_observer_api.pages.log_book import LogBook
 from cron_observer_api.pages.render import base_url, link, page
 from cron_observer_api.pages.shell import Day, Opened, opened
 from cron_observer_api.pages.tasks import task_line
@@ -42,7 +43,7 @@ async def overview(request: Request[Any, Any, Any]) -> Response[bytes]:
         elif not shown.days and not await _has_tasks(shown):
             values, template = _start(request), "start.html"
         else:
-            values, template = await _present(shown), "overview.html"
+            values, template = await _present(shown, request.app.state.log_book), "overview.html"
         frame = shown.frame(values.pop("title"), "overview", ("executions", "tasks", "sources"))
     return page(request, template, **frame, **values)
 
@@ -56,7 +57,7 @@ def _start(request: Request[Any, Any, Any]) -> dict[str, Any]:
     return {"title": "Welcome", "base": base_url(request)}
 
 
-async def _present(shown: Opened) -> dict[str, Any]:
+async def _present(shown: Opened, book: LogBook) -> dict[str, Any]:
     conn, tenant, when = shown.conn, shown.tenant_id, shown.when
     now = when.now
     slices = await measured(shown, _slices(now), half=SLICES // 2)
@@ -88,7 +89,7 @@ async def _present(shown: Opened) -> dict[str, Any]:
         "task_count": total,
         "outages": outages,
         "problems": [problem(row) for row in _once(problems)],
-        "history": _history(shown, slices),
+        "history": _history(shown, slices, await book.read(tenant)),
     }
 
 
@@ -240,7 +241,7 @@ def _streak(days: dict[date, Day]) -> int:
     return best
 
 
-def _history(shown: Opened, measures: Pieces) -> dict[str, Any]:
+def _history(shown: Opened, measures: Pieces, log_bytes: int | None) -> dict[str, Any]:
     days = dict(shown.days)
     today = shown.when.today
     weeks = max(12, min(53, (today - min(days, default=today)).days // 7 + 2))
@@ -258,6 +259,6 @@ def _history(shown: Opened, measures: Pieces) -> dict[str, Any]:
             ("Failed", words.count(failed), f"{100 * failed / total:.1f} %" if total else ""),
             ("Missed", words.count(missed), f"{100 * missed / total:.1f} %" if total else ""),
             ("Median start delay", words.duration(late), f"last 24 h, ± {100 * ERROR:.0f} %"),
-            ("Log volume", words.size(shown.log_bytes), "before compression"),
+            ("Log volume", "–" if log_bytes is None else words.size(log_bytes), "before compression"),
         ],
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import calendar
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,15 +25,9 @@ from cron_observer_api.pages.render import Preferences, link
 #: Days of history that the pages count: the heat calendar shows at most a year.
 HISTORY: Final = 371
 
-#: Seconds for which the size of all logs is remembered: it alone is summed up row by row.
-REMEMBERED_FOR: Final = 60.0
-
 #: Dates that a page can be asked for: none of ours lies outside.
 _FIRST: Final = date(1980, 1, 1)
 _LAST: Final = date(2199, 12, 31)
-
-#: Tenants whose logs are remembered at once.
-_MOST_REMEMBERED: Final = 64
 
 
 @dataclass(slots=True)
@@ -82,24 +75,6 @@ class Day:
         return f"{moments.long_day(self.date)} {self.date.year}: {words.many(self.total, 'execution')}{well}"
 
 
-class LogBook:
-    """How many bytes of logs there are, remembered for a minute for each tenant; a cache of what the store says."""
-
-    def __init__(self) -> None:
-        self._known: dict[UUID, tuple[float, int]] = {}
-
-    async def read(self, reading: Reading) -> int:
-        """Return the raw bytes of the logs of the last `HISTORY` days."""
-        known = self._known.get(reading.tenant_id)
-        if known is None or known[0] < time.monotonic():
-            since = reading.now - timedelta(days=HISTORY)
-            size = await views.log_bytes(reading.conn, reading.tenant_id, since, reading.now)
-            if len(self._known) >= _MOST_REMEMBERED:
-                self._known.clear()
-            known = self._known[reading.tenant_id] = (time.monotonic() + REMEMBERED_FOR, size)
-        return known[1]
-
-
 async def _days(reading: Reading, when: When) -> dict[date, Day]:
     """Return every day with due executions of the last `HISTORY` days."""
     first, last = when.today - timedelta(days=HISTORY - 1), when.today
@@ -109,15 +84,6 @@ async def _days(reading: Reading, when: When) -> dict[date, Day]:
         every[place]: Day(every[place], {status.upper(): n for status, n in one.counts.items()}, one.late)
         for place, one in sorted(counted.items())
     }
-
-
-def _book(request: Request[Any, Any, Any]) -> LogBook:
-    """Return the app's one log book."""
-    state = request.app.state
-    if "log_book" not in state:
-        state["log_book"] = LogBook()
-    book: LogBook = state["log_book"]
-    return book
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +122,6 @@ class Opened:
     sources: Sequence[Row]
     reading: Reading  #: statistics as of this page
     days: Mapping[date, Day]
-    log_bytes: int
     chosen: date | None
     month: date
     preferences: Preferences
@@ -204,7 +169,7 @@ async def opened(request: Request[Any, Any, Any]) -> AsyncIterator[Opened]:
         now, sources = await views.shell(conn, tenant)
         when = When(now, moments.zone(preferences.zone))
         reading = await Reading.begin(conn, tenant, now)
-        days, size = await _days(reading, when), await _book(request).read(reading)
+        days = await _days(reading, when)
         chosen = read_date(query.get("date"))
         yield Opened(
             conn=conn,
@@ -213,7 +178,6 @@ async def opened(request: Request[Any, Any, Any]) -> AsyncIterator[Opened]:
             sources=sources,
             reading=reading,
             days=days,
-            log_bytes=size,
             chosen=chosen,
             month=_month(query.get("month"), chosen or when.today),
             preferences=preferences,
