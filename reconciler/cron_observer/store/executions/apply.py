@@ -229,9 +229,11 @@ async def write(
     missing one means that it did not. At most one step for an execution.
     """
     checkpoints = checkpoints or {}
-    signs = [step for step in steps if _is_sign(step)]
+    signs: list[Step] = []
+    moves: list[Step] = []
+    for step in steps:
+        (signs if _is_sign(step) else moves).append(step)
     done = await _renew(conn, signs, checkpoints)
-    moves = [step for step in steps if not _is_sign(step)] if len(signs) < len(steps) else []
     if moves:
         inputs = [_input(step, checkpoints.get(step.seen.id), now) for step in moves]
         ends = {str(step.seen.id): _end(step, now) for step in moves}
