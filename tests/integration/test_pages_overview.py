@@ -220,7 +220,7 @@ async def test_a_page_costs_a_handful_of_statements(tenant: Tenant) -> None:
     async with site(tenant) as it:
         await it.get("/")
         paths = {
-            "/": 10,
+            "/": 13,  # three of them beside it, where the size of all logs takes long
             f"/?date={it.company.now:%Y-%m-%d}": 8,
             "/tasks": 5,
             "/tasks/default/invoice-export": 7,
