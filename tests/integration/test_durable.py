@@ -1,4 +1,7 @@
-"""What was answered survives a crash of PostgreSQL: the server dies under load, and nothing that was said is lost."""
+"""What was answered survives a crash of PostgreSQL: the server dies under load, and nothing that was said is lost.
+
+``CRON_OBSERVER_CRASHES=20 CRON_OBSERVER_CRASH_WRITES=5000`` is the full size (a few minutes).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,8 +30,20 @@ from support.worker import Worker, working
 #: Crashes of one run.
 CRASHES = int(os.environ.get("CRON_OBSERVER_CRASHES", "1"))
 
-#: Completions that are answered before the server dies.
-ENOUGH = 60
+#: Claims, lines and completions that are answered before the server dies, and how many of each that makes.
+WRITES = int(os.environ.get("CRON_OBSERVER_CRASH_WRITES", "180"))
+ENOUGH = WRITES // 3
+
+pytestmark = pytest.mark.timeout(120 + CRASHES * (10 + WRITES / 30))
+
+
+@dataclass
+class Answered:
+    """What workers were answered: the runs they got, those whose lines were stored, those that ended."""
+
+    claimed: set[UUID] = field(default_factory=set)
+    logged: set[UUID] = field(default_factory=set)
+    ended: set[UUID] = field(default_factory=set)
 
 
 @contextmanager
@@ -38,47 +54,66 @@ def started(folder: Path) -> Iterator[tuple[str, int]]:
         yield server.url(SUPERUSER, "postgres"), server.pid
 
 
-async def work(worker: Worker, said: set[UUID], enough: asyncio.Event) -> None:
-    """Claim and complete until the database is gone, and note what was answered."""
+async def work(worker: Worker, said: Answered, enough: asyncio.Event) -> None:
+    """Claim, write a line and complete until the database is gone, and note what was answered."""
+    line = [{"level": "INFO", "message": "line"}]
     while True:
         try:
-            for one in await worker.claim(max=5, lease_seconds=600):
+            given = await worker.claim(max=5, lease_seconds=600)
+            said.claimed |= {UUID(one["id"]) for one in given}
+            for one in given:
+                reply = await worker.report(one, "logs", first_seq=0, entries=line)
+                if reply.status_code != 202:
+                    return
+                said.logged.add(UUID(one["id"]))
                 reply = await worker.report(one, "complete", outcome="finished")
                 if reply.status_code != 200:
                     return
-                said.add(UUID(one["id"]))
-                if len(said) >= ENOUGH:
+                said.ended.add(UUID(one["id"]))
+                if len(said.ended) >= ENOUGH:
                     enough.set()
         except (AssertionError, httpx.HTTPError):
             return
 
 
-async def lost_in_a_crash(url: str, pid: int, name: str) -> tuple[set[UUID], str]:
+async def worked_until_a_crash(url: str, pid: int, name: str) -> Answered:
     """Work until the server dies, at once and without a word; return what was answered."""
     database = FreshDatabase(databases.named(url, name))
     tenant: Tenant = make_tenant(database, "default")
-    make_backlog(tenant, make_task(tenant, **EVERY), database_now(database), 2_000)
-    said: set[UUID] = set()
+    make_backlog(tenant, make_task(tenant, **EVERY), database_now(database), 2_000 + 2 * ENOUGH)
+    said = Answered()
     enough = asyncio.Event()
     async with working(tenant) as worker:
         working_all = [asyncio.create_task(work(worker, said, enough)) for _ in range(8)]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(60 + WRITES / 30):
             await enough.wait()
             os.kill(pid, signal.SIGQUIT)
             await asyncio.gather(*working_all)
     await database.api.close()
     await database.scheduler.close()
     await database.reconciler.close()
-    return said, name
+    return said
 
 
-def survivors(url: str, name: str) -> set[UUID]:
-    """Return what has ended well by what the server knows after its recovery."""
+_KEPT = (
+    "SELECT execution_id AS id FROM attempts",
+    "SELECT DISTINCT execution_id AS id FROM log_chunks",
+    "SELECT id FROM executions WHERE status = 'FINISHED'",
+)
+
+
+def survivors(url: str, name: str) -> Answered:
+    """Return what the server knows after its recovery."""
     with connect(databases.named(url, name)) as conn:
-        return {row["id"] for row in conn.execute("SELECT id FROM executions WHERE status = 'FINISHED'").fetchall()}
+        return Answered(*({row["id"] for row in conn.execute(query).fetchall()} for query in _KEPT))
 
 
-def crash(folder: Path, *settings: str) -> tuple[set[UUID], set[UUID]]:
+def lost(said: Answered, kept: Answered) -> set[UUID]:
+    """Return of whom something was answered that is gone."""
+    return (said.claimed - kept.claimed) | (said.logged - kept.logged) | (said.ended - kept.ended)
+
+
+def crash(folder: Path, *settings: str) -> tuple[Answered, Answered]:
     """Let a server die under load; return what was answered, and what of all there is after it."""
     name = "crashed"
     with started(folder) as (url, pid):
@@ -87,18 +122,18 @@ def crash(folder: Path, *settings: str) -> tuple[set[UUID], set[UUID]]:
             for setting in settings:
                 admin.execute(setting)
             admin.execute("SELECT pg_reload_conf()")
-        said, _ = asyncio.run(lost_in_a_crash(url, pid, name))
+        said = asyncio.run(worked_until_a_crash(url, pid, name))
     with started(folder) as (url, _):
         return said, survivors(url, name)
 
 
 def test_what_was_answered_survives_a_crash() -> None:
-    """Every completion that was answered is there after the recovery."""
+    """Every claim, every line and every completion that was answered is there after the recovery."""
     for _ in range(CRASHES):
         with short_folder("co-crash-") as folder:
             said, kept = crash(folder)
-        assert len(said) >= ENOUGH
-        assert said - kept == set()
+        assert len(said.ended) >= ENOUGH
+        assert lost(said, kept) == set()
 
 
 def test_commits_that_nobody_waits_for_are_seen() -> None:
@@ -110,4 +145,4 @@ def test_commits_that_nobody_waits_for_are_seen() -> None:
     with short_folder("co-crash-") as folder:
         said, kept = crash(folder, *waits)
     with pytest.raises(AssertionError):
-        assert said - kept == set()
+        assert lost(said, kept) == set()
