@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from copy import copy
 from functools import cache, partial
 from typing import Any
 
 from litestar import Litestar, Request, Response, Router
 from litestar.datastructures import State
+from litestar.events import SimpleEventEmitter
 from litestar.types import ControllerRouterHandler
 
 from cron_observer.errors import SettingsError
@@ -62,6 +64,12 @@ class App(Litestar):
         """Serve one connection."""
         await (self.edge or self.routed)(scope, receive, send)
 
+    def twin(self, state: State) -> App:
+        """Return an app with the same routes and a state of its own."""
+        made = copy(self)
+        made.state, made.event_emitter = state, SimpleEventEmitter([])
+        return made
+
     def drain(self) -> None:
         """End streams and long polls: the server is about to stop."""
         self.state.draining.set()
@@ -83,40 +91,45 @@ def create_app(
 
     `late_roles` names the roles of this process that have not ticked lately. Raises `SettingsError`.
     """
-    opened = database is None
     pool = _open(settings) if database is None else database
-
-    @asynccontextmanager
-    async def running(app: Litestar) -> AsyncIterator[None]:
-        touching = asyncio.create_task(app.state.key_ring.run())
-        try:
-            async with work.running(app), pings.running(app):
-                yield
-        finally:
-            app.state.draining.set()
-            touching.cancel()
-            await asyncio.gather(touching, return_exceptions=True)
-            await app.state.hub.close()
-            await app.state.log_book.close()
-            if opened:
-                await pool.close()
-
-    app = App(
-        route_handlers=_routes(),
-        guards=[guard],
-        exception_handlers={Exception: _answer},
-        lifespan=[running],
-        state=State(_shared(settings, pool, late_roles)),
-        openapi_config=None,
-        logging_config=None,
-        request_max_body_size=None,
-    )
+    app = _assembled().twin(State(_shared(settings, pool, late_roles) | {"opened": database is None}))
     # Made when it is first asked for: most processes are never asked.
     app.state.description = cache(partial(description.rendered, app))
     door = Door(app, PREFIX + work.router.path, work.hot, _answer)
     app.state.door = door
     app.edge = Edge(door, Hosts.of(settings.host, settings.base_url, settings.allowed_hosts), settings.base_url)
     return app
+
+
+@cache
+def _assembled() -> App:
+    """Assemble what every app of this process has in common; to find out all about its handlers is slow."""
+    return App(
+        route_handlers=_routes(),
+        guards=[guard],
+        exception_handlers={Exception: _answer},
+        lifespan=[_running],
+        openapi_config=None,
+        logging_config=None,
+        request_max_body_size=None,
+    )
+
+
+@asynccontextmanager
+async def _running(app: Litestar) -> AsyncIterator[None]:
+    """Run what an app does beside its requests."""
+    touching = asyncio.create_task(app.state.key_ring.run())
+    try:
+        async with work.running(app), pings.running(app):
+            yield
+    finally:
+        app.state.draining.set()
+        touching.cancel()
+        await asyncio.gather(touching, return_exceptions=True)
+        await app.state.hub.close()
+        await app.state.log_book.close()
+        if app.state.opened:
+            await app.state.database.close()
 
 
 def _routes() -> list[ControllerRouterHandler]:
