@@ -16,7 +16,7 @@ class Redactor:
     """Replaces what matches one of some regular expressions by `MASK`, in texts and in the texts of JSON values."""
 
     def __init__(self, patterns: Iterable[str] = ()) -> None:
-        """Compile the patterns. Raise `ValueError` where one is no regular expression."""
+        """Compile the patterns. Raise `ValueError` for one that is no regular expression, or may take for ever."""
         self._patterns: list[re.Pattern[str]] = []
         for pattern in patterns:
             try:
@@ -25,6 +25,8 @@ class Redactor:
                 raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
             if compiled.fullmatch(""):
                 raise ValueError(f"{pattern!r} matches nothing at all as well: it would hide everything")
+            if _may_take_for_ever(pattern):
+                raise ValueError(f"{pattern!r} repeats a repetition, and may take for ever: write a+ for (a+)+")
             self._patterns.append(compiled)
 
     def __bool__(self) -> bool:
@@ -52,6 +54,44 @@ class Redactor:
         if isinstance(value, (list, tuple)):
             return [self.value(item) for item in value]
         return value
+
+
+def _may_take_for_ever(pattern: str) -> bool:
+    """Say whether a pattern repeats what is itself nothing but an endless repetition, as ``(a+)+`` does.
+
+    For a line that nearly matches, the ways to divide it double with each character, and nothing interrupts the search.
+    """
+    try:
+        from re import _parser as parser  # type: ignore[attr-defined, unused-ignore]
+    except ImportError:  # before Python 3.11
+        import sre_parse as parser
+    return _repeats_twice(parser.parse(pattern), parser.MAXREPEAT)
+
+
+def _repeats_twice(part: Any, endless: Any) -> bool:
+    """Look through what a pattern was parsed to: operators with their arguments, in lists and tuples."""
+    part = getattr(part, "data", part)
+    if not isinstance(part, (list, tuple)):
+        return False
+    if _is_repeat(part) and part[1][1] == endless:
+        inner = _bare(part[1][2])
+        needed = _bare([one for one in inner if not (_is_repeat(one) and one[1][0] == 0 and one[1][1] != endless)])
+        if len(needed) == 1 and _is_repeat(needed[0]) and needed[0][1][1] == endless:
+            return True
+    return any(_repeats_twice(one, endless) for one in part)
+
+
+def _bare(parts: Any) -> list[Any]:
+    """Return the parts of what stands between brackets."""
+    bare = list(parts)
+    while len(bare) == 1 and str(bare[0][0]) == "SUBPATTERN":
+        bare = list(bare[0][1][-1])
+    return bare
+
+
+def _is_repeat(part: Any) -> bool:
+    """Say whether a part is an operator that repeats: (least, most, what)."""
+    return isinstance(part, tuple) and len(part) == 2 and str(part[0]) in {"MAX_REPEAT", "MIN_REPEAT"}
 
 
 #: Hides nothing.

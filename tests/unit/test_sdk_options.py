@@ -36,6 +36,12 @@ def test_what_is_sent_and_what_counts(tmp_path: Path) -> None:
     assert read(["--ping", "k/s", "--", "true"])[0].ping == "k/s"
 
 
+@pytest.mark.parametrize("sound", [r"eyJ[\w-]+(?:\.[\w-]+)+", r"(a|b)+c", r"(?:\d{3}-)+", r"a+b+", r"(?P<n>k+)=(?P=n)"])
+def test_patterns_that_repeat_soundly_are_taken(sound: str) -> None:
+    """A repetition inside of another is no trouble where something stands between its turns."""
+    assert read(["--redact", sound, "a/b", "--", "true"])[0].redact == (sound,)
+
+
 def test_the_command_keeps_its_own_dashes() -> None:
     """Everything after the first ``--`` belongs to the command, another ``--`` included."""
     assert read(["a/b", "--", "git", "--", "--lease"])[1] == ["git", "--", "--lease"]
@@ -62,6 +68,8 @@ def test_the_command_keeps_its_own_dashes() -> None:
         ("--success-codes 0,256 a/b -- true", "are not exit codes: write 0,3"),
         ("--redact ( a/b -- true", "is no regular expression"),
         ("--redact x* a/b -- true", "it would hide everything"),
+        ("--redact (a+)+$ a/b -- true", "may take for ever"),
+        (r"--redact x(?:(\w+)\s?)*y a/b -- true", "may take for ever"),
         ("--env-from-file /no/such/file a/b -- true", "cannot read /no/such/file: No such file"),
         ("--env-from-file /etc/passwd a/b -- true", "/etc/passwd:1 is no NAME=value"),
     ],
