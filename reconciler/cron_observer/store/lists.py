@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -55,9 +55,9 @@ _PAGE: Final = text(f"""
     WHERE e.tenant_id = :tenant_id
     ORDER BY e.fire_at DESC, e.id DESC""")
 
-#: How far back the looks for a page go, one after the other; behind them is all that the list covers. A page of what
-#: is frequent or new touches the weeks around it only, however many are kept.
-_LOOKS: Final = (timedelta(days=3), timedelta(days=45))
+#: How far back the first look for a page goes. The next one goes twice as far as what it found lets expect, the last
+#: one through all that the list covers: a page of what is frequent or new touches the weeks around it only.
+_FIRST_LOOK: Final = timedelta(days=3)
 
 
 class Position(NamedTuple):
@@ -105,16 +105,6 @@ def _window(chosen: ExecutionFilter, now: datetime, after: Position | None) -> t
     return since, until
 
 
-def _looks(since: datetime, until: datetime, now: datetime) -> Iterator[tuple[datetime, datetime]]:
-    """Cut a window into the looks for a page, the newest first."""
-    newest = max(min(until, now), _EARLIEST + _LOOKS[-1])
-    for back in _LOOKS:
-        if since < newest - back < until:
-            yield newest - back, until
-            until = newest - back
-    yield since, until
-
-
 def _values(chosen: ExecutionFilter, now: datetime, after: Position | None) -> dict[str, Any]:
     """Return the parameters of the filters."""
     several = None if chosen.tasks is None else list(chosen.tasks)
@@ -148,13 +138,17 @@ async def list_executions(
     Only history (what is due) unless `chosen.upcoming`; slots of a replaced plan never.
     """
     values = _values(chosen, now, after) | {"tenant_id": tenant_id}
+    since, until = _window(chosen, now, after)
+    newest, span = max(since, min(until, now)), _FIRST_LOOK
     rows: list[RowMapping] = []
-    for since, until in _looks(*_window(chosen, now, after), now):
-        ids = {"low": id_floor(since - ID_SLACK), "high": id_ceil(max(since, until) + ID_SLACK)}
-        asked = values | ids | {"since": since, "until": until, "limit": limit + 1 - len(rows)}
+    for go_through_all in (False, False, True):
+        begin = since if go_through_all or newest - since <= span else newest - span
+        ids = {"low": id_floor(begin - ID_SLACK), "high": id_ceil(max(begin, until) + ID_SLACK)}
+        asked = values | ids | {"since": begin, "until": until, "limit": limit + 1 - len(rows)}
         rows += (await conn.execute(_PAGE, asked)).mappings().all()
-        if len(rows) > limit:
+        if len(rows) > limit or begin == since:
             break
+        until, span = begin, span * (2 * (limit + 1) / len(rows)) if rows else newest - since
     last = rows[limit - 1] if len(rows) > limit else None
     page = [shapes.execution_item(row) for row in rows[:limit]]
     return page, (Position(last["fire_at"], last["id"]) if last is not None else None)
