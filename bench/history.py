@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -90,13 +92,27 @@ def _write(server: Server, part: dict[str, Any]) -> None:
 def ask(server: Server, what: str, path: str, times: int) -> float:
     """Ask one by one, after some requests that do not count; return the p50 in milliseconds."""
     run(server, [server.request(path, b"", "GET")] * 10, 1)
-    spent = server.seconds()
+    api, postgres = server.seconds(), postgres_seconds(server)
     load = run(server, [server.request(path, b"", "GET")] * times, 1)
-    spent = server.seconds() - spent
+    api, postgres = server.seconds() - api, postgres_seconds(server) - postgres
     assert set(load.statuses) == {200}, load.statuses
     p50 = show(what, load.latencies)["p50"]
-    print(f"{'':<44} of these the API's processor time: {spent / times * 1000:.1f} ms")
+    spent = f"API {api / times * 1000:.1f} ms, PostgreSQL {postgres / times * 1000:.1f} ms"
+    print(f"{'':<44} processor time of each: {spent}")
     return p50
+
+
+def postgres_seconds(server: Server) -> float:
+    """Return the processor time that PostgreSQL's processes have used, but for those that have ended."""
+    folder = server.database.value("SHOW data_directory")
+    main = (Path(folder) / "postmaster.pid").read_text(encoding="ascii").split()[0]
+    children = Path(f"/proc/{main}/task/{main}/children").read_text(encoding="ascii").split()
+    spent = 0
+    for child in children:
+        with suppress(FileNotFoundError):
+            fields = Path(f"/proc/{child}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+            spent += int(fields[11]) + int(fields[12])
+    return spent / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
