@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
@@ -51,8 +52,8 @@ class AddressBook:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: dict[Door, tuple[float, Pinged | None]] = {}
-        self._asking: dict[Door, asyncio.Task[Pinged | None]] = {}
+        self._known: dict[Hashable, tuple[float, Any]] = {}
+        self._asking: dict[Hashable, asyncio.Task[Any]] = {}
         self._turn = asyncio.Lock()  # one look at a time: pings are many, connections few, and the writer needs one
 
     async def find(self, door: Door) -> Pinged | None:
@@ -60,25 +61,34 @@ class AddressBook:
 
         Raises `DatabaseError`.
         """
-        known = self._known.get(door)
+        found: Pinged | None = await self._look(door, partial(addresses.find, self._database, *door))
+        return found
+
+    async def opens(self, key: str, number: int) -> bool:
+        """Say whether a project of this number has this key, looked up likewise. Raises `DatabaseError`."""
+        found: bool = await self._look((key, number), partial(addresses.opens, self._database, key, number))
+        return found
+
+    async def _look(self, what: Hashable, ask: Callable[[], Awaitable[Any]]) -> Any:
+        known = self._known.get(what)
         if known is not None and known[0] > time.monotonic():
             return known[1]
-        asking = self._asking.get(door)
+        asking = self._asking.get(what)
         if asking is None:
-            asking = self._asking[door] = asyncio.ensure_future(self._ask(door))
+            asking = self._asking[what] = asyncio.ensure_future(self._ask(what, ask))
             asking.add_done_callback(lambda done: done.cancelled() or done.exception())
         # shielded: one caller who goes away must not take the answer from the others
         return await asyncio.shield(asking)
 
-    async def _ask(self, door: Door) -> Pinged | None:
+    async def _ask(self, what: Hashable, ask: Callable[[], Awaitable[Any]]) -> Any:
         try:
             async with self._turn:
-                found = await addresses.find(self._database, *door)
+                found = await ask()
         finally:
-            del self._asking[door]
+            del self._asking[what]
         if len(self._known) >= REMEMBERED:
             self._known.clear()
-        self._known[door] = (time.monotonic() + (TRUSTED_FOR if found else REFUSED_FOR), found)
+        self._known[what] = (time.monotonic() + (TRUSTED_FOR if found else REFUSED_FOR), found)
         return found
 
     def forget(self) -> None:

@@ -116,8 +116,10 @@ def lines_of(raw: bytes, level: str) -> logs.Lines:
     return logs.encode([{"level": level, "message": part} for part in parts])
 
 
-async def deliver(request: Request[Any, Any, Any], door: Door, ping: Ping, lines: logs.Lines | None = None) -> None:
-    """Write a ping at a door; return once it is durable.
+async def deliver(
+    request: Request[Any, Any, Any], door: Door, ping: Ping, lines: logs.Lines | None = None, *, known: bool = False
+) -> None:
+    """Write a ping at a door; return once it is durable. `known`: who asks has shown a key, and does not guess.
 
     Raises `NotFound` or `RateLimited` for a door that is nobody's, `DatabaseError` when it cannot be written in time.
     """
@@ -126,6 +128,8 @@ async def deliver(request: Request[Any, Any, Any], door: Door, ping: Ping, lines
         async with asyncio.timeout(WRITE_WAIT):
             pinged = await state.address_book.find(door)
             if pinged is None:
+                if known:
+                    raise NotFound("no task of this name is pinged in the project")
                 state.ping_misses.count(request, None, time.monotonic())
                 raise NotFound("not found")
             await state.ping_writer.submit(Arrived(tenant_id=pinged[0], task_uid=pinged[1], ping=ping, lines=lines))

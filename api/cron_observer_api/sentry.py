@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import time
 import zlib
 from collections.abc import Iterator
 from datetime import timedelta
@@ -22,7 +23,6 @@ from litestar.params import FromPath
 
 from cron_observer.checkins import Ping, Signal
 from cron_observer.errors import BadRequest, DatabaseError, NotFound, Refused
-from cron_observer.store import addresses
 from cron_observer_api import body as bodies
 from cron_observer_api import metrics
 from cron_observer_api.operation import answer, declare
@@ -88,15 +88,16 @@ def _named(identity: str | None) -> UUID | None:
 
 
 async def _authenticate(request: Request[Any, Any, Any], key: str | None, number: str) -> str:
-    """Return the key if it opens the project of this number. Raises `Refused` or `DatabaseError`."""
-    opened = False
+    """Return the key if it opens the project of this number. Raises `Refused`, `RateLimited` or `DatabaseError`."""
+    state, opened = request.app.state, False
     if key is not None and _KEY.fullmatch(key) and number.isascii() and number.isdecimal() and len(number) <= 15:
         try:
             async with asyncio.timeout(WRITE_WAIT):
-                opened = await addresses.opens(request.app.state.database, key, int(number))
+                opened = await state.address_book.opens(key, int(number))
         except TimeoutError:
             raise DatabaseError("the check-in could not be written in time") from None
     if not opened or key is None:
+        state.ping_misses.count(request, None, time.monotonic())
         raise Refused("the key does not open this project", hint="take the DSN that the task's page shows")
     return key
 
@@ -131,7 +132,7 @@ async def _cron(request: Request[Any, Any, Any], number: str, task: str, key: st
     said = CheckIn(monitor_slug=task, status=asked.status, check_in_id=asked.check_in_id, duration=asked.duration)
     ping = ping_of(said)
     opened = await _authenticate(request, key, number)
-    await deliver(request, (None, opened, task), ping)
+    await deliver(request, (None, opened, task), ping, known=True)
     metrics.count_ping("taken")
     return answer({"id": (ping.rid or uuid4()).hex})
 
@@ -188,7 +189,7 @@ async def envelope(request: Request[Any, Any, Any], number: FromPath[str]) -> Re
     for said in items:
         ping = ping_of(said)
         try:
-            await deliver(request, (None, key, said.monitor_slug), ping)
+            await deliver(request, (None, key, said.monitor_slug), ping, known=True)
         except NotFound:
             continue  # another product's monitor, which nobody has declared here
         last = ping.rid or last

@@ -225,3 +225,16 @@ async def test_case_38_refusals(tenant: Tenant) -> None:
         for coding, packed in {"": bomb, "gzip": gzip.compress(bomb), "br": brotli.compress(bomb)}.items():
             assert (await send(task, packed, Content_Encoding=coding)).status_code == 413, coding
         assert task.runs() == []
+
+
+async def test_case_38_guessing_is_slowed_down_and_using_is_not(tenant: Tenant) -> None:
+    """Who tries keys is told to wait; who has one may name monitors that nobody declared as often as they like."""
+    async with watching(tenant) as task:
+        items = [{"monitor_slug": f"other-{number}", "status": "ok"} for number in range(150)]
+        raw = envelope(task, *items, {"monitor_slug": task.name, "status": "ok"})
+        assert (await send(task, raw)).status_code == 200
+        assert len(task.runs()) == 1
+        tried = [(await send(task, raw, key=f"{number:032x}")).status_code for number in range(103)]
+        assert (tried[0], tried[-1]) == (403, 429)
+        assert (await send(task, raw)).status_code == 200
+        assert len(task.runs()) == 2
