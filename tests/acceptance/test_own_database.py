@@ -79,7 +79,10 @@ def test_migrate_serve_claim(own_database: str, tmp_path: Path) -> None:
     repository = Repository(tmp_path)
     repository.push("Say hello", {"hello.yaml": manifest("hello", "every: 2s")})
     (tmp_path / "cron-observer.toml").write_text(f'[[sources]]\nname = "main"\nurl = "{repository.bare}"\n')
-    assert command(tmp_path, own_database, "db", "migrate") == "applied 0001, 0002, 0003, 0004, 0005, 0006, 0007, 0008"
+    assert (
+        command(tmp_path, own_database, "db", "migrate")
+        == "applied 0001, 0002, 0003, 0004, 0005, 0006, 0007, 0008, 0009"
+    )
     assert command(tmp_path, own_database, "db", "migrate") == "the schema is up to date"
     token = command(tmp_path, own_database, "token", "create", "--name", "worker", "--scope", "report")
     port = free_port()

@@ -10,7 +10,7 @@ from support.databases import FreshDatabase, Tenant
 
 def test_a_fresh_database_is_migrated_and_empty(database: FreshDatabase) -> None:
     """Each test starts from the schema at head and no rows."""
-    assert database.value("SELECT version_num FROM alembic_version") == "0008"
+    assert database.value("SELECT version_num FROM alembic_version") == "0009"
     assert database.value("SELECT count(*) FROM tenants") == 0
 
 

@@ -87,7 +87,7 @@ def test_rows_outlive_the_migration(empty_database: FreshDatabase, revision: str
     migrate(empty_database.url, to=revision)
     furnish(empty_database)
     before = rows(empty_database)
-    assert migrate(empty_database.url)[-1] == "0008"
+    assert migrate(empty_database.url)[-1] == "0009"
     after = rows(empty_database)
     assert len(before["executions"]) == 10
     for table, olds in before.items():

@@ -223,6 +223,8 @@ tasks = Table(
     CheckConstraint("(owner = 'manifest') = (source_id IS NOT NULL)", name="manifest_owned_iff_it_has_a_source"),
     CheckConstraint("(owner = 'manifest') = (path IS NOT NULL)", name="manifest_owned_iff_it_has_a_path"),
     CheckConstraint("sync IN ('SYNCED', 'KEPT_LAST_GOOD', 'HELD')", name="sync_is_known"),
+    # references by name, to deleted tasks as well (task_reads.resolve)
+    Index("tasks_by_name", "tenant_id", "name"),
     # reconcile: the tasks that a source owns, by file (tasks.inventory)
     Index("tasks_by_source", "tenant_id", "source_id", "path"),
     # reconcile: what is kept or held, as plans and counts ask for it (task_writes, counting)
