@@ -76,7 +76,7 @@ async def test_a_request_says_who_it_is(database: FreshDatabase, tenant: Tenant,
     assert events(database, identity) == ["claimed", "started", "finished"]
     seen = event(database, identity, "finished")["http"]
     assert (seen["status"], seen["headers"]["content-type"], seen["body"]) == (200, "application/json", '{"rows": 3}')
-    assert 0 <= seen["duration_seconds"] < 5
+    assert 0 <= seen["duration_seconds"] < 30  # its timeout
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,8 @@ async def test_retry_after_is_heeded_up_to_an_hour(
     answer = reply(429 if said != "120" else 503, Retry_After=said)
     done = await answered(database, tenant, answer, retries={"max": 1, "initial": "1s", "cap": "1s"})
 
-    wait = (done["available_at"] - database_now(database)).total_seconds()
+    failed_at = database.value("SELECT max(at) FROM execution_events WHERE execution_id = %s", done["id"])
+    wait = (done["available_at"] - failed_at).total_seconds()
     assert low <= wait <= high
 
 
@@ -142,7 +143,7 @@ async def test_retry_after_may_be_a_date(database: FreshDatabase, tenant: Tenant
         retries={"max": 1, "initial": "1s", "cap": "1s"},
     )
 
-    assert abs(done["available_at"] - at) < timedelta(seconds=5)
+    assert abs(done["available_at"] - at) < timedelta(seconds=30)
 
 
 async def test_retries_carry_the_same_id_and_end(database: FreshDatabase, tenant: Tenant) -> None:
