@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cron_observer.store import lists, reads
+from cron_observer.store import lists, reads, task_reads
 from cron_observer.store.engine import clock
 from support.databases import FreshDatabase, Tenant
 from support.rows import database_now, make_slot, make_task
@@ -64,6 +64,24 @@ async def test_a_page_touches_the_weeks_around_it(database: FreshDatabase, tenan
         assert await _weeks(conn, lambda: listed(conn, of_task, limit=50, after=near)) > 20
 
 
+async def test_a_task_is_found_by_its_name(database: FreshDatabase, tenant: Tenant) -> None:
+    """A reference by name goes through an index, however many tasks there are, deleted ones among them."""
+    task = make_task(tenant, "gone")
+    database.do(
+        "INSERT INTO tasks (tenant_id, task_uid, project_id, name, seed, owner, spec, spec_hash, generation,"
+        " created_at, updated_at) SELECT tenant_id, gen_random_uuid(), project_id, name || n, seed, owner, spec, spec_hash, 1,"
+        " created_at, updated_at FROM tasks, generate_series(1, 2000) AS n"
+    )
+    database.do("UPDATE tasks SET deleted_at = now() WHERE task_uid = %s", task)
+    database.do("ANALYZE tasks")
+    async with database.api.transaction([tenant.tenant_id]) as conn:
+
+        async def resolved() -> None:
+            assert await task_reads.resolve(conn, tenant.tenant_id, "default/gone") == [task]
+
+        assert " tasks_by_name" in await _plans(conn, resolved)
+
+
 async def _pages(conn: AsyncConnection, tenant: Tenant, chosen: lists.ExecutionFilter, limit: int) -> list[UUID]:
     """Return the ids of all pages, one after the other."""
     found: list[UUID] = []
@@ -77,7 +95,12 @@ async def _pages(conn: AsyncConnection, tenant: Tenant, chosen: lists.ExecutionF
 
 async def _weeks(conn: AsyncConnection, work: Callable[[], Awaitable[object]]) -> int:
     """Return how many weeks of executions `work` reads, or would if they were not empty."""
+    return len(set(re.findall(r" on executions_(\d{8}) ", await _plans(conn, work))))
+
+
+async def _plans(conn: AsyncConnection, work: Callable[[], Awaitable[object]]) -> str:
+    """Return the plans of the statements that `work` runs."""
     with executed() as seen:
         await work()
     plans = [row for told in seen for row in await conn.exec_driver_sql(f"EXPLAIN {told[0]}", told[1])]
-    return len(set(re.findall(r" on executions_(\d{8}) ", "\n".join(row[0] for row in plans))))
+    return "\n".join(row[0] for row in plans)
