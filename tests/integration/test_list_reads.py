@@ -69,8 +69,8 @@ async def test_a_task_is_found_by_its_name(database: FreshDatabase, tenant: Tena
     task = make_task(tenant, "gone")
     database.do(
         "INSERT INTO tasks (tenant_id, task_uid, project_id, name, seed, owner, spec, spec_hash, generation,"
-        " created_at, updated_at) SELECT tenant_id, gen_random_uuid(), project_id, name || n, seed, owner, spec, spec_hash, 1,"
-        " created_at, updated_at FROM tasks, generate_series(1, 2000) AS n"
+        " created_at, updated_at) SELECT tenant_id, gen_random_uuid(), project_id, name || n, seed, owner, spec,"
+        " spec_hash, 1, created_at, updated_at FROM tasks, generate_series(1, 2000) AS n"
     )
     database.do("UPDATE tasks SET deleted_at = now() WHERE task_uid = %s", task)
     database.do("ANALYZE tasks")
