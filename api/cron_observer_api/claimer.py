@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -35,6 +35,10 @@ PROBE: Final = 1.0
 #: How many times as long as a round took that looked behind a backlog the next one waits that does.
 BEYOND: Final = 5
 
+#: Of workers that wait for the same, those whom one round serves; the next in line come into the next one. A thousand
+#: that wait must not make each wake-up look at a thousand.
+ALIKE_MAX: Final = 100
+
 #: Workers that may wait in one process.
 WAITING_MAX: Final = 20_000
 
@@ -54,6 +58,7 @@ class _Waiter:
     claim_id: UUID | None
     once: bool  #: answer after the first round, whatever it gave
     done: asyncio.Future[Given]
+    kind: Hashable  #: what it waits for
     askers: int = 0  #: requests that wait for it still
     delivered: bool = False  #: one of them has got the answer
     looked_at: float | None = None  #: when it was last looked up whether the claim is a repeat; monotonic seconds
@@ -129,7 +134,8 @@ class Claimer:
         """Return the waiter of this claim: the one that waits already if the client asks again."""
         waiter = self._by_claim.get((tenant_id, claim_id)) if claim_id else None
         if waiter is None:
-            waiter = _Waiter(seat, claim_id, once, asyncio.get_running_loop().create_future())
+            kind = (tuple(seat.queues), seat.tasks, seat.any_queue, seat.without)
+            waiter = _Waiter(seat, claim_id, once, asyncio.get_running_loop().create_future(), kind)
             self._waiting.setdefault(tenant_id, []).append(waiter)
             if claim_id:
                 self._by_claim[tenant_id, claim_id] = waiter
@@ -199,7 +205,7 @@ class Claimer:
     async def _serve(self, tenant_id: UUID) -> None:
         # Set before the round: a write that lands during it has to be seen by the next one.
         self._next_at[tenant_id] = time.monotonic() + PROBE
-        batch = [waiter for waiter in self._waiting[tenant_id] if not waiter.done.done()]
+        batch = _next_in_line(self._waiting[tenant_id])
         if not batch:
             return
         served = asyncio.Event()
@@ -308,6 +314,21 @@ class Claimer:
             await self._give_back(report)
         except Exception as failure:  # noqa: BLE001  its lease runs out if this cannot be written
             log.warning("release_failed", execution_id=str(report.id), error=str(failure))
+
+
+def _next_in_line(waiters: Sequence[_Waiter]) -> list[_Waiter]:
+    """Return whom a round serves: of those who wait for the same the first, and everybody who cannot wait for more."""
+    alike: dict[Hashable, int] = {}
+    chosen = []
+    for waiter in waiters:
+        if waiter.done.done():
+            continue
+        number = alike.get(waiter.kind, 0)
+        urgent = waiter.once or (waiter.claim_id is not None and waiter.looked_at is None)
+        if number < ALIKE_MAX or urgent:
+            alike[waiter.kind] = number + 1
+            chosen.append(waiter)
+    return chosen
 
 
 async def _first(done: asyncio.Future[Given], gone: asyncio.Future[None], seconds: float | None) -> None:

@@ -179,3 +179,34 @@ async def test_many_workers_share_many_slots(database: FreshDatabase, tenant: Te
 
     got = [one["id"] for answer in given for one in answer]
     assert sorted(got) == sorted(slots)
+
+
+async def test_a_crowd_that_waits_for_the_same_is_served_a_part_at_a_time(
+    database: FreshDatabase, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many who wait for the same a round looks at the first; who wants something else is not behind them, nor is a
+    claim that may be a repeat; and in the end everybody has something."""
+    monkeypatch.setattr(module, "ALIKE_MAX", 3)
+    seen: list[int] = []
+    real = module.claim_round
+
+    async def noted(conn: Any, tenant_id: UUID, seats: Any, *rest: Any, **more: Any) -> Any:
+        seen.append(len(seats))
+        return await real(conn, tenant_id, seats, *rest, **more)
+
+    monkeypatch.setattr(module, "claim_round", noted)
+    task, other = make_task(tenant, "crowded", overlap="allow_all", queue="crowd"), make_task(tenant, "other")
+    async with serving(database) as claimer:
+        crowd = [ask(claimer, tenant, wait=60, queues=("crowd",))[0] for _ in range(12)]
+        await in_line(claimer, 12)
+        aside = ask(claimer, tenant, wait=60, tasks=frozenset([other]))[0]
+        await in_line(claimer, 13)
+        slot = make_slot(tenant, other, database_now(database) - SECOND)
+        claimer.wake(tenant.tenant_id)
+        assert [one["id"] for one in await aside] == [str(slot)]
+        for ago in range(12):
+            make_slot(tenant, task, database_now(database) - SECOND - ago * timedelta(milliseconds=10), queue="crowd")
+        claimer.wake(tenant.tenant_id)
+        given = await asyncio.gather(*crowd)
+    assert all(len(some) == 1 for some in given)
+    assert max(seen) <= 4
