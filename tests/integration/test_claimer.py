@@ -195,7 +195,10 @@ async def test_a_crowd_that_waits_for_the_same_is_served_a_part_at_a_time(
         return await real(conn, tenant_id, seats, *rest, **more)
 
     monkeypatch.setattr(module, "claim_round", noted)
-    task, other = make_task(tenant, "crowded", overlap="allow_all", queue="crowd"), make_task(tenant, "other")
+    task, other = (
+        make_task(tenant, "crowded", overlap="allow_all", queue="crowd", catchup={"policy": "all"}),
+        make_task(tenant, "other"),
+    )
     async with serving(database) as claimer:
         crowd = [ask(claimer, tenant, wait=60, queues=("crowd",))[0] for _ in range(12)]
         await in_line(claimer, 12)
