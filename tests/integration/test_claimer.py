@@ -200,14 +200,14 @@ async def test_a_crowd_that_waits_for_the_same_is_served_a_part_at_a_time(
         make_task(tenant, "other"),
     )
     async with serving(database) as claimer:
-        crowd = [ask(claimer, tenant, wait=60, queues=("crowd",))[0] for _ in range(12)]
-        await in_line(claimer, 12)
+        crowd = [ask(claimer, tenant, wait=60, queues=("crowd",))[0] for _ in range(9)]
+        await in_line(claimer, 9)
         aside = ask(claimer, tenant, wait=60, tasks=frozenset([other]))[0]
-        await in_line(claimer, 13)
+        await in_line(claimer, 10)
         slot = make_slot(tenant, other, database_now(database) - SECOND)
         claimer.wake(tenant.tenant_id)
         assert [one["id"] for one in await aside] == [str(slot)]
-        for ago in range(12):
+        for ago in range(9):
             make_slot(tenant, task, database_now(database) - SECOND - ago * timedelta(milliseconds=10), queue="crowd")
         claimer.wake(tenant.tenant_id)
         given = await asyncio.gather(*crowd)
