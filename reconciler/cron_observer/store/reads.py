@@ -46,6 +46,14 @@ OBSOLETE: Final = """
           AND plan.generation <> e.plan_generation AND e.nominal_at > plan.effective_from
           AND e.fire_at > plan.effective_from))"""
 
+#: That a slot is not obsolete, as a join: where most rows are slots that wait, they meet their plans all at once.
+STANDING: Final = """
+    NOT EXISTS (
+        SELECT FROM task_plan AS plan
+        WHERE plan.tenant_id = :tenant_id AND plan.task_uid = e.task_uid
+          AND e.status = 'PENDING' AND e.fence = 0 AND plan.generation <> e.plan_generation
+          AND e.nominal_at > plan.effective_from AND e.fire_at > plan.effective_from)"""
+
 #: History begins when a slot is due; a forecast is none.
 DUE: Final = "(e.available_at <= :now OR e.fence > 0 OR e.trigger NOT IN ('schedule', 'catchup'))"
 
@@ -70,7 +78,7 @@ _PENDING: Final = text(f"""
         SELECT e.* FROM executions AS e
         WHERE e.tenant_id = :tenant_id AND e.status = 'PENDING' AND e.available_at <= :now
           AND e.id BETWEEN :low AND :high AND NOT starts_with(e.queue, :reserved)
-          AND (CAST(:task_uid AS uuid) IS NULL OR e.task_uid = :task_uid) AND NOT {OBSOLETE}
+          AND (CAST(:task_uid AS uuid) IS NULL OR e.task_uid = :task_uid) AND {STANDING}
         ORDER BY e.priority DESC, e.available_at, e.id LIMIT :limit) AS e
     {JOINS}
     WHERE e.tenant_id = :tenant_id

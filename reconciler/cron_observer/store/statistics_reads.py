@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from cron_observer.schedule import id_ceil, id_floor
 from cron_observer.statistics import Histogram, Totals, quarter_of, split
 from cron_observer.store import statistics
-from cron_observer.store.reads import DUE, OBSOLETE
+from cron_observer.store.reads import DUE, STANDING
 from cron_observer.store.statistics import NEVER, OUTCOMES, RANGES, SLACK, bucket
 
 #: Nothing has fired before; and an instant behind all of them, so that slack can be added.
@@ -112,7 +112,7 @@ _LIVE: Final = text(f"""
         WHERE e.tenant_id = :tenant_id AND e.finished_at IS NULL AND e.id BETWEEN :open_low AND :open_high
           AND e.fire_at >= :since AND e.fire_at < :until AND e.fire_at <= :now AND {DUE} AND {_chosen("e")}
         OFFSET 0) AS e
-    WHERE NOT {OBSOLETE}
+    WHERE {STANDING}
     GROUP BY 1, 2""")
 
 _OUTCOMES: Final = ("finished", "failed", "missed", "skipped", "cancelled")
