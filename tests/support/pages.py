@@ -55,7 +55,7 @@ def statements() -> Iterator[list[str]]:
     seen: list[str] = []
     with executed() as all_of_them:
         yield seen
-    seen += [statement for statement, _ in all_of_them if not statement.startswith("SET LOCAL")]
+    seen += [statement for statement, _ in all_of_them if not statement.startswith("BEGIN; ")]
 
 
 class _Reader(HTMLParser):

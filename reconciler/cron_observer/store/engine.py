@@ -51,6 +51,8 @@ class Database:
         self._target = target
         self._arguments: dict[str, Any] = {
             "application_name": application or role,
+            # A transaction is begun together with its settings; by itself the driver would send BEGIN alone before.
+            "autocommit": True,
             # Prepared statements are session state: a transaction pooler would mix them up.
             "prepare_threshold": None,
             "connect_timeout": 5,
@@ -74,7 +76,7 @@ class Database:
         `DatabaseError` when the server cannot be reached or no connection of the pool comes free in time.
         """
         names = ",".join(sorted(str(UUID(str(tenant))) for tenant in tenants))
-        opening = f"{self._prefix}SET LOCAL app.tenant_ids = '{names}'"
+        opening = f"BEGIN; {self._prefix}SET LOCAL app.tenant_ids = '{names}'"
         opening += f"; SET LOCAL idle_in_transaction_session_timeout = '{IDLE_LIMIT}'"
         for name, value in settings.items():
             if not (name.isidentifier() and value.isalnum()):
