@@ -124,7 +124,7 @@ async def beside(
 
     def delay(came: Received) -> float:
         due_at: datetime = fires[came.header("webhook-id")]
-        since = began + (due_at - began_at).total_seconds()
+        since = began + max(0.0, (due_at - began_at).total_seconds())
         return came.at - since - late(since, came.at)
 
     delays = sorted(delay(came) for came in there.received if came.header("webhook-id") in fires)
