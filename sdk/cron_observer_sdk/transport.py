@@ -93,7 +93,7 @@ class Endpoint(NamedTuple):
             host, port = parts.hostname, parts.port
         except ValueError as error:
             raise NotConfigured(f"CRON_OBSERVER_URL cannot be read: {error}") from None
-        if parts.scheme not in {"http", "https"} or not host:
+        if parts.scheme not in {"http", "https"} or not host or not url.strip().isprintable() or " " in url.strip():
             raise NotConfigured("CRON_OBSERVER_URL must look like https://cron.example:8475")
         if parts.username is not None or parts.query or parts.fragment:
             raise NotConfigured("CRON_OBSERVER_URL takes no user, query or fragment")

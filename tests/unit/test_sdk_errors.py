@@ -69,7 +69,17 @@ def test_addresses_are_taken_apart(url: str, endpoint: Endpoint) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["cron.example", "ftp://x", "http://", "http://u:p@h", "http://h:no", "http://h?x=1", "http://h:99999"]
+    "url",
+    [
+        "cron.example",
+        "ftp://x",
+        "http://",
+        "http://u:p@h",
+        "http://h:no",
+        "http://h?x=1",
+        "http://h:99999",
+        "http://h h",
+    ],
 )
 def test_unusable_addresses_are_refused_without_their_secrets(url: str) -> None:
     """An address that cannot be used is said to be so, and not repeated: it may hold a password."""
