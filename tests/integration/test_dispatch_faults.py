@@ -68,14 +68,21 @@ BAD: list[Handler | bytes] = [
 
 
 @contextlib.asynccontextmanager
-async def lateness() -> AsyncIterator[Callable[[float, float], float]]:
-    """Give a function that says how long this process waited for a processor between two monotonic instants."""
-    samples = [(time.monotonic(), waited())]
+async def lateness(database: FreshDatabase) -> AsyncIterator[Callable[[float, float], float]]:
+    """Give a function that says how long we and the database waited for a processor between two monotonic instants."""
+    samples = [(time.monotonic(), 0.0)]
 
     async def sample() -> None:
+        servers: list[int] = []
+        before = waited()
         while True:
             await asyncio.sleep(0.05)
-            samples.append((time.monotonic(), waited()))
+            now = waited(also=servers)
+            samples.append((time.monotonic(), samples[-1][1] + max(0.0, now - before)))
+            if len(samples) % 20 == 2:
+                rows = database.rows("SELECT pid FROM pg_stat_activity WHERE datname = current_database()")
+                servers = [row["pid"] for row in rows]
+            before = waited(also=servers)
 
     def between(since: float, until: float) -> float:
         first = samples[max(0, bisect(samples, (since,)) - 1)]
@@ -119,7 +126,7 @@ async def beside(
             at = now + SECOND * (1 + number / 10)
             fires[str(make_slot(tenant, task, at, queue="@http"))] = at
         began_at, began = database_now(database), time.monotonic()
-        async with dispatching(database, webhook_concurrency=160), lateness() as late:
+        async with dispatching(database, webhook_concurrency=160), lateness(database) as late:
             await until(lambda: len(there.received) > len(fires), seconds + patience)
 
     def delay(came: Received) -> float:

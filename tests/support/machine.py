@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 _THREADS, _THREAD = Path("/proc/self/task"), Path("/proc/thread-self")
 
 
-def waited(*, alone: bool = False) -> float:
-    """Return the seconds that this process's living threads, or this one `alone`, were ready and had no processor."""
+def waited(*, alone: bool = False, also: Iterable[int] = ()) -> float:
+    """Return the seconds that this process's living threads, or this one `alone`, were ready and had no processor.
+
+    `also` are processes of one thread, such as servers of a database, that work for this one.
+    """
     total = 0
-    for thread in [_THREAD] if alone else _THREADS.iterdir():
+    for thread in [*([_THREAD] if alone else _THREADS.iterdir()), *(Path(f"/proc/{process}") for process in also)]:
         with suppress(OSError):  # it has ended meanwhile
             total += int((thread / "schedstat").read_text().split()[1])
     return total / 1e9
