@@ -111,8 +111,10 @@ class Edge:
 
     async def _head(self, scope: Scope, receive: Receive, sender: _Sender) -> None:
         """Serve a GET whose body stays here; one that would never end is stopped at its first line."""
-        scope["method"] = "GET"
-        serving = asyncio.ensure_future(self._app(scope, receive, sender))
+        # A copy: the server itself goes by the method when it holds the body against its Content-Length.
+        scope.setdefault("state", {})
+        asked = dict(scope) | {"method": "GET"}
+        serving = asyncio.ensure_future(self._app(asked, receive, sender))
         headed = asyncio.ensure_future(sender.headed.wait())
         try:
             await asyncio.wait({serving, headed}, return_when=asyncio.FIRST_COMPLETED)
@@ -122,6 +124,7 @@ class Edge:
             headed.cancel()
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
+            scope["path_template"] = asked.get("path_template")
 
     def _check(self, scope: Scope) -> None:
         headers: list[tuple[bytes, bytes]] = scope["headers"]

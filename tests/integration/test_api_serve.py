@@ -13,6 +13,7 @@ from cron_observer.errors import SettingsError
 from cron_observer.settings import Settings
 from cron_observer_api.app import create_app
 from cron_observer_api.serve import listen, loop_factory, serve
+from support.api import served
 from support.databases import Tenant, connect
 
 
@@ -107,3 +108,15 @@ async def test_a_request_under_way_is_finished(tenant: Tenant, tmp_path: Path) -
         await asyncio.wait_for(serving, 60)
         with pytest.raises(httpx.ConnectError):
             await client.get("/livez")
+
+
+async def test_a_head_request_is_no_error(tenant: Tenant, caplog: pytest.LogCaptureFixture) -> None:
+    """Only the header fields of what GET answers come, and the server has nothing to complain of."""
+    async with served(tenant) as it:
+        key = await it.key("read")
+        headed = await it.client.head("/api/v1/projects", headers=key)
+        got = await it.client.get("/api/v1/projects", headers=key)
+    assert (headed.status_code, headed.content) == (200, b"")
+    assert headed.headers["content-length"] == str(len(got.content))
+    assert headed.headers["ratelimit-limit"] == got.headers["ratelimit-limit"]
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
