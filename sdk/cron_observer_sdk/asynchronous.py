@@ -97,6 +97,7 @@ class AsyncClient:
     heartbeat = _lifted(Client.heartbeat)
     logs = _lifted(Client.logs)
     complete = _lifted(Client.complete)
+    complete_many = _lifted(Client.complete_many)
     release = _lifted(Client.release)
     create = _lifted(Client.create)
     pending = _lifted(Client.pending)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -22,6 +23,10 @@ TIMEOUT_SECONDS = 10.0
 TRIES = 5
 #: Bodies below this are not worth compressing.
 GZIP_FROM_BYTES = 1024
+
+#: Last words that go in one call, and their bytes.
+COMPLETIONS_MAX = 500
+COMPLETIONS_BYTES = 900_000
 #: A body that shrinks more than this goes as it is: servers take extreme ratios for an attack.
 GZIP_RATIO = 15
 
@@ -215,6 +220,30 @@ class Client:
         if not retryable:
             body["retryable"] = False
         return self._post(_path(execution_id, "complete"), body, timeout=timeout)
+
+    def complete_many(
+        self, completions: Iterable[Mapping[str, Any]], *, timeout: float | None = None
+    ) -> list[JsonObject]:
+        """End many attempts, each given as ``id, fence, outcome`` and what else `complete` takes.
+
+        Return ``id, status, problem`` of each in that order: a refusal is told there, not raised. They go in as many
+        calls as they need; `timeout` is that of one of them.
+        """
+        told: list[JsonObject] = []
+        words: list[JsonObject] = []
+        size = 0
+        for one in completions:
+            hidden = {name: self.redactor.value(one[name]) for name in ("error", "result") if name in one}
+            word = _body(**{**one, **hidden})
+            weight = len(json.dumps(word))
+            if words and (len(words) == COMPLETIONS_MAX or size + weight > COMPLETIONS_BYTES):
+                told += self._post("/sdk/completions", {"completions": words}, timeout=timeout)["results"]
+                words, size = [], 0
+            words.append(word)
+            size += weight
+        if words:
+            told += self._post("/sdk/completions", {"completions": words}, timeout=timeout)["results"]
+        return told
 
     def release(self, execution_id: str, fence: int, reason: str, *, timeout: float | None = None) -> JsonObject:
         """Give the execution back; it is offered again and no attempt is consumed."""

@@ -126,6 +126,8 @@ class _Recorder(Client):
         with self._lock:
             if path == "/sdk/executions":
                 return self._begun(body)
+            if path == "/sdk/completions":
+                return {"results": [self._completed(one) for one in body["completions"]]}
             if path == "/sdk/executions/pending":
                 return {"executions": [self._known[key] for key in self._due]}
             if path.startswith("/projects/"):
@@ -136,6 +138,14 @@ class _Recorder(Client):
             if key not in self._known:
                 raise NotFound("there is no such execution", status=404, code="not_found")
             return self._reported(self._known[key], verb, body)
+
+    def _completed(self, word: JsonObject) -> JsonObject:
+        """Take one of many last words."""
+        key = str(word["id"])
+        if key not in self._known:
+            return {"id": key, "status": None, "problem": {"code": "not_found", "status": 404}}
+        said = {name: value for name, value in word.items() if name != "id"}
+        return {"id": key, "status": self._reported(self._known[key], "complete", said)["status"], "problem": None}
 
     def _claimed(self, body: JsonObject, abort: Abort | None) -> JsonObject:
         """Give out what is due."""

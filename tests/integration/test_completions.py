@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
+import pytest
+
+import cron_observer_sdk as co
 from support.databases import Tenant
 from support.rows import make_task, state
 from support.worker import Worker, refused, working
@@ -80,6 +84,35 @@ async def test_many_share_commits(tenant: Tenant) -> None:
         commits = worker.api.app.state.writer.batches - before
     assert {one["status"] for one in results} == {"FINISHED"}
     assert commits <= 2
+
+
+async def test_the_client_ends_many(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`complete_many` says all of them in as many calls as they need, hides what is to be hidden, tells each result."""
+    monkeypatch.setattr("cron_observer_sdk.client.COMPLETIONS_MAX", 2)
+    async with working(tenant) as worker:
+        runs = await several(worker, 5)
+        key = (await worker.api.key("report"))["Authorization"].removeprefix("Bearer ")
+        with co.Client(str(worker.api.client.base_url), key, redact=["secret-[a-z]+"], spool=False) as client:
+            words = [word(run, result={"n": "secret-x"}) for run in runs] + [word(runs[0], outcome="failed")]
+            results = await asyncio.to_thread(client.complete_many, words)
+        kept = (await worker.call("GET", f"/executions/{runs[0]['id']}")).json()
+    assert [one["id"] for one in results] == [one["id"] for one in words]
+    assert [one["status"] for one in results] == ["FINISHED"] * 5 + [None]
+    assert results[-1]["problem"]["code"] == "already_final"
+    assert kept["result"] == {"n": "***"}
+
+
+def test_a_recording_client_takes_many() -> None:
+    """What a test records of many last words is what it records of each."""
+    with co.testing.recording() as events:
+        client = events.client
+        made = client.create("billing/export", "w")
+        told = client.complete_many([word(made), word({"id": "odd", "fence": 1})])
+    assert [(one["status"], one["problem"] and one["problem"]["code"]) for one in told] == [
+        ("FINISHED", None),
+        (None, "not_found"),
+    ]
+    assert [event.kind for event in events] == ["started", "finished"]
 
 
 async def test_a_wrong_body_takes_nothing(tenant: Tenant) -> None:
