@@ -39,7 +39,7 @@ WORKERS = 16 if FULL else 4
 #: Trials of zombies, of how many processes; executions that kill their workers; long leases beside a short one.
 TRIALS, ZOMBIES = (1_000, 10) if FULL else (20, 2)
 POISON = 100 if FULL else 10
-PATIENT = 10_000 if FULL else 1_000
+PATIENT = 10_000 if FULL else 4_000
 
 #: Seconds within which a storm is over, on whatever machine.
 PATIENCE = max(120.0, EXECUTIONS / 10)
@@ -264,7 +264,7 @@ SELECT tenant_id, id, 1, 1, 'patient', now() FROM long
 _AFTER = """
 SELECT extract(epoch FROM given.at - lost.lease_until)::float AS after
 FROM audit.leases lost JOIN audit.leases given USING (id)
-WHERE lost.reason = 'lease_lost' AND given.old_fence = 1 AND given.fence = 2
+WHERE lost.reason = 'lease_lost' AND lost.old_fence = 1 AND given.old_fence = 1 AND given.fence = 2
 """
 
 

@@ -52,7 +52,7 @@ WHERE (a.old_status = 'RUNNING' AND a.reason = 'lease_lost' AND a.lease_until > 
 """
 
 _AGE = """
-UPDATE executions SET lease_until = now() - interval '1 s', check_at = now() - interval '1 s'
+UPDATE executions SET lease_until = now(), check_at = now()
 WHERE worker = %s AND status = 'RUNNING'
 """
 

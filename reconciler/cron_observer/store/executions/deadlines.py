@@ -32,6 +32,9 @@ LIMIT %(limit)s
 FOR UPDATE SKIP LOCKED
 """
 
+#: Looks of one round, each at twice as many: what is only to be looked at again may be thousands.
+_LOOKS: Final = 8
+
 #: Waiting retries past their start deadline; slots that were never claimed are settled with their task.
 _DEADLINES: Final = f"""
 SELECT {SELECTED} FROM executions e
@@ -139,19 +142,35 @@ async def expire(
 ) -> int:
     """Apply leases, run deadlines, start deadlines of retries and cancellation grace that have passed.
 
-    Looks at `limit` executions of each sort at most and returns how many changed. `recent` leaves out the
-    partitions in which, by every rule, nothing is open any more.
+    Looks at `limit` executions of each sort at a time and returns how many changed. What was only to be looked at
+    again, because its lease has been renewed, hides nothing: then it looks further, at twice as many. `recent` leaves
+    out the partitions in which, by every rule, nothing is open any more.
     """
+    changed = 0
+    for look in range(_LOOKS):
+        most = limit << look
+        seen, ended, moved = await _expire_some(conn, tenant_id, now, most, recent=recent)
+        changed += moved
+        if ended or seen < most:
+            break
+    return changed
+
+
+async def _expire_some(
+    conn: AsyncConnection, tenant_id: UUID, now: datetime, limit: int, *, recent: bool
+) -> tuple[int, bool, int]:
+    """Look once; return how many executions were seen, whether a deadline of one had passed, how many changed."""
     parameters = {"tenant": tenant_id, "now": now, "limit": limit, **(running_bounds(now) if recent else EVERYWHERE)}
     runs = [to_run(row) for row in await fetch(conn, _TO_CHECK, parameters)]
     runs += [to_run(row) for row in await fetch(conn, _DEADLINES, parameters)]
     if not runs:
-        return 0
+        return 0, False, 0
     wanted = [(run.task_uid, run.generation) for run in runs if run.generation is not None]
     rules = await policies(conn, tenant_id, wanted)
     steps = [Step(run, _expired(run, rules, now)) for run in runs]
     changed = [step for step in steps if step.verdict.run != step.seen]
-    return len(await write(conn, changed, now))
+    ended = any(step.verdict.event is not None for step in changed)
+    return len(runs), ended, len(await write(conn, changed, now))
 
 
 def _expired(run: Run, rules: Mapping[tuple[UUID, int], Policy], now: datetime) -> Verdict:
