@@ -296,10 +296,11 @@ def test_a_dead_workers_work_is_offered_in_time(tenant: Tenant, tmp_path: Path) 
     assert max(after) <= 10
 
 
-def test_a_lease_that_never_ends_is_seen(tenant: Tenant, tmp_path: Path) -> None:
-    """With a server that ends no lease, the work of a dead worker is offered to nobody."""
+@pytest.mark.parametrize("twin", ["leases that never end", "renewed leases that hide dead workers"])
+def test_a_lease_that_never_ends_is_seen(tenant: Tenant, tmp_path: Path, twin: str) -> None:
+    """With a server that ends no lease, or looks at a hundred at a time, the work is offered to nobody for long."""
     with (
-        fleet(tenant, tmp_path, "leases that never end") as made,
+        fleet(tenant, tmp_path, twin) as made,
         pytest.raises(AssertionError, match="all are offered again"),
     ):
         offered_again(made, 2, 3)
