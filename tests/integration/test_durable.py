@@ -34,7 +34,7 @@ CRASHES = int(os.environ.get("CRON_OBSERVER_CRASHES", "1"))
 WRITES = int(os.environ.get("CRON_OBSERVER_CRASH_WRITES", "180"))
 ENOUGH = WRITES // 3
 
-pytestmark = pytest.mark.timeout(120 + CRASHES * (10 + WRITES / 30))
+pytestmark = pytest.mark.timeout(120 + CRASHES * (60 + WRITES / 10))
 
 
 @dataclass
@@ -85,7 +85,7 @@ async def worked_until_a_crash(url: str, pid: int, name: str) -> Answered:
     enough = asyncio.Event()
     async with working(tenant) as worker:
         working_all = [asyncio.create_task(work(worker, said, enough)) for _ in range(8)]
-        async with asyncio.timeout(60 + WRITES / 30):
+        async with asyncio.timeout(60 + WRITES / 10):
             await enough.wait()
             os.kill(pid, signal.SIGQUIT)
             await asyncio.gather(*working_all)
