@@ -1,8 +1,8 @@
 """The group-commit writer: whatever arrived while the last commit was in flight goes into the next one.
 
-A report is acknowledged after its commit. A batch holds at most one report of an execution, so that each is decided
-on what the one before it left. When a batch fails, it is cut in halves until the report that spoils it stands alone;
-only that one gets the error.
+A report is acknowledged after its commit. Batches under way hold at most one report of an execution between them, so
+that each is decided on what the one before it left. When a batch fails, it is cut in halves until the report that
+spoils it stands alone; only that one gets the error.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ log = structlog.get_logger()
 
 #: Reports in one transaction. Past this the latency of a batch grows faster than its throughput.
 BATCH_MAX: Final = 500
+
+#: Batches under way: while the database writes one, another is gathered, decided and answered.
+AT_ONCE: Final = 2
 
 #: Bytes of log lines in one transaction; the first report may bring more.
 BATCH_BYTES: Final = 4 * 1024 * 1024
@@ -77,6 +80,7 @@ class Writer:
         self._bytes = 0
         self._arrived = asyncio.Event()
         self._stopping = False
+        self._taken: set[tuple[UUID, UUID]] = set()  #: executions that batches under way speak of
         self.batches = 0
         self.reports = 0
 
@@ -103,17 +107,26 @@ class Writer:
 
     async def run(self) -> None:
         """Write batches until `stop` was called and nothing waits any more."""
-        while not (self._stopping and not self._queue):
-            if not self._queue:
-                self._arrived.clear()
-                await self._arrived.wait()
-                continue
-            batch = self._next_batch()
-            try:
-                await self._flush(batch)
-            except Exception as failure:  # whatever it is, the writer lives: nobody else answers those who wait
-                log.exception("loop_failed", loop="writer")
-                self._fail(batch, failure)
+        under_way: set[asyncio.Task[None]] = set()
+        while under_way or self._queue or not self._stopping:
+            self._arrived.clear()
+            while len(under_way) < AT_ONCE and (batch := self._next_batch()):
+                under_way.add(asyncio.create_task(self._carry_out(batch)))
+            arrived = asyncio.ensure_future(self._arrived.wait())
+            room = len(under_way) < AT_ONCE
+            await asyncio.wait({*under_way, arrived} if room else under_way, return_when=asyncio.FIRST_COMPLETED)
+            arrived.cancel()
+            under_way = {batch for batch in under_way if not batch.done()}
+
+    async def _carry_out(self, batch: Sequence[_Waiting]) -> None:
+        """Write one batch; whoever speaks of the same executions waits until that is done."""
+        try:
+            await self._flush(batch)
+        except Exception as failure:  # whatever it is, the writer lives: nobody else answers those who wait
+            log.exception("loop_failed", loop="writer")
+            self._fail(batch, failure)
+        finally:
+            self._taken -= {(waiting.report.tenant_id, waiting.report.id) for waiting in batch}
 
     def stop(self) -> None:
         """Take nothing more; `run` ends when what has been taken is written, or cannot be."""
@@ -123,16 +136,15 @@ class Writer:
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         later: list[_Waiting] = []
-        taken: set[tuple[UUID, UUID]] = set()
         size = 0
         while self._queue and len(batch) < BATCH_MAX and len(later) < BATCH_MAX and size < BATCH_BYTES:
             waiting = self._queue.popleft()
             key = (waiting.report.tenant_id, waiting.report.id)
-            if key in taken:
-                # A second report of an execution waits for the next batch, in its place before newer ones.
+            if key in self._taken:
+                # A second report of an execution waits for a later batch, in its place before newer ones.
                 later.append(waiting)
                 continue
-            taken.add(key)
+            self._taken.add(key)
             batch.append(waiting)
             size += waiting.size
         self._queue.extendleft(reversed(later))

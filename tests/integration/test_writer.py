@@ -86,6 +86,24 @@ async def test_two_reports_of_one_execution_both_count(database: FreshDatabase, 
     ]
 
 
+async def test_reports_of_one_execution_keep_their_order_while_batches_overlap(
+    database: FreshDatabase, tenant: Tenant
+) -> None:
+    """Lines that arrive one behind the other for three executions are all taken, though two batches are under way."""
+    ids = await running(tenant, 3)
+    line = logs.encode([{"level": "INFO", "message": "x"}])
+    reports = [
+        AppendLogs(tenant_id=tenant.tenant_id, id=one, fence=1, first_seq=number, lines=line)
+        for number in range(20)
+        for one in ids
+    ]
+    async with writing(database) as writer:
+        answers = await submit(writer, *reports)
+    assert [one.answer.next_seq for one in answers if isinstance(one, Written)] == [
+        number + 1 for number in range(20) for _ in ids
+    ]
+
+
 async def test_merged_into_one_batch_the_later_is_lost(
     database: FreshDatabase, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
