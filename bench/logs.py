@@ -203,7 +203,7 @@ async def measure(running: Product, clients: int, seconds: float) -> bool:
 
 def main() -> None:
     """Append, then read a million lines."""
-    asked = arguments(__doc__ or "", clients=16, seconds=10)
+    asked = arguments(__doc__ or "", clients=64, seconds=10)
     with product() as (running, repository):
         repository.push("Add a task", {"busy.yaml": manifest("busy", "every: 1h", "  overlap: allow_all\n")})
         until(lambda: running.task("busy"), "task")
